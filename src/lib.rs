@@ -1,0 +1,9 @@
+//! `meanwhile`: exact statistics per source and time bucket, folded as the readings arrive.
+//!
+//! The modules point one way, down this list; nothing imports upwards. ARCHITECTURE.md tells the
+//! life of a reading through them.
+
+pub mod sink;
+pub mod store;
+
+pub mod stats;

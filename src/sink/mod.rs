@@ -1,0 +1,86 @@
+//! The contract of the sink: where the rows of written buckets are kept.
+//!
+//! Called by `rollover.rs` (write, compact) and `query.rs` (rows, sources). `csv.rs` implements it
+//! on files. A row's version decides what is kept, never the order of calls; see `stats/row.rs`.
+
+pub mod csv;
+
+use crate::stats::Millis;
+use crate::stats::calendar::Period;
+use crate::stats::row::{LifeRow, Row};
+use std::sync::Arc;
+
+/// What a write did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteReport {
+    /// Rows written, first versions and corrections.
+    pub written: usize,
+    /// Lives the sink had already, version for version.
+    pub same: usize,
+    /// Lives older than the row the sink has: skipped. Not zero means a clock or a store went back.
+    pub older: usize,
+}
+
+/// Which rows to read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RowQuery {
+    pub sources: Vec<Arc<str>>,
+    pub period: Period,
+    /// Rows whose bucket starts in `[from, to)`.
+    pub from: Millis,
+    pub to: Millis,
+    /// At most this many rows, the oldest; 0 means no limit.
+    pub limit: usize,
+}
+
+/// A source with the starts of its first and last bucket in the sink, over all periods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceSpan {
+    pub source: Arc<str>,
+    pub first: Millis,
+    pub last: Millis,
+}
+
+/// A part of the sink that can be put in its final form once none of its buckets is open.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Partition {
+    pub period: Period,
+    /// Starts of its buckets lie in `[from, to)`.
+    pub from: Millis,
+    pub to: Millis,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// Nothing of the call is to be relied on; repeat it later. The store keeps the state.
+    #[error("the sink is unavailable: {0}")]
+    Unavailable(String),
+    /// Repeating does not help until somebody acts: another process has it, a broken file.
+    #[error("{0}")]
+    Refused(String),
+}
+
+#[async_trait::async_trait]
+pub trait Sink: Send + Sync + 'static {
+    /// How the sink is called in messages, without secrets.
+    fn name(&self) -> String;
+
+    /// Brings the rows of these lives up to date, durable when it returns. May be repeated.
+    ///
+    /// # Errors
+    /// Nothing is lost: the caller keeps the lives and writes them again later.
+    async fn write(&self, lives: Vec<LifeRow>) -> Result<WriteReport, SinkError>;
+
+    /// The newest version of each row asked for, ordered by (start, source).
+    async fn rows(&self, query: &RowQuery) -> Result<Vec<Row>, SinkError>;
+
+    /// Known sources with this prefix, ordered by id, after `after`, at most `limit`.
+    async fn sources(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<SourceSpan>, SinkError>;
+
+    /// Partitions that hold more than one line per row and whose time is over at `now`.
+    async fn compactable(&self, now: Millis) -> Result<Vec<Partition>, SinkError>;
+
+    /// Rewrites a partition to exactly one line per row. The caller knows that no life of it is
+    /// open; should one appear later, its rows are added and the partition is compacted again.
+    async fn compact(&self, partition: &Partition) -> Result<(), SinkError>;
+}

@@ -1,0 +1,400 @@
+//! The contract of the store: where open buckets live until the sink has their rows.
+//!
+//! Two implementations, `redis.rs` and `embedded.rs`, promise the same; `tests/it/contract.rs`
+//! checks both, `tests/it/model.rs` compares both with a plain oracle. Called by `ingest/commit.rs`
+//! (apply), `rollover.rs` (due, seal, page, ack, close) and `query.rs` (open). Every call may be
+//! repeated: nothing is counted twice. Key names are in `keys.rs`.
+
+pub mod embedded;
+pub mod keys;
+pub mod redis;
+
+use crate::stats::Millis;
+use crate::stats::calendar::{Bucket, Family, Period};
+use crate::stats::moments::Moments;
+use std::fmt;
+use std::sync::Arc;
+
+/// A fixed partition of the sources; there is one, 0, on a single Redis and in the embedded store.
+pub type Shard = u16;
+
+/// The states one `apply` carries, in doubles: about 3 ms of Redis' time.
+pub const MAX_FRAME_DOUBLES: usize = 16_000;
+/// A dirty bucket past its time is written when it was idle for `grace`, at the latest after this.
+pub const MAX_DIRTY: Millis = 60_000;
+/// A sealed bucket is due again after this, should its flusher have died. Two flushers of one
+/// bucket are only wasted work.
+pub const VISIBILITY: Millis = 30_000;
+/// How often a coarse bucket whose descendants are open is looked at, should no close wake it.
+pub const WAITING_RECHECK: Millis = 60_000;
+/// The most `elapsed` advances in one call, so that a step of the clock expires nothing.
+pub const MAX_ADVANCE: Millis = 5_000;
+/// Writer records outlive any idempotency key (at most 7 days).
+pub const WRITER_TTL: Millis = 8 * 86_400_000;
+/// How long, in `elapsed`, a closed bucket is remembered.
+pub const TOMBSTONE_TTL: Millis = 600_000;
+/// Longest time to live a request may ask for its idempotency key.
+pub const MAX_IDEMPOTENCY_TTL: Millis = 7 * 86_400_000;
+/// Sources per page and per chunk of a close: bounds the time of one call.
+pub const PAGE_SOURCES: usize = 1_000;
+/// Buckets one `open` reads at most; a longer range is read in several calls.
+pub const OPEN_BUCKETS: usize = 2_000;
+
+/// One node process as the store knows it: random, new at every start.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct WriterId(pub [u8; 8]);
+
+impl WriterId {
+    /// # Panics
+    /// If the operating system has no random numbers.
+    #[must_use]
+    pub fn random() -> Self {
+        let mut bytes = [0; 8];
+        getrandom::fill(&mut bytes).expect("the operating system gives random numbers");
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for WriterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", u64::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for WriterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// The times that decide when a bucket is written and closed; the same on every node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// A bucket is first written this long after its end.
+    pub grace: Millis,
+    /// It closes this long after its end; until then stragglers are corrections.
+    pub lateness: Millis,
+    pub late: Late,
+    /// How long an idempotency key is kept at least, in `elapsed`.
+    pub idempotency_ttl: Millis,
+}
+
+/// What happens to a reading whose bucket is past `end + lateness`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Late {
+    /// The bucket takes it, in a new life if the last one has closed.
+    #[default]
+    Reopen,
+    /// It is refused by name.
+    Refuse,
+}
+
+/// An idempotency key of one part of a request. Both are hashes, so a record has a fixed size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyRecord {
+    /// Identifies (token, key, part).
+    pub id: [u8; 16],
+    /// Identifies the body and the query of the request.
+    pub fingerprint: [u8; 16],
+    /// At least the policy's, at most [`MAX_IDEMPOTENCY_TTL`].
+    pub ttl: Millis,
+}
+
+/// The deltas of one bucket in a frame; no source twice.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BucketDeltas {
+    pub bucket: Bucket,
+    pub sources: Vec<(Arc<str>, Moments)>,
+}
+
+/// Everything one commit brings to one shard: applied whole or not at all.
+///
+/// A frame whose outcome is unknown is sent again as it is, with the same sequence, until the
+/// store answers. No bucket stands in it twice and no key id twice. A frame without keys and
+/// deltas is valid: it only takes its place in the writer's sequence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Frame {
+    pub writer: WriterId,
+    /// 1, 2, 3, ... per (writer, shard), never reused for other content once applied.
+    pub sequence: u64,
+    /// Tells frames of one sequence number apart; see [`Frame::checksum`].
+    pub checksum: u32,
+    /// The store's `elapsed` when the oldest request in it was received.
+    pub received: Millis,
+    pub keys: Vec<KeyRecord>,
+    pub deltas: Vec<BucketDeltas>,
+}
+
+impl Frame {
+    /// CRC-32 of the keys and deltas.
+    #[must_use]
+    pub fn checksum(keys: &[KeyRecord], deltas: &[BucketDeltas]) -> u32 {
+        let mut crc = crc32fast::Hasher::new();
+        for key in keys {
+            crc.update(&key.id);
+            crc.update(&key.fingerprint);
+        }
+        for bucket in deltas {
+            crc.update(&bucket.bucket.start.to_le_bytes());
+            crc.update(&bucket.bucket.end.to_le_bytes());
+            for (source, moments) in &bucket.sources {
+                crc.update(source.as_bytes());
+                crc.update(&crate::stats::layout::encode(moments));
+            }
+        }
+        crc.finalize()
+    }
+
+    #[must_use]
+    pub fn new(
+        writer: WriterId,
+        sequence: u64,
+        received: Millis,
+        keys: Vec<KeyRecord>,
+        deltas: Vec<BucketDeltas>,
+    ) -> Self {
+        let checksum = Self::checksum(&keys, &deltas);
+        Self { writer, sequence, checksum, received, keys, deltas }
+    }
+}
+
+/// The answer to a frame. All but `Applied` change nothing; they are checked in this order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// The store has no epoch: it has lost its contents.
+    Lost,
+    /// A frame with this sequence (or a later one) of this writer was applied; the checksum is that
+    /// of the writer's last applied frame.
+    Dup { checksum: u32 },
+    /// The writer's sequence has a hole: the store lost frames. `last` is the last one it knows.
+    Gap { last: u64 },
+    /// The frame's oldest request is older than half the key TTL: what it would count may have been
+    /// counted for another node and forgotten since.
+    Stale,
+    /// These keys (index in the frame, recorded fingerprint) have been counted.
+    Seen(Vec<(usize, [u8; 16])>),
+    /// These buckets are being closed: drive the close to its end, then send again.
+    Closing(Vec<Life>),
+    /// These buckets (index in the frame's deltas) are past their lateness; only with [`Late::Refuse`].
+    Late(Vec<usize>),
+    /// All of it is in the store.
+    Applied,
+}
+
+/// The identity of one life of a bucket, at one revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life {
+    pub bucket: Bucket,
+    pub generation: i64,
+    pub revision: i64,
+}
+
+/// What a store knows of a shard and a writer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Identity of the contents; `None` if they are lost or were never founded.
+    pub epoch: Option<i64>,
+    /// The store's clock for everything that expires.
+    pub elapsed: Millis,
+    /// The store's clock for lateness and due times: never goes back.
+    pub now: Millis,
+    /// Last applied sequence of the writer asked about, 0 if none.
+    pub sequence: u64,
+}
+
+/// What the rollover has to look at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Due {
+    pub now: Millis,
+    pub elapsed: Millis,
+    /// The buckets that are due, longest first, at most as many as asked for.
+    pub buckets: Vec<Bucket>,
+    /// When the next one will be, in the store's clock; `None` if no bucket is open.
+    pub next: Option<Millis>,
+}
+
+/// The answer to a seal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sealed {
+    /// No such life: closed meanwhile.
+    Gone,
+    /// Descendants are open; the close of the last one makes it due.
+    Waiting,
+    /// The life is being closed: go on with the close.
+    Closing(Life),
+    /// To be paged, written and acked; if `acked`, the sink has this revision already.
+    Sealed { life: Life, acked: bool },
+}
+
+/// Some sources of a life. A source may come in several pages of one reading; the one with the
+/// greater count is right.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Page {
+    pub sources: Vec<(Arc<str>, Moments)>,
+    /// Where the next page begins; `None` after the last.
+    pub next: Option<u64>,
+}
+
+/// The answer to an ack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acked {
+    /// Not the present generation and revision: changes nothing.
+    Ignored,
+    /// Counted, but readings came meanwhile: the bucket is due again.
+    Dirty,
+    /// Counted: the bucket is due at its close time.
+    Clean,
+}
+
+/// The answer to one chunk of a close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// No such life: the close has ended before.
+    Gone,
+    /// Not the present generation and revision, not clean, not acked or not past its time.
+    Refused,
+    /// Descendants are open.
+    Waiting,
+    /// This parent is being closed itself and has to be finished first.
+    ParentClosing(Life),
+    /// A chunk has moved up; call again with this cursor (or with 0: it is only faster).
+    More(u64),
+    /// The last chunk has moved up, the life has ended.
+    Done,
+}
+
+/// A life as a query sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenLife {
+    pub life: Life,
+    /// Whether the sink has some revision of it.
+    pub written: bool,
+    /// Moments of the sources asked for, by their index; `None` where the life has none (any more).
+    pub moments: Vec<Option<Moments>>,
+}
+
+/// One consistent look at the open lives of a range.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Open {
+    /// By period as asked, then by start.
+    pub lives: Vec<OpenLife>,
+    /// Lives that start at or after this were not read; `None` if all were.
+    pub until: Option<Millis>,
+}
+
+/// What a store's confirmation is worth, as the answers to clients name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// On disk before the answer.
+    Disk,
+    /// The last second or two may be lost with the store's host, or with a stalled disk.
+    Seconds,
+    /// Everything is lost with the store's process.
+    Memory,
+    /// A managed store that hides its settings.
+    Unknown,
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Disk => "disk",
+            Self::Seconds => "seconds",
+            Self::Memory => "memory",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// Why a call has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The call certainly changed nothing; it may be repeated.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// The call may or may not have been carried out: repeat exactly this call to find out.
+    #[error("the store did not answer: {0}")]
+    Unknown(String),
+    /// Repeating does not help: another layout, an evicting policy, a result that is not finite.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// See the module; each method says what it promises. `now` is the store's clock, which never goes
+/// back; `elapsed` advances with every call by at most [`MAX_ADVANCE`].
+#[async_trait::async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// How the store is called in messages, without secrets.
+    fn name(&self) -> String;
+
+    /// What a confirmation is worth; found out when the store was opened.
+    fn durability(&self) -> Durability;
+
+    fn policy(&self) -> Policy;
+
+    /// Number of shards, pinned with the store.
+    fn shards(&self) -> Shard {
+        1
+    }
+
+    /// Changes whenever the connection was renewed, so that what was read before may be gone.
+    fn connection(&self) -> u64;
+
+    /// What the store knows of a shard and of a writer; changes nothing.
+    async fn head(&self, shard: Shard, writer: WriterId) -> Result<Head, StoreError>;
+
+    /// Gives a shard without epoch a new one (`max(highest generation + 1, store clock)`); leaves
+    /// another alone. Returns the epoch in force.
+    async fn found(&self, shard: Shard) -> Result<i64, StoreError>;
+
+    /// Merges all deltas of a frame and records its keys and its sequence, or changes nothing.
+    ///
+    /// A bucket without a life gets one: generation = epoch if it has no tombstone and
+    /// `now < end + lateness`, else `max(highest generation + 1, now)`. A touched bucket is dirty
+    /// and due at `max(end + grace, min(now + grace, dirty since + MAX_DIRTY))`.
+    ///
+    /// # Errors
+    /// `Unavailable`: not applied. `Unknown`: send the same frame again.
+    async fn apply(&self, shard: Shard, frame: &Frame) -> Result<Answer, StoreError>;
+
+    /// The buckets due by now and the time of the next. Also forgets what has expired, a bounded
+    /// amount at a time: key slices and tombstones by `elapsed`.
+    async fn due(&self, shard: Shard, limit: usize) -> Result<Due, StoreError>;
+
+    /// Raises the revision if dirty (`max(revision + 1, now)`) and makes the life clean, keeps it
+    /// if not; moves the due time to `now + VISIBILITY`. A coarse bucket with open descendants is
+    /// not sealed.
+    async fn seal(&self, shard: Shard, bucket: Bucket, family: &Family) -> Result<Sealed, StoreError>;
+
+    /// Reads a page of a life, from `cursor` (0 for the first). `None` if the generation is no
+    /// longer the present one. Content may be newer than the sealed revision, never older.
+    async fn page(
+        &self,
+        shard: Shard,
+        bucket: Bucket,
+        generation: i64,
+        cursor: u64,
+    ) -> Result<Option<Page>, StoreError>;
+
+    /// Says that the sink has this life. Counts only for the present generation and revision.
+    async fn ack(&self, shard: Shard, life: Life) -> Result<Acked, StoreError>;
+
+    /// Moves one chunk of a life up into its parents, atomically; the last ends it in a tombstone.
+    ///
+    /// Begins only if clean, acked, `now >= end + lateness` and no descendant is open. From the
+    /// first chunk on the life is closing: it takes no readings, stays due, is not sealed, still
+    /// counts as open. A parent without a life gets one with generation
+    /// `max(highest generation + 1, now)`; it becomes dirty, and due as after an apply.
+    async fn close(&self, shard: Shard, life: Life, family: &Family, cursor: u64) -> Result<Closed, StoreError>;
+
+    /// The lives of `periods` with a start in `[from, to)`, with the moments of `sources`: one
+    /// consistent look, of at most [`OPEN_BUCKETS`] lives.
+    async fn open(
+        &self,
+        shard: Shard,
+        sources: &[Arc<str>],
+        periods: &[Period],
+        from: Millis,
+        to: Millis,
+    ) -> Result<Open, StoreError>;
+}
