@@ -3,7 +3,10 @@
 //! The modules point one way, down this list; nothing imports upwards. ARCHITECTURE.md tells the
 //! life of a reading through them.
 
+pub mod ingest;
 pub mod sink;
 pub mod store;
+
+pub mod clock;
 
 pub mod stats;
