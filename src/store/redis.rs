@@ -221,7 +221,7 @@ impl Store for RedisStore {
                 let mut lives = Vec::new();
                 while !reply.is_empty() {
                     lives.push(Life {
-                        bucket: bucket(&reply.text()?)?,
+                        bucket: parse_bucket(&reply.text()?)?,
                         generation: reply.number()?,
                         revision: reply.number()?,
                     });
@@ -252,7 +252,7 @@ impl Store for RedisStore {
         let (now, elapsed, next) = (reply.number()?, reply.number()?, reply.text()?);
         let mut buckets = Vec::new();
         while !reply.is_empty() {
-            buckets.push(bucket(&reply.text()?)?);
+            buckets.push(parse_bucket(&reply.text()?)?);
         }
         Ok(Due { now, elapsed, buckets, next: if next.is_empty() { None } else { Some(number(&next)?) } })
     }
@@ -373,7 +373,7 @@ impl Store for RedisStore {
         let until = reply.text()?;
         let mut lives = Vec::new();
         while !reply.is_empty() {
-            let bucket = bucket(&reply.text()?)?;
+            let bucket = parse_bucket(&reply.text()?)?;
             let life = Life { bucket, generation: reply.number()?, revision: reply.number()? };
             let written = reply.number::<i64>()? > 0;
             let mut moments = Vec::with_capacity(sources.len());
@@ -438,7 +438,7 @@ fn number<T: std::str::FromStr>(text: &str) -> Result<T, StoreError> {
     text.parse().map_err(|_| unexpected("a number"))
 }
 
-fn bucket(name: &str) -> Result<Bucket, StoreError> {
+fn parse_bucket(name: &str) -> Result<Bucket, StoreError> {
     keys::parse_bucket_name(name).ok_or_else(|| unexpected("a bucket's name"))
 }
 
