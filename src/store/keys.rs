@@ -105,9 +105,9 @@ mod tests {
 
     #[test]
     fn names_read_back() {
-        let bucket = Bucket { period: Period::Month, start: -5, end: 86_400_000 };
-        assert_eq!(bucket_name(&bucket), "1mo:-5:86400000");
-        assert_eq!(parse_bucket_name("1mo:-5:86400000"), Some(bucket));
+        let month = Bucket { period: Period::Month, start: -5, end: 86_400_000 };
+        assert_eq!(bucket_name(&month), "1mo:-5:86400000");
+        assert_eq!(parse_bucket_name("1mo:-5:86400000"), Some(month));
         for name in ["", "1mo", "1mo:1", "1mo:1:2:3", "x:1:2", "1mo:a:2"] {
             assert_eq!(parse_bucket_name(name), None, "{name}");
         }
