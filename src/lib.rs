@@ -4,9 +4,12 @@
 //! life of a reading through them.
 
 pub mod ingest;
+pub mod rollover;
+
 pub mod sink;
 pub mod store;
 
 pub mod clock;
+pub mod telemetry;
 
 pub mod stats;

@@ -2,11 +2,32 @@
 //! meanwhile joins the next (group commit). A request is answered only after the store confirmed
 //! every frame it travelled in.
 //!
-//! Called by `http/readings.rs`; calls the store's `apply` and, where a bucket is being closed, its
-//! `close`.
+//! Called by `http/readings.rs`. Here: requests, their idempotency keys and their outcome. The task
+//! that owns a shard's sequence of frames is in `commit/shard.rs`, the merging of parts in
+//! `commit/pending.rs`.
+
+mod pending;
+mod shard;
 
 use super::fold::Part;
+use crate::clock;
 use crate::stats::Millis;
+use crate::stats::calendar::Calendar;
+use crate::store::{KeyRecord, Shard, Store, StoreError};
+use pending::Work;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use xxhash_rust::xxh3::xxh3_128;
+
+/// A request not brought to the store by then is given up; the longest a client waits.
+pub const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
+/// Deltas that may wait for the store, of all requests together: about 150 MB.
+pub const MAX_WAITING_DELTAS: usize = 1_500_000;
 
 /// One request for the committer.
 #[derive(Debug)]
@@ -24,6 +45,16 @@ pub struct RequestKey {
     /// Hash of the decompressed body and the query.
     pub fingerprint: u128,
     pub ttl: Millis,
+}
+
+impl RequestKey {
+    /// The record of one part: parts are cut alike whenever the request is repeated.
+    fn part(&self, index: usize) -> KeyRecord {
+        let mut bytes = [0; 24];
+        bytes[..16].copy_from_slice(&self.id.to_le_bytes());
+        bytes[16..].copy_from_slice(&(index as u64).to_le_bytes());
+        KeyRecord { id: xxh3_128(&bytes).to_le_bytes(), fingerprint: self.fingerprint.to_le_bytes(), ttl: self.ttl }
+    }
 }
 
 /// A request whose readings are in the store.
@@ -50,4 +81,193 @@ pub enum CommitError {
     /// The key was used with another body. Nothing of this request was counted.
     #[error("the idempotency key was used with another body")]
     KeyReused,
+}
+
+/// What became of one part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum PartOutcome {
+    /// In the store, but for these buckets of the part, which were too late.
+    Counted {
+        too_late: Vec<usize>,
+    },
+    /// Counted before.
+    Duplicate,
+    Failed(CommitError),
+}
+
+type Outcome = Result<Committed, CommitError>;
+
+/// What the committer and its shard's task know together.
+#[derive(Debug, Default)]
+struct Shared {
+    /// The store's `elapsed` as last heard. Never ahead of the store's, so a request looks older
+    /// than it is, not younger.
+    elapsed: AtomicI64,
+    /// The store does not answer: new requests are turned away at once.
+    down: AtomicBool,
+}
+
+/// See the module. Cheap to clone; all clones are one committer.
+#[derive(Clone)]
+pub struct Committer {
+    queue: mpsc::UnboundedSender<Work>,
+    waiting: Arc<Semaphore>,
+    shared: Arc<Shared>,
+    /// One live request per key; others with the same key wait for its outcome.
+    live: Arc<Mutex<HashMap<u128, LiveRequest>>>,
+}
+
+struct LiveRequest {
+    fingerprint: u128,
+    outcome: watch::Receiver<Option<Outcome>>,
+}
+
+impl Committer {
+    /// Learns where the store stands (founding it if it is new) and starts the task that commits.
+    /// The task ends when all clones of the committer are gone and all requests are answered. It
+    /// notifies `wake` when a bucket appears that the rollover may not know of.
+    pub async fn start(
+        store: Arc<dyn Store>,
+        calendar: Arc<Calendar>,
+        wake: Arc<Notify>,
+    ) -> Result<(Self, JoinHandle<()>), StoreError> {
+        let shard: Shard = 0;
+        let shared = Arc::new(Shared::default());
+        let (queue, works) = mpsc::unbounded_channel();
+        let task = shard::Task::new(store, calendar, shard, Arc::clone(&shared), wake).await?;
+        let task = tokio::spawn(task.run(works));
+        let waiting = Arc::new(Semaphore::new(MAX_WAITING_DELTAS));
+        Ok((Self { queue, waiting, shared, live: Arc::default() }, task))
+    }
+
+    /// Counts a request, or says that it was not or maybe not counted.
+    ///
+    /// Goes on to the end even if the caller is dropped: a client that hangs up must not leave a
+    /// key half used.
+    pub async fn commit(&self, request: Request) -> Outcome {
+        if request.parts.is_empty() {
+            return Ok(Committed { duplicate: false, too_late: Vec::new() });
+        }
+        let committer = self.clone();
+        let run = tokio::spawn(async move {
+            match request.key {
+                None => committer.commit_parts(request.parts, None).await,
+                Some(key) => committer.commit_keyed(request.parts, key).await,
+            }
+        });
+        match run.await {
+            Ok(outcome) => outcome,
+            Err(e) => std::panic::resume_unwind(e.into_panic()),
+        }
+    }
+
+    async fn commit_keyed(&self, parts: Vec<Part>, key: RequestKey) -> Outcome {
+        let (tell, outcome) = watch::channel(None);
+        let other = match self.live.lock().expect("no panic while it is held").entry(key.id) {
+            Entry::Occupied(live) if live.get().fingerprint != key.fingerprint => return Err(CommitError::KeyReused),
+            Entry::Occupied(live) => Some(live.get().outcome.clone()),
+            Entry::Vacant(free) => {
+                free.insert(LiveRequest { fingerprint: key.fingerprint, outcome });
+                None
+            }
+        };
+        if let Some(mut other) = other {
+            return match other.wait_for(Option::is_some).await.map(|outcome| outcome.clone()) {
+                Ok(Some(Ok(committed))) => Ok(Committed { duplicate: true, ..committed }),
+                Ok(Some(Err(e))) => Err(e),
+                Ok(None) | Err(_) => {
+                    Err(CommitError::Unknown("the request with this key ended without outcome".into()))
+                }
+            };
+        }
+        let outcome = self.commit_parts(parts, Some(key)).await;
+        self.live.lock().expect("no panic while it is held").remove(&key.id);
+        tell.send_replace(Some(outcome.clone()));
+        outcome
+    }
+
+    async fn commit_parts(&self, parts: Vec<Part>, key: Option<RequestKey>) -> Outcome {
+        let mut total = Total::default();
+        let mut parts = parts.into_iter().enumerate();
+        if let Some(key) = key {
+            // Alone: if the key was used with another body, it says so before anything is counted.
+            let (index, first) = parts.next().expect("requests have parts");
+            let outcome = self.send(first, Some(key.part(index)))?.await;
+            total.add(index, outcome.unwrap_or_else(|_| task_is_gone()));
+            total.check_first()?;
+        }
+        let mut sent = Vec::new();
+        for (index, part) in parts {
+            match self.send(part, key.map(|key| key.part(index))) {
+                Ok(answer) => sent.push((index, answer)),
+                // What was sent before may be counted, so the whole is known only after it.
+                Err(e) => total.add(index, PartOutcome::Failed(e)),
+            }
+        }
+        for (index, answer) in sent {
+            total.add(index, answer.await.unwrap_or_else(|_| task_is_gone()));
+        }
+        total.outcome()
+    }
+
+    /// Queues a part, if there is room and the store answers.
+    fn send(&self, part: Part, key: Option<KeyRecord>) -> Result<oneshot::Receiver<PartOutcome>, CommitError> {
+        if self.shared.down.load(Ordering::Relaxed) {
+            return Err(CommitError::NotApplied("the store does not answer".to_owned()));
+        }
+        let deltas: usize = part.deltas.iter().map(|d| d.sources.len()).sum();
+        let share = u32::try_from(deltas).ok().and_then(|n| Arc::clone(&self.waiting).try_acquire_many_owned(n).ok());
+        let share = share.ok_or(CommitError::Busy)?;
+        let (answer, outcome) = oneshot::channel();
+        let received = self.shared.elapsed.load(Ordering::Relaxed);
+        let deadline = clock::instant() + REQUEST_DEADLINE;
+        let work = Work { part, key, received, deadline, too_late: Vec::new(), answer, _share: share };
+        self.queue.send(work).map_err(|_| CommitError::NotApplied("the service is stopping".to_owned()))?;
+        Ok(outcome)
+    }
+}
+
+/// The task answers every work it was given; only its panic can end it before.
+fn task_is_gone() -> PartOutcome {
+    PartOutcome::Failed(CommitError::Unknown("the committer has ended".to_owned()))
+}
+
+/// Outcomes of a request's parts, put together.
+#[derive(Default)]
+struct Total {
+    counted: usize,
+    duplicates: usize,
+    too_late: Vec<(usize, usize)>,
+    errors: Vec<CommitError>,
+}
+
+impl Total {
+    fn add(&mut self, index: usize, outcome: PartOutcome) {
+        match outcome {
+            PartOutcome::Counted { too_late } => {
+                self.counted += 1;
+                self.too_late.extend(too_late.into_iter().map(|bucket| (index, bucket)));
+            }
+            PartOutcome::Duplicate => self.duplicates += 1,
+            PartOutcome::Failed(e) => self.errors.push(e),
+        }
+    }
+
+    /// The first part of a keyed request failed: nothing else of it was sent.
+    fn check_first(&self) -> Result<(), CommitError> {
+        self.errors.first().map_or(Ok(()), |e| Err(e.clone()))
+    }
+
+    /// Some parts may be counted and others not: then the whole is unknown, to be repeated.
+    fn outcome(mut self) -> Outcome {
+        let Some(error) = self.errors.pop() else {
+            return Ok(Committed { duplicate: self.counted == 0, too_late: self.too_late });
+        };
+        let some_counted = self.counted + self.duplicates > 0;
+        let unknown = |e: &CommitError| matches!(e, CommitError::Unknown(_));
+        if some_counted && !unknown(&error) {
+            return Err(CommitError::Unknown(format!("a part of the request was counted, another was not: {error}")));
+        }
+        Err(self.errors.into_iter().find(unknown).unwrap_or(error))
+    }
 }

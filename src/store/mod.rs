@@ -5,6 +5,7 @@
 //! (apply), `rollover.rs` (due, seal, page, ack, close) and `query.rs` (open). Every call may be
 //! repeated: nothing is counted twice. Key names are in `keys.rs`.
 
+pub mod closing;
 pub mod embedded;
 pub mod keys;
 pub mod redis;

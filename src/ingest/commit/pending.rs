@@ -1,0 +1,133 @@
+//! The parts that will travel in the next frame, merged as they arrive.
+//!
+//! Used by `shard.rs`. Keeps the parts until the frame has an answer, because a frame may have to
+//! be made again without some of them.
+
+use crate::ingest::commit::PartOutcome;
+use crate::ingest::fold::Part;
+use crate::stats::Millis;
+use crate::stats::calendar::Bucket;
+use crate::stats::layout::SCALAR_DOUBLES;
+use crate::store::{BucketDeltas, Frame, KeyRecord, MAX_FRAME_DOUBLES, WriterId};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+/// One part on its way, and who waits for it.
+pub(super) struct Work {
+    pub(super) part: Part,
+    pub(super) key: Option<KeyRecord>,
+    /// The store's `elapsed` as last heard when the request came in.
+    pub(super) received: Millis,
+    /// Not sent for the first time after this.
+    pub(super) deadline: Instant,
+    /// Buckets of the part (by index) that the store refused as too late.
+    pub(super) too_late: Vec<usize>,
+    pub(super) answer: oneshot::Sender<PartOutcome>,
+    /// Its share of the bounded queue, given back when it is answered.
+    pub(super) _share: OwnedSemaphorePermit,
+}
+
+impl Work {
+    /// Whoever waited may be gone, which is no matter.
+    pub(super) fn answer(self, outcome: PartOutcome) {
+        let _ = self.answer.send(outcome);
+    }
+}
+
+type SourceIndex = hashbrown::HashMap<Arc<str>, usize, foldhash::fast::RandomState>;
+
+/// Works and their merged deltas.
+#[derive(Default)]
+pub(super) struct Pending {
+    pub(super) works: Vec<Work>,
+    deltas: Vec<BucketDeltas>,
+    /// Where a source stands in the deltas of the same index.
+    indexes: Vec<SourceIndex>,
+    key_ids: HashSet<[u8; 16]>,
+    doubles: usize,
+}
+
+impl Pending {
+    pub(super) fn is_empty(&self) -> bool {
+        self.works.is_empty()
+    }
+
+    /// Whether this part has to wait for the next frame. One part always fits.
+    pub(super) fn is_full_for(&self, work: &Work) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        if work.key.is_some_and(|key| self.key_ids.contains(&key.id)) {
+            return true;
+        }
+        let all: usize = work.part.deltas.iter().map(|d| d.sources.len()).sum();
+        let room = MAX_FRAME_DOUBLES.saturating_sub(self.doubles) / SCALAR_DOUBLES;
+        // Counting the sources it would add costs as much as merging them, so only when it matters.
+        all > room && self.new_sources(work) > room
+    }
+
+    fn new_sources(&self, work: &Work) -> usize {
+        let new = |deltas: &BucketDeltas| match self.position(&deltas.bucket) {
+            None => deltas.sources.len(),
+            Some(at) => deltas.sources.iter().filter(|(source, _)| !self.indexes[at].contains_key(source)).count(),
+        };
+        work.part.deltas.iter().map(new).sum()
+    }
+
+    fn position(&self, bucket: &Bucket) -> Option<usize> {
+        self.deltas.iter().position(|d| d.bucket == *bucket)
+    }
+
+    pub(super) fn add(&mut self, work: Work) {
+        for (index, deltas) in work.part.deltas.iter().enumerate() {
+            if !work.too_late.contains(&index) {
+                self.merge(deltas);
+            }
+        }
+        self.key_ids.extend(work.key.map(|key| key.id));
+        self.works.push(work);
+    }
+
+    fn merge(&mut self, deltas: &BucketDeltas) {
+        let at = self.position(&deltas.bucket).unwrap_or_else(|| {
+            self.deltas.push(BucketDeltas { bucket: deltas.bucket, sources: Vec::new() });
+            self.indexes.push(SourceIndex::default());
+            self.deltas.len() - 1
+        });
+        let (sources, index) = (&mut self.deltas[at].sources, &mut self.indexes[at]);
+        for (source, moments) in &deltas.sources {
+            match index.get(source) {
+                Some(&known) => sources[known].1.merge(moments),
+                None => {
+                    index.insert(Arc::clone(source), sources.len());
+                    sources.push((Arc::clone(source), *moments));
+                    self.doubles += SCALAR_DOUBLES;
+                }
+            }
+        }
+    }
+
+    /// The frame of everything in it. The deltas are given away; [`Self::merge_again`] makes them again.
+    pub(super) fn frame(&mut self, writer: WriterId, sequence: u64) -> Frame {
+        let received = self.works.iter().map(|work| work.received).min().unwrap_or_default();
+        let keys = self.works.iter().filter_map(|work| work.key).collect();
+        self.indexes.clear();
+        Frame::new(writer, sequence, received, keys, std::mem::take(&mut self.deltas))
+    }
+
+    /// Takes out the works for which `take` is true. [`Self::merge_again`] is to follow.
+    pub(super) fn take_if(&mut self, take: impl Fn(&Work) -> bool) -> Vec<Work> {
+        let (taken, kept) = std::mem::take(&mut self.works).into_iter().partition(take);
+        self.works = kept;
+        taken
+    }
+
+    /// Merges the works anew after a frame was made of them that has to be made again.
+    pub(super) fn merge_again(&mut self) {
+        for work in std::mem::take(self).works {
+            self.add(work);
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! The task that owns one shard's sequence of frames: sends one at a time and stays with it until
+//! its outcome is certain.
+//!
+//! Started by `commit.rs`. A frame whose answer did not come is sent again, the same bytes with the
+//! same sequence. When its requests have run out of time it is replaced by an empty frame of the
+//! same sequence: once that is in the store, the first can never be counted any more.
+
+use super::pending::{Pending, Work};
+use super::{CommitError, PartOutcome, REQUEST_DEADLINE, Shared};
+use crate::clock;
+use crate::stats::calendar::{Bucket, Calendar};
+use crate::store::closing::drive_close;
+use crate::store::{Answer, Frame, Life, Shard, Store, StoreError, WriterId};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{sleep, timeout, timeout_at};
+
+/// How long a frame waits for more requests that are about to come, below saturation and at it.
+const LINGER: Duration = Duration::from_millis(2);
+const LINGER_SATURATED: Duration = Duration::from_millis(5);
+/// A frame that took longer than this says that the store is the bottleneck.
+const SATURATED: Duration = Duration::from_millis(2);
+/// How long a store may be away before requests are turned away: a restart is not noticed.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Pause between attempts, growing.
+const RETRY_MIN: Duration = Duration::from_millis(20);
+const RETRY_MAX: Duration = Duration::from_millis(500);
+/// How often an idle task asks the store for its clock, so that a request is not taken for an old one.
+const REFRESH: Duration = Duration::from_secs(2);
+
+/// How often a store that is away is tried.
+const PROBE: Duration = Duration::from_millis(200);
+
+pub(super) struct Task {
+    store: Arc<dyn Store>,
+    calendar: Arc<Calendar>,
+    shard: Shard,
+    shared: Arc<Shared>,
+    writer: WriterId,
+    /// Last sequence known to be taken.
+    sequence: u64,
+    /// Identity of the store's contents.
+    epoch: i64,
+    /// The next sequence may or may not be taken by a frame whose requests are answered.
+    doubtful: bool,
+    refreshed: Instant,
+    /// Requests in the last two frames, the newest first.
+    recent: [usize; 2],
+    last_flight: Duration,
+    last_buckets: Vec<Bucket>,
+    wake: Arc<Notify>,
+}
+
+impl Task {
+    pub(super) async fn new(
+        store: Arc<dyn Store>,
+        calendar: Arc<Calendar>,
+        shard: Shard,
+        shared: Arc<Shared>,
+        wake: Arc<Notify>,
+    ) -> Result<Self, StoreError> {
+        let epoch = store.found(shard).await?;
+        let mut task = Self {
+            store,
+            calendar,
+            shard,
+            shared,
+            writer: WriterId::random(),
+            sequence: 0,
+            epoch,
+            doubtful: false,
+            refreshed: clock::instant(),
+            recent: [0; 2],
+            last_flight: Duration::ZERO,
+            last_buckets: Vec::new(),
+            wake,
+        };
+        task.refresh().await?;
+        Ok(task)
+    }
+
+    /// Commits until all senders of the queue are gone and everything in it is answered.
+    pub(super) async fn run(mut self, mut queue: UnboundedReceiver<Work>) {
+        let mut pending = Pending::default();
+        // A work that did not fit into the last frame.
+        let mut over: Option<Work> = None;
+        loop {
+            let down = self.shared.down.load(Ordering::Relaxed);
+            if self.refreshed.elapsed() > if down { PROBE } else { REFRESH } {
+                self.look_after().await;
+            }
+            let waiting = over.take().or_else(|| queue.try_recv().ok());
+            let idle = waiting.is_none();
+            let first = match waiting {
+                Some(work) => work,
+                None => match timeout(if down { PROBE } else { REFRESH }, queue.recv()).await {
+                    Ok(Some(work)) => work,
+                    Ok(None) => return,
+                    Err(_) => continue,
+                },
+            };
+            over = self.fill(&mut pending, first, idle, &mut queue).await;
+            if !pending.is_empty() {
+                self.commit(&mut pending, &mut queue).await;
+            }
+        }
+    }
+
+    /// Takes what is waiting, and lingers a little for requests that are about to come: as many as
+    /// lately came together. Returns a work that no longer fits.
+    async fn fill(
+        &mut self,
+        pending: &mut Pending,
+        first: Work,
+        idle: bool,
+        queue: &mut UnboundedReceiver<Work>,
+    ) -> Option<Work> {
+        let until = clock::instant() + if self.last_flight > SATURATED { LINGER_SATURATED } else { LINGER };
+        let mut expected = None;
+        let mut next = Some(first);
+        loop {
+            match next.take() {
+                Some(work) if work.deadline <= clock::instant() => work.answer(PartOutcome::Failed(not_in_time())),
+                Some(work) if pending.is_full_for(&work) => return Some(work),
+                Some(work) => pending.add(work),
+                None => {}
+            }
+            if let Ok(work) = queue.try_recv() {
+                next = Some(work);
+                continue;
+            }
+            // Those just answered come again beside those that waited meanwhile; if nobody waited,
+            // as many as in one of the last frames. A lone client expects nobody and goes at once.
+            let waiting = pending.works.len();
+            let [last, before] = self.recent;
+            let expected = *expected.get_or_insert(if idle { last.max(before) } else { last + waiting });
+            if waiting >= expected {
+                return None;
+            }
+            match timeout_at(until.into(), queue.recv()).await {
+                Ok(Some(work)) => next = Some(work),
+                Ok(None) | Err(_) => return None,
+            }
+        }
+    }
+
+    /// Brings a frame of everything pending to its end and answers its works.
+    async fn commit(&mut self, pending: &mut Pending, queue: &mut UnboundedReceiver<Work>) {
+        let started = clock::instant();
+        self.recent = [pending.works.len(), self.recent[0]];
+        let end = self.settle(pending, queue).await;
+        self.last_flight = started.elapsed();
+        for mut work in std::mem::take(pending).works {
+            let outcome = match &end {
+                Ok(()) => PartOutcome::Counted { too_late: std::mem::take(&mut work.too_late) },
+                Err(e) => PartOutcome::Failed(e.clone()),
+            };
+            work.answer(outcome);
+        }
+    }
+
+    /// Sends the frame, made anew where the store asks for it, until its end is certain. `Ok`: the
+    /// works still pending are counted. `Err`: they are not, or nobody can say.
+    async fn settle(&mut self, pending: &mut Pending, queue: &mut UnboundedReceiver<Work>) -> Result<(), CommitError> {
+        if self.doubtful {
+            self.fence().await.map_err(|e| CommitError::NotApplied(e.to_string()))?;
+        }
+        while !pending.is_empty() {
+            let frame = pending.frame(self.writer, self.sequence + 1);
+            match self.send(&frame, queue).await? {
+                Answer::Applied => {
+                    self.sequence += 1;
+                    self.wake_for_new(&frame);
+                    return Ok(());
+                }
+                Answer::Dup { checksum } if checksum == frame.checksum => {
+                    self.sequence += 1;
+                    return Ok(());
+                }
+                Answer::Dup { .. } => self.go_on_as_new("another process writes under this node's id"),
+                Answer::Gap { last } => {
+                    let lost = self.sequence.saturating_sub(last);
+                    self.go_on_as_new(&format!("the store went back in time, {lost} confirmed frames are lost"));
+                }
+                Answer::Lost => self.found_again().await.map_err(|e| CommitError::NotApplied(e.to_string()))?,
+                Answer::Stale => {
+                    self.refreshed -= REFRESH;
+                    return Err(CommitError::NotApplied("the request was held up for too long".to_owned()));
+                }
+                Answer::Seen(seen) => answer_seen(pending, &frame, &seen),
+                Answer::Closing(lives) => self.finish_closes(lives).await?,
+                Answer::Late(buckets) => answer_late(pending, &frame, &buckets),
+            }
+            pending.merge_again();
+        }
+        Ok(())
+    }
+
+    /// A bucket that was not in the last frame may be due before the rollover thinks of looking.
+    fn wake_for_new(&mut self, frame: &Frame) {
+        let buckets: Vec<Bucket> = frame.deltas.iter().map(|d| d.bucket).collect();
+        if buckets.iter().any(|bucket| !self.last_buckets.contains(bucket)) {
+            self.wake.notify_one();
+        }
+        self.last_buckets = buckets;
+    }
+
+    /// Sends a frame until its outcome is known. `NotApplied`: it is not in the store. `Unknown`:
+    /// its requests have run out of time; [`Self::fence`] has to make sure of it.
+    async fn send(&mut self, frame: &Frame, queue: &mut UnboundedReceiver<Work>) -> Result<Answer, CommitError> {
+        let started = clock::instant();
+        let mut pause = RETRY_MIN;
+        let mut unknown = false;
+        loop {
+            let reason = match self.store.apply(self.shard, frame).await {
+                Ok(answer) => {
+                    self.shared.down.store(false, Ordering::Relaxed);
+                    return Ok(answer);
+                }
+                Err(StoreError::Refused(reason)) if !unknown => {
+                    tracing::error!("the store refuses a frame: {reason}");
+                    return Err(CommitError::NotApplied(reason));
+                }
+                Err(StoreError::Unknown(reason)) => {
+                    unknown = true;
+                    reason
+                }
+                Err(StoreError::Unavailable(reason) | StoreError::Refused(reason)) => reason,
+            };
+            if started.elapsed() > PATIENCE {
+                self.turn_away(&reason, queue);
+                if !unknown {
+                    return Err(CommitError::NotApplied(format!("the store is unavailable: {reason}")));
+                }
+            }
+            if started.elapsed() > REQUEST_DEADLINE {
+                self.doubtful = true;
+                return Err(CommitError::Unknown(format!("the store did not answer in time: {reason}")));
+            }
+            sleep(pause).await;
+            pause = (2 * pause).min(RETRY_MAX);
+        }
+    }
+
+    /// Puts an empty frame where a frame of unknown outcome is or would be. Whatever the answer,
+    /// that frame cannot be counted any more if it has not been.
+    async fn fence(&mut self) -> Result<(), StoreError> {
+        let received = self.shared.elapsed.load(Ordering::Relaxed);
+        let empty = Frame::new(self.writer, self.sequence + 1, received, Vec::new(), Vec::new());
+        match self.store.apply(self.shard, &empty).await? {
+            Answer::Applied | Answer::Dup { .. } => self.sequence += 1,
+            Answer::Lost => self.found_again().await?,
+            Answer::Gap { .. } => self.go_on_as_new("the store went back in time"),
+            // An empty frame meets no bucket and no key; a new head makes it young again.
+            Answer::Stale | Answer::Seen(_) | Answer::Closing(_) | Answer::Late(_) => {
+                return Err(StoreError::Unavailable("the store's clock is being read again".to_owned()));
+            }
+        }
+        self.doubtful = false;
+        Ok(())
+    }
+
+    /// Turns requests away at once from now on, those in the queue too: memory stays flat.
+    fn turn_away(&self, reason: &str, queue: &mut UnboundedReceiver<Work>) {
+        if !self.shared.down.swap(true, Ordering::Relaxed) {
+            tracing::error!("the store {} does not answer, requests are turned away: {reason}", self.store.name());
+        }
+        while let Ok(work) = queue.try_recv() {
+            work.answer(PartOutcome::Failed(CommitError::NotApplied("the store does not answer".to_owned())));
+        }
+    }
+
+    /// Asks for the head; opens the door again after the store was away.
+    async fn look_after(&mut self) {
+        let mut looked = self.refresh().await;
+        if looked.is_ok() && self.doubtful {
+            looked = self.fence().await;
+        }
+        match looked {
+            Ok(()) => {
+                if self.shared.down.swap(false, Ordering::Relaxed) {
+                    tracing::info!("the store {} answers again", self.store.name());
+                }
+            }
+            // Whether to turn requests away is for a frame to find out, which is more patient.
+            Err(e) => tracing::debug!("the store's head cannot be read: {e}"),
+        }
+    }
+
+    /// Reads the store's clock, and whether it still has what it confirmed to this writer.
+    async fn refresh(&mut self) -> Result<(), StoreError> {
+        self.refreshed = clock::instant();
+        let head = self.store.head(self.shard, self.writer).await?;
+        self.shared.elapsed.store(head.elapsed, Ordering::Relaxed);
+        match head.epoch {
+            None => self.found_again().await?,
+            Some(epoch) if epoch != self.epoch => {
+                self.epoch = epoch;
+                self.go_on_as_new("the store was founded anew, what it held before is lost");
+            }
+            Some(_) if head.sequence < self.sequence => {
+                let lost = self.sequence - head.sequence;
+                self.go_on_as_new(&format!("the store went back in time, {lost} confirmed frames are lost"));
+            }
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    async fn found_again(&mut self) -> Result<(), StoreError> {
+        self.epoch = self.store.found(self.shard).await?;
+        self.go_on_as_new("the store has lost its contents");
+        Ok(())
+    }
+
+    /// A writer whose sequence is broken is never used again.
+    fn go_on_as_new(&mut self, why: &str) {
+        let before = std::mem::replace(&mut self.writer, WriterId::random());
+        self.sequence = 0;
+        self.doubtful = false;
+        tracing::error!(%before, now = %self.writer, epoch = self.epoch, "{why}; going on under a new writer id");
+    }
+
+    async fn finish_closes(&self, lives: Vec<Life>) -> Result<(), CommitError> {
+        let started = clock::instant();
+        for life in lives {
+            loop {
+                match drive_close(&*self.store, self.shard, &self.calendar, life).await {
+                    Ok(_) => break,
+                    Err(e) if started.elapsed() > PATIENCE => return Err(CommitError::NotApplied(e.to_string())),
+                    Err(_) => sleep(RETRY_MIN).await,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn not_in_time() -> CommitError {
+    CommitError::NotApplied("the store was not reached in time".to_owned())
+}
+
+/// Answers the works whose keys have been counted and takes them out.
+fn answer_seen(pending: &mut Pending, frame: &Frame, seen: &[(usize, [u8; 16])]) {
+    let recorded = |work: &Work| {
+        let key = work.key?;
+        seen.iter().find(|(index, _)| frame.keys[*index].id == key.id).map(|(_, f)| *f == key.fingerprint)
+    };
+    for work in pending.take_if(|work| recorded(work).is_some()) {
+        let same_body = recorded(&work) == Some(true);
+        work.answer(if same_body { PartOutcome::Duplicate } else { PartOutcome::Failed(CommitError::KeyReused) });
+    }
+}
+
+/// Leaves out what is too late; answers the works of which nothing is left.
+fn answer_late(pending: &mut Pending, frame: &Frame, buckets: &[usize]) {
+    let late: Vec<_> = buckets.iter().map(|index| frame.deltas[*index].bucket).collect();
+    for work in &mut pending.works {
+        let indices = work.part.deltas.iter().enumerate().filter(|(_, d)| late.contains(&d.bucket));
+        work.too_late.extend(indices.map(|(index, _)| index));
+    }
+    for mut work in pending.take_if(|work| work.too_late.len() == work.part.deltas.len()) {
+        let too_late = std::mem::take(&mut work.too_late);
+        work.answer(PartOutcome::Counted { too_late });
+    }
+}

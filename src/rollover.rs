@@ -1,0 +1,236 @@
+//! The daemon that brings finished buckets from the store to the sink: seal, page, write, ack, close.
+//!
+//! Run by `app.rs`; calls the store and the sink. [`Rollover::tick`] does one bounded piece of work
+//! and says when to come back, [`Rollover::run`] only sleeps and stops. Every step may be repeated
+//! by this or another node after a crash: the store says what is due, the row's version decides
+//! what the sink keeps. What is late or due is the store's decision, see `store/mod.rs`.
+
+use crate::clock;
+use crate::sink::{Partition, Sink, SinkError};
+use crate::stats::Millis;
+use crate::stats::calendar::{Bucket, Calendar, Period};
+use crate::stats::row::LifeRow;
+use crate::store::closing::drive_close;
+use crate::store::{Acked, Durability, Life, Sealed, Shard, Store, StoreError};
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+/// Looking at least this often finds the buckets of a node that died.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Early wake-ups come no closer together than this.
+const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(100);
+/// Buckets taken on in one tick.
+const BUCKETS_PER_TICK: usize = 256;
+/// Rows held in memory before they are written, about 30 MB.
+const ROWS_PER_WRITE: usize = 200_000;
+/// How often the sink is asked what can be compacted, when nothing is due.
+const COMPACT_EVERY: Duration = Duration::from_secs(10);
+/// How long a page waits for the sink on a store that may lose its last seconds.
+const HOLD_ON_WEAK_STORES: Millis = 3_000;
+/// Pause after an error, growing.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Why a tick could not finish; what it left undone stays in the store and is due again.
+#[derive(Debug, thiserror::Error)]
+pub enum RolloverError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+}
+
+/// See the module.
+pub struct Rollover {
+    store: Arc<dyn Store>,
+    sink: Arc<dyn Sink>,
+    calendar: Arc<Calendar>,
+    hold: Duration,
+    compacted: Option<Instant>,
+}
+
+/// Lives that were sealed and read in one tick and wait to be written.
+#[derive(Default)]
+struct Batch {
+    rows: Vec<LifeRow>,
+    /// Acked once all their rows are in the sink.
+    lives: Vec<Life>,
+}
+
+impl Rollover {
+    /// `hold`: how long a page waits before it goes to the sink; `None` means 3 s on stores that can
+    /// lose what they confirmed, else 0.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, sink: Arc<dyn Sink>, calendar: Arc<Calendar>, hold: Option<Millis>) -> Self {
+        let by_durability = if store.durability() == Durability::Disk { 0 } else { HOLD_ON_WEAK_STORES };
+        let hold = Duration::from_millis(hold.unwrap_or(by_durability).try_into().unwrap_or(0));
+        Self { store, sink, calendar, hold, compacted: None }
+    }
+
+    /// Ticks until `shutdown`, and finishes the tick it is in.
+    pub async fn run(mut self, wake: Arc<Notify>, shutdown: impl Future<Output = ()>) {
+        let mut shutdown = std::pin::pin!(shutdown);
+        let mut pause = RETRY_MIN;
+        let mut failing = false;
+        loop {
+            // Registered before looking, so that what appears meanwhile is not overslept.
+            let mut woken = std::pin::pin!(wake.notified());
+            woken.as_mut().enable();
+            let sleep_for = match self.tick().await {
+                Ok(next) => {
+                    if std::mem::take(&mut failing) {
+                        tracing::info!("the rollover goes on");
+                    }
+                    pause = RETRY_MIN;
+                    next
+                }
+                Err(e) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::error!("the rollover waits, finished buckets stay in the store: {e}");
+                    }
+                    pause = (2 * pause).min(RETRY_MAX);
+                    pause
+                }
+            };
+            let early = async {
+                if failing {
+                    std::future::pending::<()>().await;
+                }
+                woken.await;
+                sleep(LOOK_AT_MOST_EVERY).await;
+            };
+            tokio::select! {
+                () = &mut shutdown => return,
+                () = sleep(sleep_for) => {}
+                () = early => {}
+            }
+        }
+    }
+
+    /// Does what is due, at most [`BUCKETS_PER_TICK`] buckets, and returns after how long to come
+    /// back at the latest.
+    pub async fn tick(&mut self) -> Result<Duration, RolloverError> {
+        let mut next = LOOK_EVERY;
+        for shard in 0..self.store.shards() {
+            let due = self.store.due(shard, BUCKETS_PER_TICK).await?;
+            if !due.buckets.is_empty() {
+                self.roll_over(shard, &due.buckets).await?;
+                next = Duration::ZERO;
+            } else if let Some(at) = due.next {
+                next = next.min(Duration::from_millis((at - due.now).try_into().unwrap_or(0)));
+            }
+            if due.buckets.is_empty() && self.compact_one(shard, due.now).await? {
+                next = Duration::ZERO;
+            }
+        }
+        Ok(next)
+    }
+
+    async fn roll_over(&self, shard: Shard, buckets: &[Bucket]) -> Result<(), RolloverError> {
+        let connection = self.store.connection();
+        let mut batch = Batch::default();
+        for &bucket in buckets {
+            match self.store.seal(shard, bucket, &self.calendar.family(&bucket)).await? {
+                Sealed::Gone | Sealed::Waiting => {}
+                Sealed::Closing(life) | Sealed::Sealed { life, acked: true } => {
+                    drive_close(&*self.store, shard, &self.calendar, life).await?;
+                }
+                Sealed::Sealed { life, acked: false } => {
+                    if self.read(shard, life, connection, &mut batch).await? {
+                        batch.lives.push(life);
+                    }
+                }
+            }
+        }
+        self.write(connection, &mut batch).await?;
+        for life in batch.lives {
+            // Of a life that is past its time nothing else is left to do; others are refused.
+            if self.store.ack(shard, life).await? == Acked::Clean {
+                drive_close(&*self.store, shard, &self.calendar, life).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a life's pages into the batch, writing it out when it is large. `false` if the life
+    /// has become another one meanwhile.
+    async fn read(&self, shard: Shard, life: Life, connection: u64, batch: &mut Batch) -> Result<bool, RolloverError> {
+        // A source may come in two pages; its later state has the greater count.
+        let mut places: HashMap<Arc<str>, usize> = HashMap::new();
+        let mut cursor = 0;
+        loop {
+            let Some(page) = self.store.page(shard, life.bucket, life.generation, cursor).await? else {
+                return Ok(false);
+            };
+            for (source, moments) in page.sources {
+                let Life { bucket, generation, revision } = life;
+                let row = LifeRow { source: Arc::clone(&source), bucket, generation, revision, moments };
+                match places.get(&source) {
+                    Some(&place) => batch.rows[place] = row,
+                    None => {
+                        places.insert(source, batch.rows.len());
+                        batch.rows.push(row);
+                    }
+                }
+            }
+            if batch.rows.len() >= ROWS_PER_WRITE {
+                self.write(connection, batch).await?;
+                places.clear();
+            }
+            match page.next {
+                Some(next) => cursor = next,
+                None => return Ok(true),
+            }
+        }
+    }
+
+    /// Brings the rows of a batch to the sink, after the hold. What was read before the connection
+    /// to the store was renewed may be gone from it, so it is dropped, to be sealed and read again.
+    async fn write(&self, connection: u64, batch: &mut Batch) -> Result<(), RolloverError> {
+        if batch.rows.is_empty() {
+            return Ok(());
+        }
+        if !self.hold.is_zero() {
+            sleep(self.hold).await;
+            // Renews the connection if it is gone.
+            self.store.due(0, 0).await?;
+        }
+        if self.store.connection() != connection {
+            return Err(StoreError::Unavailable("the connection was renewed, pages are read again".to_owned()).into());
+        }
+        let report = self.sink.write(std::mem::take(&mut batch.rows)).await?;
+        if report.older > 0 {
+            tracing::error!(
+                rows = report.older,
+                "the sink has newer rows than the store: a clock or a store went back"
+            );
+        }
+        Ok(())
+    }
+
+    /// Compacts one partition none of whose buckets is open, at times when nothing is due.
+    async fn compact_one(&mut self, shard: Shard, now: Millis) -> Result<bool, RolloverError> {
+        if self.compacted.is_some_and(|at| at.elapsed() < COMPACT_EVERY) {
+            return Ok(false);
+        }
+        for partition in self.sink.compactable(now).await? {
+            if !self.any_open(shard, &partition).await? {
+                self.sink.compact(&partition).await?;
+                return Ok(true);
+            }
+        }
+        self.compacted = Some(clock::instant());
+        Ok(false)
+    }
+
+    /// Whether a life of the partition is open, or one that will move up into it.
+    async fn any_open(&self, shard: Shard, partition: &Partition) -> Result<bool, RolloverError> {
+        let &Partition { period, from, to } = partition;
+        let periods: Vec<Period> = self.calendar.periods().iter().copied().filter(|p| *p <= period).collect();
+        Ok(!self.store.open(shard, &[], &periods, from, to).await?.lives.is_empty())
+    }
+}
