@@ -1,0 +1,135 @@
+//! Wires the parts together: what starts in which order, and what stops in which.
+//!
+//! Called by `cli/serve.rs` and by tests, with a bound listener and any future as the stop signal.
+//! Start: sink (its lock first), store, committer, rollover, HTTP. Stop: no new connections, what is
+//! in flight is answered, the running tick ends, the committer runs dry. What is not done within
+//! [`STOP_DEADLINE`] is left to the store and the next start: nothing acknowledged is lost by it.
+
+use crate::clock::{self, Clock};
+use crate::config::{Config, SinkUrl, StoreUrl};
+use crate::http::{self, Service};
+use crate::ingest::commit::Committer;
+use crate::query::Query;
+use crate::rollover::Rollover;
+use crate::sink::Sink;
+use crate::sink::csv::CsvSink;
+use crate::stats::calendar::Calendar;
+use crate::store::Store;
+use crate::store::embedded::EmbeddedStore;
+use crate::store::redis::RedisStore;
+use anyhow::{Context, bail};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::timeout_at;
+
+/// Time for what is in flight at the stop signal; shorter than the 90 s of a service manager.
+pub const STOP_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Runs the service until `shutdown`.
+///
+/// # Errors
+/// If something cannot be started, or if a part that must not end has ended: then nothing goes on
+/// serving over a dead core.
+pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let calendar = Arc::new(config.calendar.clone());
+    let sink = open_sink(&config, &calendar)?;
+    let store = open_store(&config).await?;
+    let wake = Arc::new(Notify::new());
+    let (committer, committing) = Committer::start(Arc::clone(&store), Arc::clone(&calendar), Arc::clone(&wake))
+        .await
+        .with_context(|| format!("cannot use the store {}", store.name()))?;
+    let (stop, stopped) = watch::channel(false);
+    let rollover = Rollover::new(Arc::clone(&store), Arc::clone(&sink), Arc::clone(&calendar), config.hold);
+    let rolling = tokio::spawn(rollover.run(wake, until_stopped(stopped.clone())));
+    let service = Service {
+        query: Arc::new(Query::new(Arc::clone(&store), Arc::clone(&sink), Arc::clone(&calendar))),
+        calendar,
+        committer: Arc::new(committer),
+        store: Arc::clone(&store),
+        clock: Clock::System,
+    };
+    let address = listener.local_addr().context("the listener has no address")?;
+    let serving = axum::serve(listener, http::router(service)).with_graceful_shutdown(until_stopped(stopped));
+    let serving = tokio::spawn(serving.into_future());
+    say_where(&config, &*store, address);
+
+    let mut core = Core { serving, rolling, committing };
+    tokio::select! {
+        () = shutdown => {}
+        dead = core.ended_early() => return dead,
+    }
+    tracing::info!("stopping: what is in flight is finished first");
+    stop.send_replace(true);
+    core.stop().await
+}
+
+fn open_sink(config: &Config, calendar: &Calendar) -> anyhow::Result<Arc<dyn Sink>> {
+    Ok(match &config.sink {
+        SinkUrl::Csv(directory) => Arc::new(CsvSink::open(directory, calendar.zone().clone())?),
+    })
+}
+
+async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(match &config.store {
+        StoreUrl::Embedded(directory) => Arc::new(EmbeddedStore::open(directory, config.policy, Clock::System)?),
+        StoreUrl::Redis(url) => {
+            let store = RedisStore::connect(url.reveal(), config.policy, None).await;
+            Arc::new(store.with_context(|| format!("cannot use the store {}", config.store))?)
+        }
+    })
+}
+
+fn say_where(config: &Config, store: &dyn Store, address: std::net::SocketAddr) {
+    tracing::info!("store {}, durability {}; sink {}", store.name(), store.durability(), config.sink);
+    // Read by people and by programs that start the service: the port may have been chosen by the system.
+    eprintln!("listening on http://{address}");
+    eprintln!("post readings to http://{address}/v1/readings, for example:");
+    eprintln!("  curl http://{address}/v1/readings -d '{{\"source\": \"kitchen\", \"value\": 21.5}}'");
+}
+
+async fn until_stopped(mut stopped: watch::Receiver<bool>) {
+    // The sender is dropped only after the stop.
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+/// The tasks that must not end before the stop.
+struct Core {
+    serving: JoinHandle<std::io::Result<()>>,
+    rolling: JoinHandle<()>,
+    committing: JoinHandle<()>,
+}
+
+impl Core {
+    /// Returns only if one of them has ended, by a panic or a failing listener.
+    async fn ended_early(&mut self) -> anyhow::Result<()> {
+        let (what, why): (_, Result<(), JoinError>) = tokio::select! {
+            ended = &mut self.serving => ("HTTP", ended.map(drop)),
+            ended = &mut self.rolling => ("the rollover", ended),
+            ended = &mut self.committing => ("the committer", ended),
+        };
+        match why {
+            Err(panic) => bail!("{what} has failed, the process ends: {panic}"),
+            Ok(()) => bail!("{what} has ended, the process ends"),
+        }
+    }
+
+    async fn stop(self) -> anyhow::Result<()> {
+        let deadline = (clock::instant() + STOP_DEADLINE).into();
+        let all = async {
+            self.serving.await?.context("the listener failed")?;
+            self.rolling.await?;
+            self.committing.await?;
+            anyhow::Ok(())
+        };
+        if let Ok(ended) = timeout_at(deadline, all).await {
+            ended
+        } else {
+            tracing::warn!("stopped with requests in flight after {} s", STOP_DEADLINE.as_secs());
+            Ok(())
+        }
+    }
+}
