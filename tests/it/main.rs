@@ -1,1 +1,10 @@
+//! The integration tests, in one binary: it links once, and this list is the map of what is tested.
 
+mod oracle;
+mod servers;
+mod world;
+
+// The store contract: each promise, random schedules, and the bytes of merged states.
+mod contract;
+mod golden;
+mod model;

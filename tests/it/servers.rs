@@ -1,0 +1,125 @@
+//! Real servers for the tests: a `redis-server` on a free port with its files in a directory of its
+//! own, ended with `SIGKILL` when dropped.
+//!
+//! Used by `world.rs` and by everything that needs Redis. Nothing of the machine's own servers is
+//! touched. A start takes some 30 ms, so a test may have its own.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Another process may take a port between our look and the server's; then the next one is tried.
+const START_ATTEMPTS: usize = 5;
+/// A start that takes longer than 10 s has failed.
+const READY_POLLS: usize = 1_000;
+const READY_PAUSE: Duration = Duration::from_millis(10);
+
+pub(crate) struct RedisServer {
+    child: Option<Child>,
+    port: u16,
+    dir: TempDir,
+    options: Vec<String>,
+}
+
+impl RedisServer {
+    /// A server that keeps everything in memory.
+    pub(crate) fn start() -> Self {
+        Self::start_with(&["--appendonly", "no"])
+    }
+
+    /// A server that has every confirmed write on disk, so that [`Self::restart`] finds it again.
+    pub(crate) fn start_durable() -> Self {
+        Self::start_with(&["--appendonly", "yes", "--appendfsync", "always"])
+    }
+
+    pub(crate) fn start_with(options: &[&str]) -> Self {
+        let dir = TempDir::new().expect("a temporary directory");
+        let options = options.iter().map(|&o| o.to_owned()).collect();
+        let mut server = Self { child: None, port: 0, dir, options };
+        for _ in 0..START_ATTEMPTS {
+            server.port = free_port();
+            if server.launch() {
+                return server;
+            }
+        }
+        panic!("redis-server did not start; its log:\n{}", server.log());
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Ends the server at once, as a crash does.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("the server is ours to end");
+            child.wait().expect("the server has ended");
+        }
+    }
+
+    /// Starts it again on the same port and directory.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        assert!(self.launch(), "redis-server did not start again; its log:\n{}", self.log());
+    }
+
+    /// Whether the server answers; not if its port was taken.
+    fn launch(&mut self) -> bool {
+        let child = Command::new("redis-server")
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+            .args(["--logfile", "redis.log", "--dir"])
+            .arg(self.dir.path())
+            .args(&self.options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|e| panic!("redis-server is needed for the tests with Redis; install it: {e}"));
+        let child = self.child.insert(child);
+        for _ in 0..READY_POLLS {
+            if child.try_wait().expect("the server is our child").is_some() {
+                self.child = None;
+                return false;
+            }
+            if answers_ping(self.port) {
+                return true;
+            }
+            sleep(READY_PAUSE);
+        }
+        false
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("redis.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("a bound address").port()
+}
+
+/// `+PONG` only once the server has read its files.
+fn answers_ping(port: u16) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.write_all(b"PING\r\n")?;
+        let mut answer = [0; 7];
+        stream.read_exact(&mut answer)?;
+        Ok(&answer == b"+PONG\r\n")
+    };
+    ask().unwrap_or(false)
+}
