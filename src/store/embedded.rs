@@ -636,20 +636,18 @@ fn open(
 ) -> DatabaseResult<Open> {
     let (lives, states) = (t.open_table(tables::LIVES)?, t.open_table(tables::STATES)?);
     let mut found = Vec::new();
-    let mut until: Option<Millis> = None;
     for &period in periods {
         let range = tables::lives_range(shard, period, from, to);
         let range = (Bound::Included(&range.start[..]), Bound::Excluded(&range.end[..]));
-        for (index, entry) in lives.range::<&[u8]>(range)?.take(OPEN_BUCKETS + 1).enumerate() {
+        for entry in lives.range::<&[u8]>(range)?.take(OPEN_BUCKETS + 1) {
             let (key, life) = entry?;
-            let bucket = tables::bucket_of(key.value(), period);
-            if index == OPEN_BUCKETS {
-                until = Some(until.map_or(bucket.start, |u| u.min(bucket.start)));
-            } else {
-                found.push((bucket, LifeRecord::from_tuple(life.value())));
-            }
+            found.push((tables::bucket_of(key.value(), period), LifeRecord::from_tuple(life.value())));
         }
     }
+    // The limit is for all periods together, so the first start beyond it is the same for each.
+    let mut starts: Vec<Millis> = found.iter().map(|(bucket, _)| bucket.start).collect();
+    starts.sort_unstable();
+    let until = starts.get(OPEN_BUCKETS).copied();
     found.retain(|(bucket, _)| until.is_none_or(|until| bucket.start < until));
     let mut open = Open { lives: Vec::with_capacity(found.len()), until };
     for (bucket, life) in found {
