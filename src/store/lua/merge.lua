@@ -7,6 +7,7 @@ local SCALAR_BYTES = 60
 local ORDER_2, POWERS, LATEST, SPARSE = 1, 2, 4, 8
 local MAX_DIMENSION = 64
 local HUGE = math.huge
+local MAX_COUNT = 9007199254740992 -- 2^53: beyond it a count is no longer exact
 
 -- Sum of two double-doubles (Joldes, Muller, Popescu 2017, Algorithm 6), in the order of
 -- stats/double_double.rs.
@@ -25,7 +26,7 @@ local function add_pair(xh, xl, yh, yl)
 end
 
 -- The fast case: both are scalar states, `b` the 60 bytes of `deltas` from `at`. Returns the merged
--- bytes; nil if either is something else; false if the result is not finite.
+-- bytes; nil if either is something else; false if the result is not finite or no longer exact.
 local function merge_scalar(a, deltas, at)
   if #a ~= SCALAR_BYTES or #deltas - at + 1 < SCALAR_BYTES then
     return nil
@@ -58,13 +59,14 @@ local function merge_scalar(a, deltas, at)
   w = tl + (c - (vh - sh))
   local q = vh + w
   local q_lo = w - (q - vh)
+  local n = na + nb
   -- The square's sum is the larger; it is infinite or not a number before the other.
-  if not (q < HUGE and s < HUGE and s > -HUGE) then
+  if not (q < HUGE and s < HUGE and s > -HUGE and n <= MAX_COUNT) then
     return false
   end
   if minb < mina then mina = minb end
   if maxb > maxa then maxa = maxb end
-  return struct.pack(SCALAR_FORMAT, SCALAR, na + nb, s, s_lo, q, q_lo, mina, maxa)
+  return struct.pack(SCALAR_FORMAT, SCALAR, n, s, s_lo, q, q_lo, mina, maxa)
 end
 
 local function is_scalar(bytes)
@@ -145,7 +147,7 @@ local function merge_any(a, b)
     return true
   end
   local finite = add_pairs(d + d * (d + 1) / 2)
-  if not finite then
+  if not finite or not (out[1] <= MAX_COUNT) then
     return nil, 'overflow'
   end
   for _ = 1, d do
