@@ -326,7 +326,7 @@ impl Store for Oracle {
         for (bucket, life) in state.lives.iter().rev() {
             if life.due <= now && due.len() < limit {
                 due.push(*bucket);
-            } else {
+            } else if life.due > now {
                 next = Some(next.map_or(life.due, |n| n.min(life.due)));
             }
         }
@@ -367,16 +367,15 @@ impl Store for Oracle {
 
     async fn ack(&self, _: Shard, life: Life) -> Result<Acked, StoreError> {
         let mut state = self.tick();
-        let Some(present) = state.lives.get_mut(&life.bucket).filter(|l| l.life(life.bucket) == life) else {
+        let exactly = |l: &&mut Present| l.life(life.bucket) == life && !l.closing;
+        let Some(present) = state.lives.get_mut(&life.bucket).filter(exactly) else {
             return Ok(Acked::Ignored);
         };
         present.acked = life.revision;
         if present.dirty_since.is_some() {
             return Ok(Acked::Dirty);
         }
-        if !present.closing {
-            present.due = life.bucket.end + self.policy.lateness;
-        }
+        present.due = life.bucket.end + self.policy.lateness;
         Ok(Acked::Clean)
     }
 

@@ -1,7 +1,9 @@
 //! The close: when it may begin, that its chunks lose and double nothing, and what others see of it.
 
 use super::{ack, close, close_to_end, due, seal, sealed, written};
-use crate::world::{HOUR, MINUTE, POLICY, SECOND, T0, WRITER, World, calendar, delta, moments, wide_delta, wide_source};
+use crate::world::{
+    HOUR, MINUTE, POLICY, SECOND, T0, WRITER, World, calendar, delta, moments, wide_delta, wide_source,
+};
 use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::Bucket;
 use meanwhile::store::{Acked, Answer, Closed, Frame, Life, PAGE_SOURCES, Sealed};
