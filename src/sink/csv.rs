@@ -1,1 +1,246 @@
+//! The sink on CSV files: a directory per period and local date that people and their tools read as it
+//! is (docs/csv.md).
+//!
+//! Implements the contract of `sink/mod.rs` for `rollover.rs` and `query.rs`. All file work runs on
+//! blocking threads: one writer behind a mutex (`csv/writer.rs`); readers hold it only while they
+//! open files, which appending and compacting then cannot change for them. One process per
+//! directory. `csv/line.rs` has the form of a line, `csv/partition.rs` the names, `csv/index.rs` where
+//! lines stand, `csv/disk.rs` what happens when a disk fails, `csv/compact.rs` the final form.
 
+mod catalogue;
+mod compact;
+mod disk;
+mod index;
+mod line;
+mod partition;
+mod recent;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use super::{Partition, RowQuery, Sink, SinkError, SourceSpan, WriteReport};
+use crate::stats::Millis;
+use crate::stats::calendar::Zone;
+use crate::stats::row::{LifeRow, Row};
+use catalogue::Catalogue;
+use disk::Disk;
+use index::Newest;
+use std::collections::HashSet;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use writer::Writer;
+
+/// Held by the process that has the directory.
+const LOCK_FILE: &str = ".lock";
+/// The zone by whose dates the directories are named; kept when the service's zone changes, because
+/// the rows of a bucket must be found where they were written.
+const ZONE_FILE: &str = ".zone";
+const SOURCES_FILE: &str = "sources.csv";
+
+/// The CSV sink in one directory. Clones of the handle do not exist: dropping it frees the directory.
+#[derive(Debug)]
+pub struct CsvSink {
+    root: PathBuf,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    writer: Mutex<Writer>,
+    /// Held during a compaction, which holds the writer only now and then.
+    compaction: Mutex<()>,
+    /// The lock goes when this is dropped, after the last blocking work.
+    _lock: File,
+}
+
+impl CsvSink {
+    /// Opens a directory, creating it if need be, and repairs what a crash left.
+    ///
+    /// `zone` names the directories by date, unless the directory was begun in another one.
+    ///
+    /// # Errors
+    /// `Refused` if another process has the directory, if it cannot be created or a file in it is damaged.
+    pub fn open(dir: &Path, zone: Zone) -> Result<Self, SinkError> {
+        create_directory(dir)?;
+        let lock = lock_directory(dir)?;
+        let zone = directory_zone(dir, zone)?;
+        let mut writer = Writer::new(dir.to_owned(), zone);
+        recover(&mut writer)?;
+        let shared = Shared { writer: Mutex::new(writer), compaction: Mutex::new(()), _lock: lock };
+        Ok(Self { root: dir.to_owned(), shared: Arc::new(shared) })
+    }
+
+    /// Runs file work on a thread that may block. It goes on to its end should the caller not wait.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> Result<T, SinkError> + Send + 'static,
+    ) -> Result<T, SinkError> {
+        let shared = Arc::clone(&self.shared);
+        match tokio::task::spawn_blocking(move || work(&shared)).await {
+            Ok(result) => result,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(SinkError::Unavailable("the program is stopping".to_owned())),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Sink for CsvSink {
+    fn name(&self) -> String {
+        format!("csv:{}", self.root.display())
+    }
+
+    async fn write(&self, lives: Vec<LifeRow>) -> Result<WriteReport, SinkError> {
+        self.blocking(move |shared| lock(&shared.writer).write(lives)).await
+    }
+
+    async fn rows(&self, query: &RowQuery) -> Result<Vec<Row>, SinkError> {
+        let query = query.clone();
+        self.blocking(move |shared| rows(&shared.writer, &query)).await
+    }
+
+    async fn sources(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<SourceSpan>, SinkError> {
+        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
+        self.blocking(move |shared| Ok(lock(&shared.writer).catalogue.spans(&prefix, after.as_deref(), limit))).await
+    }
+
+    async fn compactable(&self, now: Millis) -> Result<Vec<Partition>, SinkError> {
+        self.blocking(move |shared| {
+            let writer = lock(&shared.writer);
+            let over = writer.tails.iter().filter(|dir| dir.end(&writer.zone) <= now);
+            Ok(over.map(|dir| dir.partition(&writer.zone)).collect())
+        })
+        .await
+    }
+
+    async fn compact(&self, partition: &Partition) -> Result<(), SinkError> {
+        let partition = partition.clone();
+        self.blocking(move |shared| {
+            let _one_at_a_time = lock(&shared.compaction);
+            compact::compact(&shared.writer, &partition)
+        })
+        .await
+    }
+}
+
+/// A panic while a lock is held is a bug that ends the process; nobody goes on with half a change.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nothing panicked in the sink")
+}
+
+fn rows(writer: &Mutex<Writer>, query: &RowQuery) -> Result<Vec<Row>, SinkError> {
+    let sources: HashSet<&str> = query.sources.iter().map(|source| &**source).collect();
+    let in_range = |start: Millis| query.from <= start && start < query.to;
+    let (root, zone) = {
+        let writer = lock(writer);
+        (writer.root.clone(), writer.zone.clone())
+    };
+    let mut newest = Newest::default();
+    let mut covered = Millis::MIN;
+    for dir in if sources.is_empty() { Vec::new() } else { partition::list(&root, query.period)? } {
+        let partition = dir.partition(&zone);
+        if partition.to <= query.from || query.to <= partition.from {
+            continue;
+        }
+        if query.limit > 0 && newest.len() >= query.limit && covered <= partition.from {
+            break;
+        }
+        covered = partition.to;
+        let (files, lines) = lock(writer).view(dir, query.from, query.to)?;
+        files.read(
+            &lines,
+            |source| sources.contains(source),
+            |row| {
+                if in_range(row.bucket.start) {
+                    newest.put(row);
+                }
+            },
+        )?;
+    }
+    let limit = if query.limit == 0 { usize::MAX } else { query.limit };
+    Ok(newest.into_rows().take(limit).collect())
+}
+
+/// Creates a directory and what is missing above it, durable when it returns.
+fn create_directory(dir: &Path) -> Result<(), SinkError> {
+    let missing: Vec<&Path> =
+        dir.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+    fs::create_dir_all(dir).map_err(|error| refused("create", dir, &error))?;
+    for parent in missing.iter().filter_map(|path| path.parent()) {
+        disk::sync_dir(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
+    }
+    Ok(())
+}
+
+/// Takes the directory for this process, until the file is dropped.
+fn lock_directory(dir: &Path) -> Result<File, SinkError> {
+    let path = dir.join(LOCK_FILE);
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(|error| refused("open", &path, &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(SinkError::Refused(format!(
+            "another meanwhile uses {}: stop it, or choose another directory with --sink csv:DIR",
+            dir.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(refused("lock", &path, &error)),
+    }
+}
+
+/// The zone the directory was begun in; `zone` for a new one.
+fn directory_zone(dir: &Path, zone: Zone) -> Result<Zone, SinkError> {
+    let path = dir.join(ZONE_FILE);
+    let begun_in: Zone = match fs::read_to_string(&path) {
+        Ok(name) => name.trim().parse().map_err(|error| SinkError::Refused(format!("{}: {error}", path.display())))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            disk::replace(&Disk::REAL, &path, |file| writeln!(file, "{zone}"))?;
+            return Ok(zone);
+        }
+        Err(error) => return Err(refused("read", &path, &error)),
+    };
+    if begun_in != zone {
+        tracing::warn!(
+            dir = %dir.display(), %begun_in, %zone,
+            "the date directories keep the time zone they were begun in; only their names depend on it"
+        );
+    }
+    Ok(begun_in)
+}
+
+/// Removes what was half made, repairs tails, and learns the sources.
+fn recover(writer: &mut Writer) -> Result<(), SinkError> {
+    let root = writer.root.clone();
+    let dirs = partition::list_all(&root)?;
+    for path in dirs.iter().map(|dir| dir.path(&root)).chain([root.clone()]) {
+        for name in partition::names(&path)?.iter().filter(|name| disk::is_temporary(name)) {
+            disk::remove(&path.join(name))?;
+        }
+    }
+    let path = root.join(SOURCES_FILE);
+    let known = disk::open(path.clone())?.map(|opened| Catalogue::read(&opened));
+    let complete = matches!(known, Some(Ok(_)));
+    match known {
+        Some(Ok(catalogue)) => writer.catalogue = catalogue,
+        Some(Err(reason)) => tracing::warn!(path = %path.display(), reason, "made anew from all rows"),
+        None => {}
+    }
+    for dir in dirs {
+        if !complete || disk::id(&dir.path(&root).join(index::Part::Tail.file_name()))?.is_some() {
+            writer.load(dir)?;
+        }
+    }
+    if !complete {
+        let bytes = writer.catalogue.to_bytes();
+        disk::replace(&writer.disk, &path, |file| file.write_all(&bytes))?;
+    }
+    Ok(())
+}
+
+fn refused(action: &str, path: &Path, error: &io::Error) -> SinkError {
+    SinkError::Refused(format!(
+        "cannot {action} {}: {error}; choose another directory with --sink csv:DIR",
+        path.display()
+    ))
+}

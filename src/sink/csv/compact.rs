@@ -1,0 +1,104 @@
+//! Brings a directory into its final form: `rows.csv` with one line per row, and no tail.
+//!
+//! Called by `csv.rs`, one directory at a time; holds the writer only to look and to put the new
+//! file in its place, and needs the memory of one bucket and one index. Every step leaves files
+//! whose newest versions are right: `sources.csv` is brought up to date, the new `rows.csv` is
+//! durable under another name, it takes its name, only then the tail goes. What was appended
+//! meanwhile stays in the tail, and the directory is compacted again.
+
+use super::disk::{self, Disk};
+use super::index::{Files, Index, Newest, Part};
+use super::line;
+use super::partition::DateDir;
+use super::writer::Writer;
+use super::{SOURCES_FILE, lock};
+use crate::sink::{Partition, SinkError};
+use crate::stats::Millis;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+/// What is compacted, as it was when the compaction began.
+pub(super) struct Work {
+    dir: DateDir,
+    path: PathBuf,
+    index: Index,
+    files: Files,
+    disk: Disk,
+}
+
+impl Work {
+    fn next(&self) -> PathBuf {
+        disk::temporary(&self.path.join(Part::Rows.file_name()))
+    }
+
+    /// The newest version of every row whose bucket starts at `start`.
+    fn bucket(&self, start: Millis) -> Result<Newest, SinkError> {
+        let mut newest = Newest::default();
+        self.files.read(&self.index.lines(start, start + 1, 0), |_| true, |row| newest.put(row))?;
+        Ok(newest)
+    }
+}
+
+/// Compacts a partition; nothing happens if it has no tail. Not to be called for two at a time.
+pub(super) fn compact(writer: &Mutex<Writer>, partition: &Partition) -> Result<(), SinkError> {
+    let Some(work) = begin(writer, partition)? else { return Ok(()) };
+    write_new(&work)?;
+    finish(&mut lock(writer), &work)
+}
+
+pub(super) fn begin(writer: &Mutex<Writer>, partition: &Partition) -> Result<Option<Work>, SinkError> {
+    let (work, sources, root) = {
+        let mut writer = lock(writer);
+        let found = writer.tails.iter().find(|dir| dir.partition(&writer.zone) == *partition);
+        let Some(&dir) = found else { return Ok(None) };
+        let index = writer.load(dir)?.clone();
+        if index.tail.is_none() {
+            return Ok(None);
+        }
+        let path = dir.path(&writer.root);
+        let files = Files::open(&path, dir.period)?;
+        let work = Work { dir, path, index, files, disk: writer.disk };
+        (work, writer.catalogue.to_bytes(), writer.root.clone())
+    };
+    disk::replace(&work.disk, &root.join(SOURCES_FILE), |file| file.write_all(&sources))?;
+    Ok(Some(work))
+}
+
+/// Writes the new `rows.csv` under its temporary name, bucket by bucket.
+pub(super) fn write_new(work: &Work) -> Result<(), SinkError> {
+    let mut unreadable = None;
+    let written = disk::create(&work.disk, &work.next(), |file| {
+        let mut out = BufWriter::new(file);
+        let mut bytes = Vec::new();
+        line::push_header(&mut bytes);
+        for start in work.index.starts() {
+            match work.bucket(start) {
+                Ok(rows) => rows.into_rows().for_each(|row| line::push(&mut bytes, &row)),
+                Err(error) => {
+                    unreadable = Some(error);
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+            }
+            out.write_all(&bytes)?;
+            bytes.clear();
+        }
+        out.flush()
+    });
+    written.map_err(|error| unreadable.unwrap_or(error))
+}
+
+/// Puts the new file in its place, and removes the tail unless it has grown.
+pub(super) fn finish(writer: &mut Writer, work: &Work) -> Result<(), SinkError> {
+    let (rows, tail) = (work.path.join(Part::Rows.file_name()), work.path.join(Part::Tail.file_name()));
+    writer.forget(work.dir);
+    if disk::id(&rows)? != work.index.rows {
+        return Err(SinkError::Unavailable(format!("{} was changed while it was compacted", rows.display())));
+    }
+    disk::rename(&work.next(), &rows)?;
+    if disk::id(&tail)? == work.index.tail {
+        disk::remove(&tail)?;
+        writer.tails.remove(&work.dir);
+    }
+    Ok(())
+}

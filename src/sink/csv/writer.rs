@@ -1,0 +1,247 @@
+//! The one writer of the CSV sink: decides which lives need a line, appends the lines, and knows
+//! where every line of the directories in use stands.
+//!
+//! Held behind a mutex by `csv.rs`. Guarantees that what it reports as written or as the same is on
+//! the disk: a file it has not synced itself is synced before it is believed. After any failure it
+//! forgets what it knew of the directory and reads it again. Moving a directory into its final
+//! form is in `compact.rs`.
+
+use super::catalogue::Catalogue;
+use super::disk::{self, AppendError, Disk};
+use super::index::{Files, Index, Lines, Newest, Part, SEEK_GAP};
+use super::line;
+use super::partition::DateDir;
+use super::recent::{BucketRows, Recent};
+use crate::sink::{SinkError, WriteReport};
+use crate::stats::calendar::Zone;
+use crate::stats::row::{LifeRow, Row, Update};
+use crate::stats::{Millis, timestamp};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Directories whose index is kept: the open day of every period, days around them, and those an
+/// import or late readings touch; an index of 1,440 buckets has about 150 kB.
+const LOADED_DIRS: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) root: PathBuf,
+    pub(super) zone: Zone,
+    pub(super) disk: Disk,
+    pub(super) catalogue: Catalogue,
+    /// Directories with a tail: not in their final form.
+    pub(super) tails: BTreeSet<DateDir>,
+    loaded: HashMap<DateDir, (u64, Index)>,
+    /// Rises with every use of an index.
+    uses: u64,
+    recent: Recent,
+    /// Tails whose fsync failed, with the length that is to be kept.
+    suspects: HashMap<DateDir, u64>,
+    /// Rows read back from files to decide about a life: corrections and restarts only.
+    pub(super) read_back: usize,
+}
+
+impl Writer {
+    pub(super) fn new(root: PathBuf, zone: Zone) -> Self {
+        Self {
+            root,
+            zone,
+            disk: Disk::REAL,
+            catalogue: Catalogue::default(),
+            tails: BTreeSet::new(),
+            loaded: HashMap::new(),
+            uses: 0,
+            recent: Recent::default(),
+            suspects: HashMap::new(),
+            read_back: 0,
+        }
+    }
+
+    pub(super) fn write(&mut self, lives: Vec<LifeRow>) -> Result<WriteReport, SinkError> {
+        let mut groups: BTreeMap<DateDir, Vec<LifeRow>> = BTreeMap::new();
+        for life in lives {
+            groups.entry(DateDir::of(&life.bucket, &self.zone)).or_default().push(life);
+        }
+        let mut report = WriteReport::default();
+        for (dir, mut lives) in groups {
+            lives.sort_by(|a, b| (a.bucket.start, &a.source).cmp(&(b.bucket.start, &b.source)));
+            let written = self.write_dir(dir, &lives).inspect_err(|_| self.forget(dir))?;
+            report.written += written.written;
+            report.same += written.same;
+            report.older += written.older;
+        }
+        Ok(report)
+    }
+
+    /// Writes lives of one directory, ordered by start.
+    fn write_dir(&mut self, dir: DateDir, lives: &[LifeRow]) -> Result<WriteReport, SinkError> {
+        self.load(dir)?;
+        let mut report = WriteReport::default();
+        let mut rows: Vec<Row> = Vec::new();
+        for same_start in lives.chunk_by(|a, b| a.bucket.start == b.bucket.start) {
+            let start = same_start[0].bucket.start;
+            let mut held = self.held(dir, start)?;
+            for life in same_start {
+                let key = (Arc::clone(&life.source), life.bucket.end);
+                match Row::update(held.get(&key), life) {
+                    Update::Same => report.same += 1,
+                    Update::Older => {
+                        report.older += 1;
+                        if report.older == 1 {
+                            tracing::error!(
+                                source = &*life.source, period = %life.bucket.period, start = timestamp::format(start),
+                                generation = life.generation, revision = life.revision,
+                                "the sink has a newer row than the store: a clock or a store went back; the row stays \
+                                 (only the first of this write is named)"
+                            );
+                        }
+                    }
+                    Update::Write(row) => {
+                        report.written += 1;
+                        rows.push(row.clone());
+                        held.insert(key, row);
+                    }
+                }
+            }
+            self.recent.put(dir, start, held);
+        }
+        if !rows.is_empty() {
+            self.append(dir, &rows)?;
+        }
+        Ok(report)
+    }
+
+    /// The newest rows of the buckets with this start.
+    fn held(&mut self, dir: DateDir, start: Millis) -> Result<BucketRows, SinkError> {
+        if let Some(rows) = self.recent.take(dir, start) {
+            return Ok(rows);
+        }
+        let index = &self.loaded[&dir].1;
+        if !index.has(start) {
+            return Ok(BucketRows::new());
+        }
+        let files = Files::open(&dir.path(&self.root), dir.period)?;
+        let mut newest = Newest::default();
+        files.read(
+            &index.lines(start, start + 1, 0),
+            |_| true,
+            |row| {
+                self.read_back += 1;
+                newest.put(row);
+            },
+        )?;
+        Ok(newest.into_rows().map(|row| ((Arc::clone(&row.source), row.bucket.end), row)).collect())
+    }
+
+    /// Appends rows, ordered by start, to the tail of a loaded directory.
+    fn append(&mut self, dir: DateDir, rows: &[Row]) -> Result<(), SinkError> {
+        let path = dir.path(&self.root);
+        let index = &mut self.loaded.get_mut(&dir).expect("loaded before").1;
+        let good = index.tail.map_or(0, |tail| tail.len);
+        let mut bytes = Vec::new();
+        if good == 0 {
+            fs::create_dir_all(&path).map_err(|error| disk::unavailable("create", &path, &error))?;
+            line::push_header(&mut bytes);
+        }
+        let mut ends = Vec::with_capacity(rows.len());
+        let mut at = good + bytes.len() as u64;
+        for row in rows {
+            line::push(&mut bytes, row);
+            ends.push(good + bytes.len() as u64);
+        }
+        match disk::append(&self.disk, &path.join(Part::Tail.file_name()), index.tail, &bytes) {
+            Ok(id) => index.tail = Some(id),
+            Err(AppendError::NotWritten(error)) => return Err(error),
+            Err(AppendError::Suspect(error)) => {
+                self.suspects.insert(dir, good);
+                return Err(error);
+            }
+        }
+        for (row, &end) in rows.iter().zip(&ends) {
+            index.add(row.bucket.start, Part::Tail, at..end);
+            self.catalogue.add(&row.source, row.bucket.start);
+            at = end;
+        }
+        self.tails.insert(dir);
+        if good == 0 { self.sync_dirs(dir) } else { Ok(()) }
+    }
+
+    /// Makes sure that the index of a directory is loaded and true, and that the files are durable.
+    pub(super) fn load(&mut self, dir: DateDir) -> Result<&Index, SinkError> {
+        let path = dir.path(&self.root);
+        let tail = path.join(Part::Tail.file_name());
+        if let Some(&good) = self.suspects.get(&dir) {
+            if disk::id(&tail)?.is_some() {
+                disk::renew(&self.disk, &tail, good)?;
+            }
+            self.suspects.remove(&dir);
+        }
+        let current = match self.loaded.get(&dir) {
+            Some((_, index)) => index.is_current(&path)?,
+            None => false,
+        };
+        if !current {
+            self.forget(dir);
+            disk::repair(&tail)?;
+            let files = Files::open(&path, dir.period)?;
+            self.sync_found(dir, &files)?;
+            let index = Index::scan(&files, |source, start| self.catalogue.add(source, start))?;
+            if index.tail.is_some() {
+                self.tails.insert(dir);
+            } else {
+                self.tails.remove(&dir);
+            }
+            self.make_room();
+            self.loaded.insert(dir, (0, index));
+        }
+        self.uses += 1;
+        let (used, index) = self.loaded.get_mut(&dir).expect("loaded above");
+        *used = self.uses;
+        Ok(index)
+    }
+
+    /// Syncs what an earlier process may have written and not synced before it died.
+    fn sync_found(&mut self, dir: DateDir, files: &Files) -> Result<(), SinkError> {
+        if let Some(tail) = files.tail()
+            && let Err(error) = (self.disk.sync)(&tail.file)
+        {
+            self.suspects.insert(dir, tail.id.len);
+            return Err(disk::unavailable("sync", &tail.path, &error));
+        }
+        if files.is_empty() { Ok(()) } else { self.sync_dirs(dir) }
+    }
+
+    /// Makes the names on the way to the files of a directory durable.
+    fn sync_dirs(&self, dir: DateDir) -> Result<(), SinkError> {
+        let path = dir.path(&self.root);
+        path.ancestors().take(3).try_for_each(disk::sync_dir)
+    }
+
+    fn make_room(&mut self) {
+        if self.loaded.len() >= LOADED_DIRS
+            && let Some(&idle) = self.loaded.iter().min_by_key(|(_, (used, _))| used).map(|(dir, _)| dir)
+        {
+            self.loaded.remove(&idle);
+        }
+    }
+
+    /// Drops what is known of a directory; the files are read again when it is next touched.
+    pub(super) fn forget(&mut self, dir: DateDir) {
+        self.loaded.remove(&dir);
+        self.recent.forget(dir);
+    }
+
+    /// The files of a directory as they are now, and the lines of the buckets that start in
+    /// `[from, to)`, among others.
+    pub(super) fn view(&self, dir: DateDir, from: Millis, to: Millis) -> Result<(Files, Vec<Lines>), SinkError> {
+        let path = dir.path(&self.root);
+        let files = Files::open(&path, dir.period)?;
+        let lines = match self.loaded.get(&dir) {
+            Some((_, index)) if index.is_of(&files) => index.lines(from, to, SEEK_GAP),
+            _ => files.all()?,
+        };
+        Ok((files, lines))
+    }
+}
