@@ -1,9 +1,18 @@
 //! Folds readings into deltas per (bucket, source), before anything reaches the store.
 //!
 //! Called by `decode/`; makes what `commit.rs` commits. A request is cut by reading index into
-//! parts of bounded size, the same cut for every repetition of the request on any node.
+//! parts of bounded size, the same cut for every repetition of the request on any node. This is the
+//! hot path: a source seen before costs one hash and one probe and allocates nothing.
 
+use crate::stats::Millis;
+use crate::stats::calendar::{Bucket, Calendar};
+use crate::stats::layout::SCALAR_DOUBLES;
+use crate::stats::moments::Moments;
 use crate::store::BucketDeltas;
+use foldhash::fast::RandomState;
+use hashbrown::{HashMap, HashTable};
+use std::hash::BuildHasher;
+use std::sync::Arc;
 
 /// The most one part may hold, in doubles of its readings' states: 2,000 scalar readings.
 pub const PART_DOUBLES: usize = 14_000;
@@ -15,4 +24,311 @@ pub struct Part {
     pub deltas: Vec<BucketDeltas>,
     /// Readings folded into it.
     pub readings: usize,
+}
+
+/// Takes the readings of one request in their order.
+#[derive(Debug)]
+pub struct Folder<'c> {
+    calendar: &'c Calendar,
+    hasher: RandomState,
+    /// Every source of the request with its hash: parts and buckets share one id.
+    names: HashTable<(u64, Arc<str>)>,
+    parts: Vec<Part>,
+    /// The buckets of the current part, and where each stands.
+    open: Vec<OpenBucket>,
+    places: HashMap<Bucket, usize, RandomState>,
+    /// What a reading within `from..to` is folded into, as indices of `open`; empty after a cut.
+    targets: Vec<usize>,
+    from: Millis,
+    to: Millis,
+    /// Doubles of the readings given to the current part, folded or passed over.
+    doubles: usize,
+    /// Readings folded into the current part.
+    readings: usize,
+    line: usize,
+    lines: Option<Lines>,
+}
+
+/// The deltas of one bucket while they grow.
+#[derive(Debug)]
+struct OpenBucket {
+    bucket: Bucket,
+    /// Hash of a source and its index in `sources`.
+    index: HashTable<(u64, u32)>,
+    sources: Vec<(Arc<str>, Moments)>,
+}
+
+/// Which lines of a request went into which bucket of which part; kept where a bucket may be
+/// refused by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lines {
+    /// The line of each folded reading.
+    of_reading: Vec<usize>,
+    /// Folded readings, by part, then by bucket of the part.
+    in_bucket: Vec<Vec<Vec<usize>>>,
+}
+
+impl Lines {
+    /// The lines of all readings in these (part, bucket of the part), rising; a line that holds
+    /// several of them is named as often.
+    ///
+    /// # Panics
+    /// If the request had no such part or bucket.
+    #[must_use]
+    pub fn of(&self, buckets: &[(usize, usize)]) -> Vec<usize> {
+        let readings = buckets.iter().flat_map(|&(part, bucket)| &self.in_bucket[part][bucket]);
+        let mut readings: Vec<usize> = readings.copied().collect();
+        // A reading with several root buckets may be in two of them.
+        readings.sort_unstable();
+        readings.dedup();
+        readings.into_iter().map(|reading| self.of_reading[reading]).collect()
+    }
+}
+
+impl<'c> Folder<'c> {
+    #[must_use]
+    pub fn new(calendar: &'c Calendar) -> Self {
+        Self {
+            calendar,
+            hasher: RandomState::default(),
+            names: HashTable::new(),
+            parts: Vec::new(),
+            open: Vec::new(),
+            places: HashMap::default(),
+            targets: Vec::new(),
+            from: Millis::MAX,
+            to: Millis::MIN,
+            doubles: 0,
+            readings: 0,
+            line: 0,
+            lines: None,
+        }
+    }
+
+    /// As [`Self::new`], and remembers which line went where.
+    #[must_use]
+    pub fn with_lines(calendar: &'c Calendar) -> Self {
+        Self { lines: Some(Lines::default()), ..Self::new(calendar) }
+    }
+
+    /// The line of the readings that are pushed next.
+    #[inline]
+    pub fn at_line(&mut self, line: usize) {
+        self.line = line;
+    }
+
+    /// Folds one reading. The decoder has checked the id, the value and the time.
+    #[inline]
+    pub fn push(&mut self, source: &str, value: f64, timestamp: Millis) {
+        self.advance();
+        if timestamp < self.from || timestamp >= self.to {
+            self.aim(timestamp);
+        }
+        self.readings += 1;
+        let hash = self.hasher.hash_one(source);
+        for &target in &self.targets {
+            let open = &mut self.open[target];
+            let sources = &mut open.sources;
+            let known = open.index.find(hash, |&(h, i)| h == hash && *sources[i as usize].0 == *source);
+            if let Some(&(_, i)) = known {
+                sources[i as usize].1.push(value);
+                continue;
+            }
+            let same = |(h, name): &(u64, Arc<str>)| *h == hash && **name == *source;
+            let name = self.names.entry(hash, same, |entry| entry.0).or_insert_with(|| (hash, Arc::from(source)));
+            open.index.insert_unique(hash, (hash, sources.len() as u32), |entry| entry.0);
+            sources.push((Arc::clone(&name.get().1), Moments::of(value)));
+        }
+        if let Some(lines) = &mut self.lines {
+            let part = lines.in_bucket.last_mut().expect("aim opened the part");
+            for &target in &self.targets {
+                part[target].push(lines.of_reading.len());
+            }
+            lines.of_reading.push(self.line);
+        }
+    }
+
+    /// Passes over a reading that is refused. It keeps its place in the cut: whether a reading is
+    /// refused may depend on the time of arrival, and a repetition must be cut like the original.
+    pub fn skip(&mut self) {
+        self.advance();
+    }
+
+    /// The parts of the request; their numbers are their indices.
+    #[must_use]
+    pub fn finish(self) -> Vec<Part> {
+        self.finish_with_lines().0
+    }
+
+    /// As [`Self::finish`], with the lines if they were asked for.
+    #[must_use]
+    pub fn finish_with_lines(mut self) -> (Vec<Part>, Option<Lines>) {
+        if self.doubles > 0 {
+            self.cut();
+        }
+        (self.parts, self.lines)
+    }
+
+    /// Makes room for one more reading.
+    #[inline]
+    fn advance(&mut self) {
+        if self.doubles + SCALAR_DOUBLES > PART_DOUBLES {
+            self.cut();
+        }
+        self.doubles += SCALAR_DOUBLES;
+    }
+
+    /// Ends the current part; one without readings stays, so that the parts after it keep their numbers.
+    #[cold]
+    fn cut(&mut self) {
+        let close = |open: OpenBucket| BucketDeltas { bucket: open.bucket, sources: open.sources };
+        let deltas = self.open.drain(..).map(close).collect();
+        self.parts.push(Part { deltas, readings: std::mem::take(&mut self.readings) });
+        if let Some(lines) = &mut self.lines {
+            lines.in_bucket.resize_with(self.parts.len(), Vec::new);
+        }
+        self.places.clear();
+        self.targets.clear();
+        (self.from, self.to) = (Millis::MAX, Millis::MIN);
+        self.doubles = 0;
+    }
+
+    /// Finds the buckets for readings at `t`, and opens those the part does not have yet.
+    #[cold]
+    fn aim(&mut self, t: Millis) {
+        let roots = self.calendar.roots(t);
+        (self.from, self.to) = (roots.from, roots.to);
+        self.targets.clear();
+        for bucket in roots.buckets {
+            let place = *self.places.entry(bucket).or_insert_with(|| {
+                self.open.push(OpenBucket { bucket, index: HashTable::new(), sources: Vec::new() });
+                self.open.len() - 1
+            });
+            self.targets.push(place);
+        }
+        if let Some(lines) = &mut self.lines {
+            lines.in_bucket.resize_with(self.parts.len() + 1, Vec::new);
+            lines.in_bucket[self.parts.len()].resize_with(self.open.len(), Vec::new);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::calendar::Zone;
+    use crate::stats::timestamp;
+
+    fn calendar(periods: &[&str], zone: &str) -> Calendar {
+        Calendar::new(periods.iter().map(|p| p.parse().unwrap()).collect(), zone.parse().unwrap()).unwrap()
+    }
+
+    fn at(text: &str) -> Millis {
+        timestamp::parse(text, &Zone::utc()).unwrap()
+    }
+
+    /// Each part as its readings and its lines `period start source=count@mean`.
+    fn show(parts: &[Part]) -> Vec<(usize, Vec<String>)> {
+        let row = |bucket: &Bucket, (source, moments): &(Arc<str>, Moments)| {
+            let start = timestamp::format(bucket.start);
+            format!("{} {start} {source}={}@{}", bucket.period, moments.count, moments.mean().unwrap())
+        };
+        let rows = |part: &Part| {
+            part.deltas.iter().flat_map(|d| d.sources.iter().map(|s| row(&d.bucket, s)).collect::<Vec<_>>()).collect()
+        };
+        parts.iter().map(|part| (part.readings, rows(part))).collect()
+    }
+
+    fn check(calendar: &Calendar, readings: &[(&str, f64, &str)], expected: &[&str]) {
+        let mut folder = Folder::new(calendar);
+        for (source, value, time) in readings {
+            folder.push(source, *value, at(time));
+        }
+        let got = show(&folder.finish());
+        assert_eq!(got, [(readings.len(), expected.iter().map(|&row| row.to_owned()).collect::<Vec<_>>())]);
+    }
+
+    #[test]
+    fn readings_meet_in_their_bucket() {
+        check(
+            &calendar(&["1m", "1h"], "UTC"),
+            &[
+                ("a", 1.0, "2026-11-20T05:00:00Z"),
+                ("b", 5.0, "2026-11-20T05:00:59.999Z"),
+                ("a", 2.0, "2026-11-20T05:01:00Z"),
+                ("a", 3.0, "2026-11-20T05:00:30Z"),
+            ],
+            &["1m 2026-11-20T05:00:00Z a=2@2", "1m 2026-11-20T05:00:00Z b=1@5", "1m 2026-11-20T05:01:00Z a=1@2"],
+        );
+    }
+
+    #[test]
+    fn a_period_that_no_finer_one_tiles_is_folded_too() {
+        check(
+            &calendar(&["1h", "1d"], "Asia/Kolkata"),
+            &[("a", 1.0, "2026-11-20T18:00:00Z"), ("a", 2.0, "2026-11-20T18:45:00Z")],
+            &["1h 2026-11-20T18:00:00Z a=2@1.5", "1d 2026-11-19T18:30:00Z a=1@1", "1d 2026-11-20T18:30:00Z a=1@2"],
+        );
+    }
+
+    #[test]
+    fn no_readings_no_parts() {
+        assert_eq!(Folder::new(&calendar(&["1m"], "UTC")).finish(), []);
+    }
+
+    #[test]
+    fn the_cut_depends_on_the_index_alone() {
+        let calendar = calendar(&["1m"], "UTC");
+        let readings = |skipped: &[usize]| -> Vec<usize> {
+            let mut folder = Folder::new(&calendar);
+            for i in 0..4_001 {
+                if skipped.contains(&i) {
+                    folder.skip();
+                } else {
+                    folder.push("a", 1.0, 60_000 * i as Millis);
+                }
+            }
+            folder.finish().iter().map(|part| part.readings).collect()
+        };
+        assert_eq!(readings(&[]), [2_000, 2_000, 1]);
+        assert_eq!(readings(&[0, 1, 3_999]), [1_998, 1_999, 1]);
+        assert_eq!(readings(&(0..2_000).collect::<Vec<_>>()), [0, 2_000, 1]);
+    }
+
+    #[test]
+    fn parts_share_the_id_of_a_source() {
+        let calendar = calendar(&["1m"], "UTC");
+        let mut folder = Folder::new(&calendar);
+        for i in 0..2_001 {
+            folder.push("a", 1.0, 60_000 * (i % 2));
+        }
+        let parts = folder.finish();
+        let names: Vec<&Arc<str>> =
+            parts.iter().flat_map(|p| &p.deltas).flat_map(|d| &d.sources).map(|s| &s.0).collect();
+        assert_eq!(names.len(), 3);
+        assert!(names.iter().all(|name| Arc::ptr_eq(name, names[0])));
+    }
+
+    #[test]
+    fn lines_are_found_by_bucket() {
+        let calendar = calendar(&["1h", "1d"], "Asia/Kolkata");
+        let mut folder = Folder::with_lines(&calendar);
+        for (line, time) in [(1, "2026-11-20T18:00:00Z"), (3, "2026-11-20T18:45:00Z"), (4, "2026-11-20T19:00:00Z")] {
+            folder.at_line(line);
+            folder.push("a", 1.0, at(time));
+        }
+        for _ in 3..2_000 {
+            folder.skip();
+        }
+        folder.at_line(2_005);
+        folder.push("b", 1.0, at("2026-11-20T19:00:00Z"));
+        let (parts, lines) = folder.finish_with_lines();
+        let lines = lines.unwrap();
+        assert_eq!(parts.len(), 2);
+        // Buckets of the first part: the hour from 18:00, the days from 18:30 before and after, the next hour.
+        assert_eq!(lines.of(&[(0, 0)]), [1, 3]);
+        assert_eq!(lines.of(&[(0, 0), (0, 2)]), [1, 3, 4]);
+        assert_eq!(lines.of(&[(1, 0), (0, 3)]), [4, 2_005]);
+        assert_eq!(lines.of(&[]), [0; 0]);
+    }
 }

@@ -1,1 +1,174 @@
-//! One file per wire format.
+//! One file per wire format: bytes of a request in, folded parts and a list of bad lines out.
+//!
+//! Called by `http/readings.rs`; every format pushes its readings one by one into a [`Batch`], which
+//! checks and folds them, so no list of readings ever exists. Whether a batch with bad lines is
+//! refused is the caller's decision. `reading.rs` is the JSON form of one reading, `time.rs` says
+//! what a timestamp means.
+
+pub mod json;
+pub mod ndjson;
+mod reading;
+pub mod time;
+
+use super::fold::{Folder, Lines, Part};
+use crate::stats::calendar::Calendar;
+use crate::stats::moments::MAX_ABS_VALUE;
+use crate::stats::{Millis, source};
+use std::fmt;
+use time::Times;
+
+/// Readings per request: 100 parts, about 15 MB of states while they wait for the store.
+pub const MAX_READINGS: usize = 200_000;
+/// Bytes per line: a reading needs some hundred, and a line is held until its end has come.
+pub const MAX_LINE_BYTES: usize = 64 * 1024;
+/// Bad lines named in an answer: enough to see what is wrong; all are counted.
+pub const MAX_ERRORS: usize = 100;
+
+/// What is wrong with one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LineError {
+    /// From 1: the line, or the element of a JSON array.
+    pub line: usize,
+    /// The field at fault, if it is one.
+    pub field: Option<&'static str>,
+    pub reason: String,
+}
+
+/// Why a body cannot be decoded at all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Line and column count from 1, the column in bytes.
+    #[error("{reason} at line {line}, column {column}")]
+    Syntax { line: usize, column: usize, reason: String },
+    #[error("the request has more than {MAX_READINGS} readings: send it in several")]
+    TooManyReadings,
+}
+
+/// A decoded request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decoded {
+    pub parts: Vec<Part>,
+    /// Readings in the parts.
+    pub readings: usize,
+    /// The first [`MAX_ERRORS`] bad lines.
+    pub errors: Vec<LineError>,
+    /// All bad lines; none of them is in the parts.
+    pub error_count: usize,
+    /// Where each line went, if that was asked for.
+    pub lines: Option<Lines>,
+}
+
+/// Takes the readings of one request from a decoder.
+#[derive(Debug)]
+pub struct Batch<'c> {
+    folder: Folder<'c>,
+    times: Times<'c>,
+    readings: usize,
+    errors: Vec<LineError>,
+    error_count: usize,
+}
+
+impl<'c> Batch<'c> {
+    /// A batch that arrives at the time of `times`. With `keep_lines` it can be said later which
+    /// line went into which bucket.
+    #[must_use]
+    pub fn new(calendar: &'c Calendar, times: Times<'c>, keep_lines: bool) -> Self {
+        let folder = if keep_lines { Folder::with_lines(calendar) } else { Folder::new(calendar) };
+        Self { folder, times, readings: 0, errors: Vec::new(), error_count: 0 }
+    }
+
+    #[must_use]
+    pub fn finish(self) -> Decoded {
+        let (parts, lines) = self.folder.finish_with_lines();
+        Decoded { parts, readings: self.readings, errors: self.errors, error_count: self.error_count, lines }
+    }
+
+    /// How the timestamps of this batch are read.
+    fn times(&self) -> &Times<'c> {
+        &self.times
+    }
+
+    /// Checks a reading and folds it, or notes what is wrong with it.
+    fn take(&mut self, line: usize, source: &str, value: f64, timestamp: Millis) -> Result<(), DecodeError> {
+        if let Err(error) = source::check(source) {
+            return self.refuse(line, Some("source"), format_args!("{error}"));
+        }
+        // Not `>`: NaN fails every comparison.
+        if !(value.abs() <= MAX_ABS_VALUE) {
+            let reason = format_args!("value must be a finite number of magnitude at most {MAX_ABS_VALUE:e}");
+            return self.refuse(line, Some("value"), reason);
+        }
+        self.make_room()?;
+        self.folder.at_line(line);
+        self.folder.push(source, value, timestamp);
+        self.readings += 1;
+        Ok(())
+    }
+
+    /// Notes a bad line. The reason is only put into words if it will be listed.
+    #[cold]
+    fn refuse(
+        &mut self,
+        line: usize,
+        field: Option<&'static str>,
+        reason: fmt::Arguments<'_>,
+    ) -> Result<(), DecodeError> {
+        self.make_room()?;
+        self.folder.skip();
+        self.error_count += 1;
+        if self.errors.len() < MAX_ERRORS {
+            self.errors.push(LineError { line, field, reason: reason.to_string() });
+        }
+        Ok(())
+    }
+
+    fn make_room(&self) -> Result<(), DecodeError> {
+        if self.readings + self.error_count >= MAX_READINGS { Err(DecodeError::TooManyReadings) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::calendar::{Period, Zone};
+    use crate::stats::timestamp;
+    use std::sync::LazyLock;
+    use time::Precision;
+
+    static CALENDAR: LazyLock<Calendar> =
+        LazyLock::new(|| Calendar::new(vec![Period::Seconds(60)], Zone::utc()).unwrap());
+
+    /// A batch over minutes in UTC that arrives at 2026-11-20T05:00:00Z.
+    pub(super) fn batch() -> Batch<'static> {
+        let now = timestamp::parse("2026-11-20T05:00:00Z", CALENDAR.zone()).unwrap();
+        Batch::new(&CALENDAR, Times { zone: CALENDAR.zone(), now, precision: Precision::Millis }, false)
+    }
+
+    /// What was folded as `HH:MM source=count@mean`, then the bad lines as `line field reason`.
+    pub(super) fn shown(decoded: &Decoded) -> Vec<String> {
+        let mut out = Vec::new();
+        for deltas in decoded.parts.iter().flat_map(|part| &part.deltas) {
+            let start = timestamp::format(deltas.bucket.start);
+            for (source, moments) in &deltas.sources {
+                out.push(format!("{} {source}={}@{}", &start[11..16], moments.count, moments.mean().unwrap()));
+            }
+        }
+        let errors = decoded.errors.iter();
+        out.extend(errors.map(|e| format!("{} {} {}", e.line, e.field.unwrap_or("-"), e.reason)));
+        out
+    }
+
+    #[test]
+    fn values_at_the_border() {
+        let check = |value: f64, readings: usize| {
+            let mut batch = batch();
+            batch.take(1, "a", value, 0).unwrap();
+            assert_eq!(batch.finish().readings, readings, "{value}");
+        };
+        check(MAX_ABS_VALUE, 1);
+        check(-MAX_ABS_VALUE, 1);
+        check(-MAX_ABS_VALUE * 1.000_001, 0);
+        check(f64::NAN, 0);
+        check(f64::INFINITY, 0);
+    }
+}

@@ -1,0 +1,262 @@
+//! One reading in JSON: `{"source": "kitchen", "value": 21.5, "timestamp": "2026-11-20T05:00:00Z"}`.
+//!
+//! Used by `json.rs` and `ndjson.rs`. Parsing a reading fails only where the text is not JSON; what
+//! is wrong with its fields is noted and told afterwards, so that an array can go on behind a bad
+//! element. Nested values are skipped without recursion, however deep they are.
+
+use super::time::Number;
+use super::{Batch, DecodeError};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use std::borrow::Cow;
+use std::fmt;
+
+/// What a field holds.
+#[derive(Clone, Debug, PartialEq)]
+enum Scalar<'a> {
+    Null,
+    Integer(i64),
+    Float(f64),
+    Text(Cow<'a, str>),
+    /// Anything that is right in no field, by name.
+    Other(&'static str),
+}
+
+/// A reading as the text has it; borrowed from it where it has no escapes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct JsonReading<'a> {
+    source: Option<Scalar<'a>>,
+    value: Option<Scalar<'a>>,
+    timestamp: Option<Scalar<'a>>,
+    fault: Option<Fault>,
+}
+
+/// The first thing that is wrong with the form of a reading.
+#[derive(Clone, Debug, PartialEq)]
+enum Fault {
+    NotAnObject(&'static str),
+    Unknown(String),
+    Duplicate(&'static str),
+}
+
+/// Longest part of an unknown field's name that is repeated to the client.
+const SHOWN_NAME_CHARS: usize = 40;
+
+impl JsonReading<'_> {
+    /// Checks the fields and hands the reading to the batch.
+    pub(super) fn give(&self, line: usize, batch: &mut Batch<'_>) -> Result<(), DecodeError> {
+        match &self.fault {
+            None => {}
+            Some(Fault::NotAnObject(kind)) => {
+                return batch.refuse(line, None, format_args!("a reading must be an object, this is {kind}"));
+            }
+            Some(Fault::Unknown(name)) => {
+                let reason = format_args!("unknown field \"{name}\": a reading has source, value and timestamp");
+                return batch.refuse(line, None, reason);
+            }
+            Some(Fault::Duplicate(name)) => {
+                return batch.refuse(line, Some(name), format_args!("{name} is given twice"));
+            }
+        }
+        let source = match &self.source {
+            Some(Scalar::Text(source)) => source,
+            other => return batch.refuse(line, Some("source"), format_args!("{}", wrong("source", "a string", other))),
+        };
+        let value = match self.value {
+            Some(Scalar::Float(value)) => value,
+            Some(Scalar::Integer(value)) => value as f64,
+            Some(Scalar::Other("an array")) => {
+                let reason = "vectors are not supported yet: send one reading per component, each with its own source";
+                return batch.refuse(line, Some("value"), format_args!("{reason}"));
+            }
+            ref other => {
+                return batch.refuse(line, Some("value"), format_args!("{}", wrong("value", "a finite number", other)));
+            }
+        };
+        let times = batch.times();
+        let timestamp = match &self.timestamp {
+            None | Some(Scalar::Null) => Ok(times.now),
+            Some(Scalar::Text(text)) => times.of_text(text),
+            Some(Scalar::Integer(n)) => times.of_number(Number::Integer(*n)),
+            Some(Scalar::Float(x)) => times.of_number(Number::Fraction(*x)),
+            other => {
+                let reason = wrong("timestamp", "a string or a number", other);
+                return batch.refuse(line, Some("timestamp"), format_args!("{reason}"));
+            }
+        };
+        match timestamp {
+            Ok(timestamp) => batch.take(line, source, value, timestamp),
+            Err(error) => batch.refuse(line, Some("timestamp"), format_args!("{error}")),
+        }
+    }
+}
+
+fn wrong(field: &str, expected: &str, got: &Option<Scalar<'_>>) -> String {
+    let got = match got {
+        None => return format!("{field} is missing"),
+        Some(Scalar::Null) => "null",
+        Some(Scalar::Integer(_) | Scalar::Float(_)) => "a number",
+        Some(Scalar::Text(_)) => "a string",
+        Some(Scalar::Other(kind)) => kind,
+    };
+    format!("{field} must be {expected}, this is {got}")
+}
+
+/// Reads the fields of an object up to its end.
+pub(super) fn fields<'de, A: MapAccess<'de>>(mut map: A) -> Result<JsonReading<'de>, A::Error> {
+    let mut reading = JsonReading::default();
+    while let Some(field) = map.next_key::<Field>()? {
+        let (name, place) = match field {
+            Field::Source => ("source", &mut reading.source),
+            Field::Value => ("value", &mut reading.value),
+            Field::Timestamp => ("timestamp", &mut reading.timestamp),
+            Field::Unknown(name) => {
+                map.next_value::<IgnoredAny>()?;
+                reading.fault.get_or_insert(Fault::Unknown(name));
+                continue;
+            }
+        };
+        if place.is_some() {
+            reading.fault.get_or_insert(Fault::Duplicate(name));
+        }
+        *place = Some(map.next_value()?);
+    }
+    Ok(reading)
+}
+
+enum Field {
+    Source,
+    Value,
+    Timestamp,
+    Unknown(String),
+}
+
+impl<'de> Deserialize<'de> for Field {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FieldVisitor;
+
+        impl Visitor<'_> for FieldVisitor {
+            type Value = Field;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a field name")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Field, E> {
+                Ok(match name {
+                    "source" => Field::Source,
+                    "value" => Field::Value,
+                    "timestamp" => Field::Timestamp,
+                    _ => Field::Unknown(name.chars().take(SHOWN_NAME_CHARS).collect()),
+                })
+            }
+        }
+
+        deserializer.deserialize_identifier(FieldVisitor)
+    }
+}
+
+struct ScalarVisitor;
+
+impl<'de> Deserialize<'de> for Scalar<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ScalarVisitor)
+    }
+}
+
+impl<'de> Visitor<'de> for ScalarVisitor {
+    type Value = Scalar<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Scalar::Null)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(Scalar::Other("a boolean"))
+    }
+
+    fn visit_i64<E>(self, n: i64) -> Result<Self::Value, E> {
+        Ok(Scalar::Integer(n))
+    }
+
+    fn visit_u64<E>(self, n: u64) -> Result<Self::Value, E> {
+        Ok(i64::try_from(n).map_or(Scalar::Float(n as f64), Scalar::Integer))
+    }
+
+    fn visit_f64<E>(self, x: f64) -> Result<Self::Value, E> {
+        Ok(Scalar::Float(x))
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Scalar::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Scalar::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Scalar::Other("an array"))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Scalar::Other("an object"))
+    }
+}
+
+impl<'de> Deserialize<'de> for JsonReading<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ReadingVisitor;
+
+        impl<'de> Visitor<'de> for ReadingVisitor {
+            type Value = JsonReading<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a reading")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                fields(map)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+                ScalarVisitor.visit_seq(seq).map(|_| not_an_object("an array"))
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(not_an_object("null"))
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+                Ok(not_an_object("a boolean"))
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+                Ok(not_an_object("a number"))
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+                Ok(not_an_object("a number"))
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+                Ok(not_an_object("a number"))
+            }
+
+            fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+                Ok(not_an_object("a string"))
+            }
+        }
+
+        deserializer.deserialize_any(ReadingVisitor)
+    }
+}
+
+fn not_an_object(kind: &'static str) -> JsonReading<'static> {
+    JsonReading { fault: Some(Fault::NotAnObject(kind)), ..JsonReading::default() }
+}
