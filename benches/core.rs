@@ -1,1 +1,138 @@
-fn main() {}
+//! The core without network and store: decoding and folding a batch, and the arithmetic of moments.
+//!
+//! `cargo bench --bench core`. Figures are per reading (or per state); the batch is the one of the
+//! architecture page, 1,000 readings over 1,000 sources in one minute. The whole service under load
+//! is in `service.rs`.
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use meanwhile::ingest::decode::ndjson::Ndjson;
+use meanwhile::ingest::decode::time::{Precision, Times};
+use meanwhile::ingest::decode::{Batch, json};
+use meanwhile::ingest::fold::Folder;
+use meanwhile::stats::calendar::{Calendar, Period, Zone};
+use meanwhile::stats::layout;
+use meanwhile::stats::moments::Moments;
+use std::hint::black_box;
+
+const READINGS: usize = 1_000;
+/// 2026-11-20T05:00:00Z.
+const NOW: i64 = 1_795_150_800_000;
+
+fn calendar() -> Calendar {
+    Calendar::new(vec![Period::Seconds(60), Period::Seconds(3_600), Period::Day], Zone::utc()).unwrap()
+}
+
+fn batch(calendar: &Calendar) -> Batch<'_> {
+    Batch::new(calendar, Times { zone: calendar.zone(), now: NOW, precision: Precision::Millis }, false)
+}
+
+fn sources(n: usize) -> Vec<String> {
+    (0..n).map(|i| format!("building-7.floor-{}.sensor-{i:04}", i % 12)).collect()
+}
+
+/// One reading per source; the timestamp as it would stand in JSON.
+fn lines(timestamp: impl Fn(usize) -> String) -> Vec<String> {
+    let line = |(i, source): (usize, String)| {
+        let value = 20.0 + (i % 97) as f64 * 0.137;
+        format!(r#"{{"source":"{source}","value":{value:.3},"timestamp":{}}}"#, timestamp(i))
+    };
+    sources(READINGS).into_iter().enumerate().map(line).collect()
+}
+
+fn decode(c: &mut Criterion) {
+    let calendar = calendar();
+    let mut group = c.benchmark_group("decode and fold, per reading");
+    group.throughput(Throughput::Elements(READINGS as u64));
+    let text = |i: usize| format!("\"2026-11-20T04:59:{:02}.{:03}Z\"", i % 60, i % 1_000);
+    let offset = |i: usize| format!("\"2026-11-20T05:59:{:02}.{:03}+01:00\"", i % 60, i % 1_000);
+    let number = |i: usize| (NOW - 60_000 + i as i64).to_string();
+    for (name, lines) in [("text", lines(text)), ("offset", lines(offset)), ("number", lines(number))] {
+        let ndjson = lines.join("\n");
+        group.bench_function(format!("ndjson, {name} timestamp"), |b| {
+            b.iter(|| {
+                let mut decoder = Ndjson::new(batch(&calendar));
+                decoder.feed(ndjson.as_bytes()).unwrap();
+                decoder.finish().unwrap().finish()
+            });
+        });
+        let array = format!("[{}]", lines.join(","));
+        group.bench_function(format!("json array, {name} timestamp"), |b| {
+            b.iter(|| {
+                let mut batch = batch(&calendar);
+                json::decode(array.as_bytes(), &mut batch).unwrap();
+                batch.finish()
+            });
+        });
+    }
+}
+
+fn fold(c: &mut Criterion) {
+    let calendar = calendar();
+    let mut group = c.benchmark_group("fold, per reading");
+    for (name, readings, sources) in [
+        ("1,000 readings of 1,000 sources", 1_000, sources(1_000)),
+        ("2,000 readings of 10 sources", 2_000, sources(10)),
+        ("100,000 readings of 1,000 sources", 100_000, sources(1_000)),
+    ] {
+        group.throughput(Throughput::Elements(readings));
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let mut folder = Folder::new(&calendar);
+                for i in 0..readings as usize {
+                    folder.push(&sources[i % sources.len()], i as f64, NOW);
+                }
+                folder.finish()
+            });
+        });
+    }
+    group.throughput(Throughput::Elements(1_000));
+    group.bench_function("1,000 minutes of one source", |b| {
+        b.iter(|| {
+            let mut folder = Folder::new(&calendar);
+            for i in 0..1_000 {
+                folder.push("a", 1.0, NOW - 60_000 * i);
+            }
+            folder.finish()
+        });
+    });
+}
+
+fn moments(c: &mut Criterion) {
+    let mut group = c.benchmark_group("moments");
+    let values: Vec<f64> = (0..READINGS).map(|i| 1e7 + i as f64 * 0.1).collect();
+    let states: Vec<Moments> = values.iter().map(|&value| Moments::of(value)).collect();
+    let bytes: Vec<_> = states.iter().map(layout::encode).collect();
+    group.throughput(Throughput::Elements(READINGS as u64));
+    group.bench_function("push", |b| {
+        b.iter(|| {
+            let mut moments = Moments::EMPTY;
+            for &value in black_box(&values) {
+                moments.push(value);
+            }
+            moments
+        });
+    });
+    group.bench_function("merge", |b| {
+        b.iter(|| {
+            let mut moments = Moments::EMPTY;
+            for state in black_box(&states) {
+                moments.merge(state);
+            }
+            moments
+        });
+    });
+    group.bench_function("merge of bytes", |b| {
+        b.iter_batched(
+            || bytes[0].to_vec(),
+            |start| bytes.iter().fold(start, |sum, state| layout::merge(&sum, state).unwrap()),
+            BatchSize::SmallInput,
+        );
+    });
+    group.throughput(Throughput::Elements(1));
+    let mut all = Moments::EMPTY;
+    states.iter().for_each(|state| all.merge(state));
+    group.bench_function("mean and variance", |b| b.iter(|| (black_box(&all).mean(), black_box(&all).var_pop())));
+}
+
+criterion_group!(benches, decode, fold, moments);
+criterion_main!(benches);

@@ -3,6 +3,8 @@
 //! The modules point one way, down this list; nothing imports upwards. ARCHITECTURE.md tells the
 //! life of a reading through them.
 
+pub mod http;
+
 pub mod ingest;
 pub mod rollover;
 

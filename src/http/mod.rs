@@ -1,0 +1,73 @@
+//! The only code that knows axum, status codes and JSON shapes; this file is THE route table.
+//!
+//! Built by `app.rs` and by tests; one file per resource, each translating between HTTP and the
+//! module that does the work. No handler decides anything about readings or buckets. Every answer
+//! that is not a success is a problem document from `problem.rs`.
+
+mod idempotency;
+pub mod problem;
+mod readings;
+mod receive;
+
+use crate::clock::Clock;
+use crate::ingest::commit::Committer;
+use crate::stats::calendar::Calendar;
+use crate::store::Store;
+use axum::Router;
+use axum::routing::post;
+use std::sync::Arc;
+
+/// What the handlers work with; clones share it.
+#[derive(Clone)]
+pub struct Service {
+    pub calendar: Arc<Calendar>,
+    pub committer: Arc<Committer>,
+    /// For its policy and its durability; readings reach it through the committer alone.
+    pub store: Arc<dyn Store>,
+    pub clock: Clock,
+}
+
+/// Everything the service answers.
+pub fn router(service: Service) -> Router {
+    let routes = Router::new()
+        // taking readings
+        .route("/v1/readings", post(readings::post));
+    with_fallbacks(routes).with_state(service)
+}
+
+/// Answers what no route takes; comes after the routes, because it covers only those added before.
+fn with_fallbacks<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
+    routes.fallback(problem::no_route).method_not_allowed_fallback(problem::no_method)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use axum::http::{HeaderMap, Request, header};
+    use axum::response::Response;
+    use tower::ServiceExt;
+
+    async fn ask(method: &str, path: &str) -> (u16, HeaderMap, serde_json::Value) {
+        let routes = Router::new().route("/taken", post(async || "taken"));
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let response: Response = with_fallbacks(routes).with_state(()).oneshot(request).await.unwrap();
+        let (head, body) = response.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        (head.status.as_u16(), head.headers, serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    #[tokio::test]
+    async fn what_no_route_takes_is_a_problem_document() {
+        let check = async |method, path, status: u16, name: &str, allow: Option<&str>| {
+            let (got, headers, document) = ask(method, path).await;
+            assert_eq!(got, status, "{method} {path}");
+            assert_eq!(headers[header::CONTENT_TYPE], "application/problem+json");
+            assert_eq!(headers.get(header::ALLOW).map(|a| a.to_str().unwrap()), allow);
+            assert_eq!((&document["type"], &document["status"]), (&name.into(), &status.into()));
+        };
+        assert_eq!(ask("POST", "/taken").await.0, 200);
+        check("POST", "/other", 404, "/problems/not-found", None).await;
+        check("GET", "/taken", 405, "/problems/method-not-allowed", Some("POST")).await;
+    }
+}

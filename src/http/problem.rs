@@ -1,0 +1,268 @@
+//! Problem documents (RFC 9457): what every answer looks like that is not a success.
+//!
+//! Used by all handlers. This is the one place that maps errors to status codes; `type` is stable
+//! and meant for programs, `detail` for people. A problem is not logged here: what went wrong inside
+//! is logged where it is handled.
+
+use crate::ingest::commit::CommitError;
+use crate::ingest::decode::{DecodeError, LineError};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+
+/// Seconds until a client may repeat what was certainly not counted: most stores are back by then.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+/// What kind of problem it is; the order is that of the status codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The body is not what its Content-Type says, or was not sent completely.
+    UnreadableBody,
+    /// Lines of the body break a rule; `errors` names them.
+    InvalidReadings,
+    InvalidParameter,
+    InvalidHeader,
+    NotFound,
+    MethodNotAllowed,
+    BodyTimeout,
+    BodyTooLarge,
+    TooManyReadings,
+    UnsupportedContentType,
+    UnsupportedContentEncoding,
+    KeyReused,
+    /// Certainly not counted.
+    Busy,
+    /// Certainly not counted.
+    NotApplied,
+    OutcomeUnknown,
+}
+
+impl Kind {
+    /// Status, last part of the `type`, title.
+    fn row(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::UnreadableBody => (StatusCode::BAD_REQUEST, "unreadable-body", "The body cannot be read"),
+            Self::InvalidReadings => (StatusCode::BAD_REQUEST, "invalid-readings", "Some readings are invalid"),
+            Self::InvalidParameter => (StatusCode::BAD_REQUEST, "invalid-parameter", "A query parameter is invalid"),
+            Self::InvalidHeader => (StatusCode::BAD_REQUEST, "invalid-header", "A header is invalid"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "There is nothing at this path"),
+            Self::MethodNotAllowed => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "The path does not take this method")
+            }
+            Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body-timeout", "The body came too slowly"),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large"),
+            Self::TooManyReadings => (StatusCode::PAYLOAD_TOO_LARGE, "too-many-readings", "Too many readings"),
+            Self::UnsupportedContentType => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-content-type", "The content type is not supported")
+            }
+            Self::UnsupportedContentEncoding => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported-content-encoding",
+                "The content encoding is not supported",
+            ),
+            Self::KeyReused => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "key-reused", "The Idempotency-Key belongs to another body")
+            }
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "Too much is waiting for the store"),
+            Self::NotApplied => (StatusCode::SERVICE_UNAVAILABLE, "not-applied", "The store cannot be reached"),
+            Self::OutcomeUnknown => {
+                (StatusCode::GATEWAY_TIMEOUT, "outcome-unknown", "The store has not answered in time")
+            }
+        }
+    }
+}
+
+/// An answer that is not a success.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    kind: Kind,
+    /// What is wrong here and what to do about it.
+    detail: String,
+    /// Extension members.
+    members: Map<String, Value>,
+}
+
+impl Problem {
+    #[must_use]
+    pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into(), members: Map::new() }
+    }
+
+    /// Adds an extension member.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: Value) -> Self {
+        self.members.insert(name.to_owned(), value);
+        self
+    }
+
+    /// A batch with bad lines, of which the first are listed.
+    #[must_use]
+    pub fn invalid_readings(errors: &[LineError], count: usize) -> Self {
+        let lines = if count == 1 { "1 line is".to_owned() } else { format!("{count} lines are") };
+        let detail = format!("{lines} invalid, nothing was counted; ?on_error=skip counts the others");
+        Self::new(Kind::InvalidReadings, detail).with("errors", line_errors(errors)).with("error_count", count.into())
+    }
+
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+}
+
+/// Bad lines as they stand in problem documents and in the answer to `on_error=skip`.
+pub(super) fn line_errors(errors: &[LineError]) -> Value {
+    errors.iter().map(|e| json!({"line": e.line, "field": e.field, "reason": e.reason})).collect()
+}
+
+impl From<DecodeError> for Problem {
+    fn from(error: DecodeError) -> Self {
+        match &error {
+            &DecodeError::Syntax { line, column, ref reason } => {
+                // What curl sends when a file of lines is posted without saying so.
+                let hint = if line > 1 && reason == "trailing characters" {
+                    "; send one reading per line as Content-Type: application/x-ndjson"
+                } else {
+                    ""
+                };
+                Self::new(Kind::UnreadableBody, format!("the body is not valid JSON: {error}{hint}"))
+                    .with("line", line.into())
+                    .with("column", column.into())
+            }
+            DecodeError::TooManyReadings => Self::new(Kind::TooManyReadings, error.to_string()),
+        }
+    }
+}
+
+impl From<CommitError> for Problem {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Busy => Self::new(Kind::Busy, format!("{error}; nothing was counted, try again")),
+            CommitError::NotApplied(_) => {
+                Self::new(Kind::NotApplied, format!("{error}; nothing was counted, try again"))
+            }
+            CommitError::Unknown(_) => {
+                let detail =
+                    format!("{error}; the readings may have been counted: repeat with the same Idempotency-Key");
+                Self::new(Kind::OutcomeUnknown, detail)
+            }
+            CommitError::KeyReused => Self::new(Kind::KeyReused, format!("{error}; nothing was counted")),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, name, title) = self.kind.row();
+        let mut document = Map::from_iter([
+            ("type".to_owned(), format!("/problems/{name}").into()),
+            ("title".to_owned(), title.into()),
+            ("status".to_owned(), status.as_u16().into()),
+            ("detail".to_owned(), self.detail.into()),
+        ]);
+        document.extend(self.members);
+        let content_type = HeaderValue::from_static("application/problem+json");
+        let body = Value::Object(document).to_string();
+        let mut response = (status, [(header::CONTENT_TYPE, content_type)], body).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        response
+    }
+}
+
+/// The answer where no route is.
+pub(super) async fn no_route(uri: Uri) -> Problem {
+    Problem::new(Kind::NotFound, format!("{} does not exist", uri.path()))
+}
+
+/// The answer where a route is but takes other methods; axum adds them as `Allow`.
+pub(super) async fn no_method(method: Method, uri: Uri) -> Problem {
+    Problem::new(Kind::MethodNotAllowed, format!("{} does not take {method}", uri.path()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn check(problem: Problem, status: u16, retry_after: Option<&str>, expected: &str) {
+        let (head, body) = problem.into_response().into_parts();
+        assert_eq!(head.status.as_u16(), status);
+        assert_eq!(head.headers[header::CONTENT_TYPE], "application/problem+json");
+        assert_eq!(head.headers.get(header::RETRY_AFTER).map(|v| v.to_str().unwrap()), retry_after);
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        let (got, expected): (Value, Value) =
+            (serde_json::from_slice(&body).unwrap(), serde_json::from_str(expected).unwrap());
+        assert_eq!(got, expected);
+    }
+
+    #[tokio::test]
+    async fn failed_commits() {
+        check(
+            CommitError::Busy.into(),
+            503,
+            Some("1"),
+            r#"{"type": "/problems/busy", "title": "Too much is waiting for the store", "status": 503,
+                "detail": "too many readings are waiting for the store; nothing was counted, try again"}"#,
+        )
+        .await;
+        check(
+            CommitError::NotApplied("the store is unavailable: refused".to_owned()).into(),
+            503,
+            Some("1"),
+            r#"{"type": "/problems/not-applied", "title": "The store cannot be reached", "status": 503,
+                "detail": "the store is unavailable: refused; nothing was counted, try again"}"#,
+        )
+        .await;
+        check(
+            CommitError::Unknown("no answer within 30 s".to_owned()).into(),
+            504,
+            None,
+            r#"{"type": "/problems/outcome-unknown", "title": "The store has not answered in time", "status": 504,
+                "detail": "no answer within 30 s; the readings may have been counted: repeat with the same Idempotency-Key"}"#,
+        )
+        .await;
+        check(
+            CommitError::KeyReused.into(),
+            422,
+            None,
+            r#"{"type": "/problems/key-reused", "title": "The Idempotency-Key belongs to another body", "status": 422,
+                "detail": "the idempotency key was used with another body; nothing was counted"}"#,
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    async fn undecodable_bodies_and_bad_lines() {
+        check(
+            DecodeError::TooManyReadings.into(),
+            413,
+            None,
+            r#"{"type": "/problems/too-many-readings", "title": "Too many readings", "status": 413,
+                "detail": "the request has more than 200000 readings: send it in several"}"#,
+        )
+        .await;
+        check(
+            DecodeError::Syntax { line: 3, column: 7, reason: "expected value".to_owned() }.into(),
+            400,
+            None,
+            r#"{"type": "/problems/unreadable-body", "title": "The body cannot be read", "status": 400, "line": 3,
+                "column": 7, "detail": "the body is not valid JSON: expected value at line 3, column 7"}"#,
+        )
+        .await;
+        let errors = [LineError { line: 2, field: None, reason: "the line is not UTF-8".to_owned() }];
+        check(
+            Problem::invalid_readings(&errors, 7),
+            400,
+            None,
+            r#"{"type": "/problems/invalid-readings", "title": "Some readings are invalid", "status": 400,
+                "detail": "7 lines are invalid, nothing was counted; ?on_error=skip counts the others",
+                "errors": [{"line": 2, "field": null, "reason": "the line is not UTF-8"}], "error_count": 7}"#,
+        )
+        .await;
+    }
+}

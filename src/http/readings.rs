@@ -1,0 +1,119 @@
+//! `POST /v1/readings`: takes a batch of readings and answers once the store has them.
+//!
+//! What arrives is read and decoded in `receive.rs`; here the parts go to the committer and the
+//! answer is worded. A batch is all or nothing for bad lines unless `?on_error=skip`.
+
+use super::Service;
+use super::problem::{Problem, line_errors};
+use super::receive::{Received, receive};
+use crate::ingest::commit::{Committed, Request};
+use crate::ingest::decode::Decoded;
+use crate::store::Durability;
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, Uri};
+use serde::Serialize;
+use serde_json::Value;
+
+/// The answer of a batch that the store has.
+#[derive(Debug, Serialize)]
+pub(super) struct Accepted {
+    /// Readings that are counted, now or before.
+    accepted: usize,
+    duplicate: bool,
+    durability: String,
+    #[serde(flatten)]
+    skipped: Option<Skipped>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    rejected: Vec<Rejected>,
+}
+
+/// The bad lines of a batch that was taken without them.
+#[derive(Debug, Serialize)]
+struct Skipped {
+    skipped: usize,
+    errors: Value,
+}
+
+/// A reading that was not counted although nothing is wrong with it.
+#[derive(Debug, Serialize)]
+struct Rejected {
+    line: usize,
+    code: &'static str,
+}
+
+pub(super) async fn post(
+    State(service): State<Service>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Accepted>, Problem> {
+    let now = service.clock.now();
+    let received = receive(&service.calendar, service.store.policy(), now, &uri, &headers, body).await?;
+    let Received { mut decoded, key, skip_bad_lines } = received;
+    let committed = if decoded.readings == 0 {
+        Committed { duplicate: false, too_late: Vec::new() }
+    } else {
+        let parts = std::mem::take(&mut decoded.parts);
+        service.committer.commit(Request { parts, key }).await?
+    };
+    Ok(Json(answer(&decoded, skip_bad_lines, &committed, service.store.durability())))
+}
+
+fn answer(decoded: &Decoded, skip_bad_lines: bool, committed: &Committed, durability: Durability) -> Accepted {
+    let rejected = decoded.lines.as_ref().map_or_else(Vec::new, |lines| lines.of(&committed.too_late));
+    Accepted {
+        accepted: decoded.readings - rejected.len(),
+        duplicate: committed.duplicate,
+        durability: durability.to_string(),
+        skipped: skip_bad_lines.then(|| Skipped { skipped: decoded.error_count, errors: line_errors(&decoded.errors) }),
+        rejected: rejected.into_iter().map(|line| Rejected { line, code: "too_late" }).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ingest::decode::{LineError, MAX_ERRORS};
+    use crate::ingest::fold::Folder;
+    use crate::stats::calendar::{Calendar, Period, Zone};
+
+    /// Four readings: lines 1, 2 and 5 in the first minute, 4 in the second; line 3 is bad.
+    fn decoded() -> Decoded {
+        let calendar = Calendar::new(vec![Period::Seconds(60)], Zone::utc()).unwrap();
+        let mut folder = Folder::with_lines(&calendar);
+        for (line, time) in [(1, 0), (2, 1), (4, 60_000), (5, 2)] {
+            folder.at_line(line);
+            folder.push("a", 1.0, time);
+        }
+        let (parts, lines) = folder.finish_with_lines();
+        let errors = vec![LineError { line: 3, field: Some("value"), reason: "value is missing".to_owned() }];
+        Decoded { parts, readings: 4, errors, error_count: MAX_ERRORS + 1, lines }
+    }
+
+    #[track_caller]
+    fn check(skip: bool, duplicate: bool, too_late: &[(usize, usize)], expected: &str) {
+        let committed = Committed { duplicate, too_late: too_late.to_vec() };
+        let answer = answer(&decoded(), skip, &committed, Durability::Disk);
+        assert_eq!(serde_json::to_string(&answer).unwrap(), expected);
+    }
+
+    #[test]
+    fn answers() {
+        check(false, false, &[], r#"{"accepted":4,"duplicate":false,"durability":"disk"}"#);
+        check(false, true, &[], r#"{"accepted":4,"duplicate":true,"durability":"disk"}"#);
+        check(
+            true,
+            false,
+            &[],
+            r#"{"accepted":4,"duplicate":false,"durability":"disk","skipped":101,"errors":[{"field":"value","line":3,"reason":"value is missing"}]}"#,
+        );
+        check(
+            false,
+            false,
+            &[(0, 0)],
+            r#"{"accepted":1,"duplicate":false,"durability":"disk","rejected":[{"line":1,"code":"too_late"},{"line":2,"code":"too_late"},{"line":5,"code":"too_late"}]}"#,
+        );
+    }
+}

@@ -1,0 +1,404 @@
+//! Receives a batch of readings: query, headers, body, up to the parts that can be committed.
+//!
+//! Called by `readings.rs`; decodes with `ingest/decode/` and knows neither committer nor store. It
+//! guarantees that a body is bounded in size and time and that decoding never holds a runtime
+//! thread for long: lines are decoded piece by piece, a large array on a thread of its own.
+
+use super::idempotency::Fingerprint;
+use super::problem::{Kind, Problem};
+use crate::ingest::commit::RequestKey;
+use crate::ingest::decode::ndjson::Ndjson;
+use crate::ingest::decode::time::{Precision, Times};
+use crate::ingest::decode::{Batch, Decoded, json};
+use crate::stats::Millis;
+use crate::stats::calendar::Calendar;
+use crate::store::{Late, Policy};
+use axum::body::{Body, BodyDataStream, Bytes};
+use axum::extract::Query;
+use axum::http::{HeaderMap, Uri, header};
+use futures_util::StreamExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes of a body after decompression: some 150,000 readings, and what one request may hold in memory.
+const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+/// How long a body may take to arrive: the largest at 2 Mbit/s; it bounds what slow clients hold.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Lines are decoded in pieces of this size, each less than a millisecond, with other tasks between.
+const PIECE_BYTES: usize = 64 * 1024;
+/// An array larger than this is decoded on a thread for blocking work; a smaller one takes about as
+/// long as changing threads is worth.
+const INLINE_JSON_BYTES: usize = 256 * 1024;
+
+/// What the query string asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Options {
+    precision: Precision,
+    skip_bad_lines: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Json,
+    Ndjson,
+}
+
+/// A request that has arrived and is fit to be committed.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) decoded: Decoded,
+    pub(super) key: Option<RequestKey>,
+    pub(super) skip_bad_lines: bool,
+}
+
+/// Everything that comes before the store.
+pub(super) async fn receive(
+    calendar: &Arc<Calendar>,
+    policy: Policy,
+    now: Millis,
+    uri: &Uri,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Received, Problem> {
+    let options = options(uri)?;
+    let mut fingerprint = Fingerprint::begin(headers, "", uri.query().unwrap_or_default(), policy.idempotency_ttl)?;
+    refuse_by_headers(headers)?;
+    let keep_lines = policy.late == Late::Refuse;
+    let decoding = async {
+        let mut arriving = Arriving { body: body.into_data_stream(), bytes: 0, fingerprint: fingerprint.as_mut() };
+        let first = arriving.next().await?.unwrap_or_default();
+        match format(headers, &first)? {
+            Format::Ndjson => {
+                let batch = batch(calendar, now, options.precision, keep_lines);
+                decode_lines(Ndjson::new(batch), first, arriving).await
+            }
+            Format::Json => {
+                let body = arriving.collect(first).await?;
+                decode_json(Arc::clone(calendar), now, options.precision, keep_lines, body).await
+            }
+        }
+    };
+    let decoded = within(BODY_TIMEOUT, decoding).await?;
+    if decoded.error_count > 0 && !options.skip_bad_lines {
+        return Err(Problem::invalid_readings(&decoded.errors, decoded.error_count));
+    }
+    Ok(Received { decoded, key: fingerprint.map(Fingerprint::finish), skip_bad_lines: options.skip_bad_lines })
+}
+
+async fn within<T>(limit: Duration, arriving: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+    let late = |_| {
+        let seconds = limit.as_secs();
+        Problem::new(Kind::BodyTimeout, format!("the body did not arrive within {seconds} s; nothing was counted"))
+    };
+    tokio::time::timeout(limit, arriving).await.map_err(late)?
+}
+
+fn batch(calendar: &Calendar, now: Millis, precision: Precision, keep_lines: bool) -> Batch<'_> {
+    Batch::new(calendar, Times { zone: calendar.zone(), now, precision }, keep_lines)
+}
+
+fn options(uri: &Uri) -> Result<Options, Problem> {
+    let invalid = |detail: String| Problem::new(Kind::InvalidParameter, detail);
+    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
+        .map_err(|_| invalid("the query is not of the form name=value&name=value".to_owned()))?;
+    let (mut precision, mut skip_bad_lines) = (None, None);
+    for (name, value) in pairs {
+        let again = match name.as_str() {
+            "precision" => precision.replace(value.parse().map_err(invalid)?).is_some(),
+            "on_error" => {
+                let skip = match value.as_str() {
+                    "skip" => true,
+                    "refuse" => false,
+                    _ => return Err(invalid(format!("on_error=\"{value}\" is not known: write skip or refuse"))),
+                };
+                skip_bad_lines.replace(skip).is_some()
+            }
+            _ => return Err(invalid(format!("\"{name}\" is not a parameter here: there are precision and on_error"))),
+        };
+        if again {
+            return Err(invalid(format!("{name} is given more than once")));
+        }
+    }
+    Ok(Options { precision: precision.unwrap_or_default(), skip_bad_lines: skip_bad_lines.unwrap_or_default() })
+}
+
+/// What can be refused before the body is read.
+fn refuse_by_headers(headers: &HeaderMap) -> Result<(), Problem> {
+    if let Some(encoding) = headers.get(header::CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
+        let detail = format!("{encoding:?} is not supported: send the body without Content-Encoding");
+        return Err(Problem::new(Kind::UnsupportedContentEncoding, detail));
+    }
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|bytes| bytes > MAX_BODY_BYTES as u64) { Err(too_large()) } else { Ok(()) }
+}
+
+/// The format by Content-Type; where a client names none, as `curl -d` does, by the first character.
+fn format(headers: &HeaderMap, first: &[u8]) -> Result<Format, Problem> {
+    let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"));
+    let essence = content_type.map(|value| value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+    let looks_like_json = matches!(first.trim_ascii_start().first(), Some(b'{' | b'['));
+    let known = "send application/json or application/x-ndjson";
+    match essence.as_deref() {
+        Some("application/json") => Ok(Format::Json),
+        Some("application/x-ndjson") => Ok(Format::Ndjson),
+        None | Some("application/x-www-form-urlencoded") if looks_like_json => Ok(Format::Json),
+        None => {
+            let detail = format!("the request has no Content-Type and its body is no JSON: {known}");
+            Err(Problem::new(Kind::UnsupportedContentType, detail))
+        }
+        Some(other) => {
+            Err(Problem::new(Kind::UnsupportedContentType, format!("\"{other}\" is not supported: {known}")))
+        }
+    }
+}
+
+fn too_large() -> Problem {
+    let mib = MAX_BODY_BYTES / (1024 * 1024);
+    Problem::new(Kind::BodyTooLarge, format!("the body has more than {mib} MiB: send it in several requests"))
+}
+
+/// A body on its way in.
+struct Arriving<'f> {
+    body: BodyDataStream,
+    bytes: usize,
+    fingerprint: Option<&'f mut Fingerprint>,
+}
+
+impl Arriving<'_> {
+    /// The next chunk that is not empty.
+    async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        while let Some(chunk) = self.body.next().await {
+            let broken = |error| Problem::new(Kind::UnreadableBody, format!("the body broke off: {error}"));
+            let chunk = chunk.map_err(broken)?;
+            self.bytes += chunk.len();
+            if self.bytes > MAX_BODY_BYTES {
+                return Err(too_large());
+            }
+            if let Some(fingerprint) = &mut self.fingerprint {
+                fingerprint.update(&chunk);
+            }
+            if !chunk.is_empty() {
+                return Ok(Some(chunk));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The whole body in one piece, copied only if it came in several.
+    async fn collect(mut self, first: Bytes) -> Result<Bytes, Problem> {
+        let Some(second) = self.next().await? else { return Ok(first) };
+        let mut body = Vec::from(first);
+        body.extend_from_slice(&second);
+        while let Some(chunk) = self.next().await? {
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.into())
+    }
+}
+
+async fn decode_lines(mut decoder: Ndjson<'_>, first: Bytes, mut arriving: Arriving<'_>) -> Result<Decoded, Problem> {
+    let mut next = Some(first);
+    let mut since_yield = 0;
+    while let Some(chunk) = next {
+        for piece in chunk.chunks(PIECE_BYTES) {
+            decoder.feed(piece)?;
+            since_yield += piece.len();
+            if since_yield >= PIECE_BYTES {
+                since_yield = 0;
+                tokio::task::yield_now().await;
+            }
+        }
+        next = arriving.next().await?;
+    }
+    Ok(decoder.finish()?.finish())
+}
+
+async fn decode_json(
+    calendar: Arc<Calendar>,
+    now: Millis,
+    precision: Precision,
+    keep_lines: bool,
+    body: Bytes,
+) -> Result<Decoded, Problem> {
+    let large = body.len() > INLINE_JSON_BYTES;
+    let decode = move || {
+        let mut batch = batch(&calendar, now, precision, keep_lines);
+        json::decode(&body, &mut batch).map(|()| batch.finish())
+    };
+    if !large {
+        return Ok(decode()?);
+    }
+    // The task is neither aborted nor does the runtime stop before its handlers: only a panic is left.
+    let decoded = tokio::task::spawn_blocking(decode).await;
+    Ok(decoded.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::calendar::{Period, Zone};
+    use axum::http::{HeaderName, HeaderValue, StatusCode};
+    use axum::response::IntoResponse;
+    use futures_util::stream;
+    use std::convert::Infallible;
+
+    const READING: &str = r#"{"source":"a","value":1}"#;
+
+    async fn receive_in(
+        late: Late,
+        uri: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Result<Received, Problem> {
+        let calendar = Arc::new(Calendar::new(vec![Period::Seconds(60)], Zone::utc()).unwrap());
+        let policy = Policy { grace: 5_000, lateness: 60_000, late, idempotency_ttl: 3_600_000 };
+        let header =
+            |(name, value): &(&str, &str)| (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap());
+        let headers = headers.iter().map(header).collect();
+        let now = 1_795_150_800_000;
+        receive(&calendar, policy, now, &uri.parse().unwrap(), &headers, body.into()).await
+    }
+
+    /// Readings and bad lines of a received request, or status and detail of the problem.
+    async fn outcome(
+        uri: &str,
+        content_type: &str,
+        body: impl Into<Body>,
+    ) -> Result<(usize, usize), (StatusCode, String)> {
+        let headers: &[(&str, &str)] = if content_type.is_empty() { &[] } else { &[("content-type", content_type)] };
+        match receive_in(Late::Reopen, uri, headers, body).await {
+            Ok(received) => Ok((received.decoded.readings, received.decoded.error_count)),
+            Err(problem) => Err((problem.clone().into_response().status(), problem.detail().to_owned())),
+        }
+    }
+
+    async fn check(uri: &str, content_type: &str, body: &str, expected: (usize, usize)) {
+        assert_eq!(outcome(uri, content_type, body.to_owned()).await, Ok(expected), "{uri} {content_type} {body}");
+    }
+
+    async fn check_refused(uri: &str, content_type: &str, body: impl Into<Body>, status: u16, detail: &str) {
+        let (got, text) = outcome(uri, content_type, body).await.unwrap_err();
+        assert_eq!((got.as_u16(), text.as_str()), (status, detail), "{uri} {content_type}");
+    }
+
+    #[tokio::test]
+    async fn the_format_follows_the_content_type() {
+        let (array, lines) = (format!("[{READING},{READING}]"), format!("{READING}\n{READING}\n"));
+        check("/", "application/json", &array, (2, 0)).await;
+        check("/", "Application/JSON; charset=utf-8", READING, (1, 0)).await;
+        check("/", "application/x-ndjson", &lines, (2, 0)).await;
+        check("/", "application/x-www-form-urlencoded", &array, (2, 0)).await;
+        check("/", "", &format!("\n {READING}"), (1, 0)).await;
+        check("/", "application/json", "[]", (0, 0)).await;
+        check("/", "application/x-ndjson", "", (0, 0)).await;
+        let known = "send application/json or application/x-ndjson";
+        check_refused("/", "text/plain", READING, 415, &format!("\"text/plain\" is not supported: {known}")).await;
+        let form = format!("\"application/x-www-form-urlencoded\" is not supported: {known}");
+        check_refused("/", "application/x-www-form-urlencoded", "source=a", 415, &form).await;
+        let none = format!("the request has no Content-Type and its body is no JSON: {known}");
+        check_refused("/", "", "source,value", 415, &none).await;
+        check_refused("/", "", "", 415, &none).await;
+    }
+
+    #[tokio::test]
+    async fn one_bad_line_refuses_the_batch_unless_skipped() {
+        let lines = format!("{READING}\nx\n{READING}\n");
+        check("/?on_error=skip", "application/x-ndjson", &lines, (2, 1)).await;
+        let refused = "1 line is invalid, nothing was counted; ?on_error=skip counts the others";
+        check_refused("/", "application/x-ndjson", lines, 400, refused).await;
+        let array = format!("[5,{READING},5]");
+        check("/?on_error=skip", "application/json", &array, (1, 2)).await;
+        let refused = "2 lines are invalid, nothing was counted; ?on_error=skip counts the others";
+        check_refused("/?on_error=refuse", "application/json", array, 400, refused).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_not_json_is_refused_in_any_case() {
+        let detail = "the body is not valid JSON: expected value at line 1, column 2";
+        check_refused("/?on_error=skip", "application/json", "[x]", 400, detail).await;
+        let detail = "the body is not valid JSON: trailing characters at line 2, column 1; \
+                      send one reading per line as Content-Type: application/x-ndjson";
+        check_refused("/", "", format!("{READING}\n{READING}"), 400, detail).await;
+    }
+
+    #[tokio::test]
+    async fn parameters() {
+        let seconds = r#"{"source":"a","value":1,"timestamp":1795150800}"#;
+        check("/?precision=s", "", seconds, (1, 0)).await;
+        check_refused(
+            "/",
+            "",
+            seconds,
+            400,
+            "1 line is invalid, nothing was counted; ?on_error=skip counts the others",
+        )
+        .await;
+        for (query, detail) in [
+            ("precision=m", "\"m\" is not a precision: write s, ms, us or ns"),
+            ("precision=s&precision=s", "precision is given more than once"),
+            ("on_error=ignore", "on_error=\"ignore\" is not known: write skip or refuse"),
+            ("precison=s", "\"precison\" is not a parameter here: there are precision and on_error"),
+        ] {
+            check_refused(&format!("/?{query}"), "", READING, 400, detail).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn the_body_is_bounded_with_and_without_a_length() {
+        let too_large = "the body has more than 16 MiB: send it in several requests";
+        let chunked = |bytes: usize| {
+            let piece = Bytes::from_static(&[b'\n'; 1 << 20]);
+            let mut pieces = vec![piece.clone(); bytes >> 20];
+            pieces.push(piece.slice(..bytes % (1 << 20)));
+            Body::from_stream(stream::iter(pieces.into_iter().map(Ok::<_, Infallible>)))
+        };
+        assert_eq!(outcome("/", "application/x-ndjson", chunked(MAX_BODY_BYTES)).await, Ok((0, 0)));
+        check_refused("/", "application/x-ndjson", chunked(MAX_BODY_BYTES + 1), 413, too_large).await;
+        check_refused("/", "application/json", chunked(MAX_BODY_BYTES + 1), 413, too_large).await;
+        let length = (MAX_BODY_BYTES + 1).to_string();
+        let announced = receive_in(Late::Reopen, "/", &[("content-length", &length)], READING).await;
+        assert_eq!(announced.unwrap_err().kind(), Kind::BodyTooLarge);
+        let encoded = receive_in(Late::Reopen, "/", &[("content-encoding", "gzip")], READING).await;
+        assert_eq!(encoded.unwrap_err().kind(), Kind::UnsupportedContentEncoding);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_or_stalls_counts_nothing() {
+        let start = || stream::iter([Ok(Bytes::from(format!("{READING}\n")))]);
+        let cut = stream::iter([Err(std::io::Error::other("reset"))]);
+        let broken = Body::from_stream(start().chain(cut));
+        check_refused("/", "application/x-ndjson", broken, 400, "the body broke off: reset").await;
+        let stalled = within(Duration::ZERO, std::future::pending::<Result<(), Problem>>()).await;
+        assert_eq!(stalled.unwrap_err().kind(), Kind::BodyTimeout);
+    }
+
+    #[tokio::test]
+    async fn a_large_array_is_decoded_off_the_runtime() {
+        let body = format!("[{READING}{}]", format!(",{READING}").repeat(INLINE_JSON_BYTES / READING.len()));
+        assert!(body.len() > INLINE_JSON_BYTES);
+        check("/", "application/json", &body, (INLINE_JSON_BYTES / READING.len() + 1, 0)).await;
+    }
+
+    #[tokio::test]
+    async fn the_key_covers_body_and_query_but_not_the_chunks() {
+        let key = async |uri: &str, chunks: &[&'static str]| {
+            let chunks: Vec<_> = chunks.iter().map(|c| Ok::<_, Infallible>(Bytes::from_static(c.as_bytes()))).collect();
+            let body = Body::from_stream(stream::iter(chunks));
+            let headers = [("content-type", "application/x-ndjson"), ("idempotency-key", "k")];
+            receive_in(Late::Reopen, uri, &headers, body).await.unwrap().key.unwrap()
+        };
+        let one = key("/", &[READING]).await;
+        assert_eq!(key("/", &["", "{\"source\":\"a\"", ",\"value\":1}"]).await, one);
+        assert_ne!(key("/", &[READING, "\n"]).await.fingerprint, one.fingerprint);
+        assert_ne!(key("/?precision=ms", &[READING]).await.fingerprint, one.fingerprint);
+        assert!(receive_in(Late::Reopen, "/", &[], READING).await.unwrap().key.is_none());
+    }
+
+    #[tokio::test]
+    async fn lines_are_kept_only_where_readings_can_be_too_late() {
+        for (late, kept) in [(Late::Reopen, false), (Late::Refuse, true)] {
+            let received = receive_in(late, "/", &[], READING).await.unwrap();
+            assert_eq!(received.decoded.lines.is_some(), kept);
+        }
+    }
+}
