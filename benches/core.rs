@@ -45,7 +45,7 @@ fn decode(c: &mut Criterion) {
     group.throughput(Throughput::Elements(READINGS as u64));
     let text = |i: usize| format!("\"2026-11-20T04:59:{:02}.{:03}Z\"", i % 60, i % 1_000);
     let offset = |i: usize| format!("\"2026-11-20T05:59:{:02}.{:03}+01:00\"", i % 60, i % 1_000);
-    let number = |i: usize| (NOW - 60_000 + i as i64).to_string();
+    let number = |i: usize| (NOW as u64 - 60_000 + i as u64).to_string();
     for (name, lines) in [("text", lines(text)), ("offset", lines(offset)), ("number", lines(number))] {
         let ndjson = lines.join("\n");
         group.bench_function(format!("ndjson, {name} timestamp"), |b| {
@@ -130,7 +130,9 @@ fn moments(c: &mut Criterion) {
     });
     group.throughput(Throughput::Elements(1));
     let mut all = Moments::EMPTY;
-    states.iter().for_each(|state| all.merge(state));
+    for state in &states {
+        all.merge(state);
+    }
     group.bench_function("mean and variance", |b| b.iter(|| (black_box(&all).mean(), black_box(&all).var_pop())));
 }
 

@@ -20,7 +20,8 @@ use serde_json::Value;
 #[derive(Debug, Serialize)]
 pub(super) struct Accepted {
     /// Readings that are counted, now or before.
-    accepted: usize,
+    #[serde(rename = "accepted")]
+    counted: usize,
     duplicate: bool,
     durability: String,
     #[serde(flatten)]
@@ -64,7 +65,7 @@ pub(super) async fn post(
 fn answer(decoded: &Decoded, skip_bad_lines: bool, committed: &Committed, durability: Durability) -> Accepted {
     let rejected = decoded.lines.as_ref().map_or_else(Vec::new, |lines| lines.of(&committed.too_late));
     Accepted {
-        accepted: decoded.readings - rejected.len(),
+        counted: decoded.readings - rejected.len(),
         duplicate: committed.duplicate,
         durability: durability.to_string(),
         skipped: skip_bad_lines.then(|| Skipped { skipped: decoded.error_count, errors: line_errors(&decoded.errors) }),

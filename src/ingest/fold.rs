@@ -10,6 +10,7 @@ use crate::stats::layout::SCALAR_DOUBLES;
 use crate::stats::moments::Moments;
 use crate::store::BucketDeltas;
 use foldhash::fast::RandomState;
+use hashbrown::hash_table::Entry;
 use hashbrown::{HashMap, HashTable};
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -31,12 +32,14 @@ pub struct Part {
 pub struct Folder<'c> {
     calendar: &'c Calendar,
     hasher: RandomState,
-    /// Every source of the request with its hash: parts and buckets share one id.
-    names: HashTable<(u64, Arc<str>)>,
+    /// Every source of the request: parts and buckets share one id.
+    names: HashTable<Name>,
     parts: Vec<Part>,
     /// The buckets of the current part, and where each stands.
     open: Vec<OpenBucket>,
     places: HashMap<Bucket, usize, RandomState>,
+    /// Buckets opened so far, in all parts.
+    buckets: u32,
     /// What a reading within `from..to` is folded into, as indices of `open`; empty after a cut.
     targets: Vec<usize>,
     from: Millis,
@@ -49,13 +52,56 @@ pub struct Folder<'c> {
     lines: Option<Lines>,
 }
 
+/// A source of the request and where it was folded last, which is mostly where it is folded next.
+#[derive(Debug)]
+struct Name {
+    hash: u64,
+    id: Arc<str>,
+    /// Serial number of the bucket, and the index in its `sources`.
+    bucket: u32,
+    index: u32,
+}
+
 /// The deltas of one bucket while they grow.
 #[derive(Debug)]
 struct OpenBucket {
     bucket: Bucket,
-    /// Hash of a source and its index in `sources`.
-    index: HashTable<(u64, u32)>,
+    /// Its number among all buckets of all parts of the request.
+    serial: u32,
     sources: Vec<(Arc<str>, Moments)>,
+    /// Hash of a source and its index in `sources`. Built when a source comes that was folded
+    /// elsewhere since; a batch of one bucket never needs it.
+    index: Option<HashTable<(u64, u32)>>,
+}
+
+impl OpenBucket {
+    /// The index of a source that was last seen in another bucket; adds it if it is new here.
+    fn place(&mut self, name: &Name, hasher: &RandomState) -> u32 {
+        let sources = &mut self.sources;
+        let index = self.index.get_or_insert_with(|| {
+            let mut index = HashTable::with_capacity(sources.len() + 1);
+            for (i, (id, _)) in sources.iter().enumerate() {
+                let hash = hasher.hash_one(&**id);
+                index.insert_unique(hash, (hash, i as u32), |entry| entry.0);
+            }
+            index
+        });
+        let same = |&(hash, i): &(u64, u32)| hash == name.hash && Arc::ptr_eq(&sources[i as usize].0, &name.id);
+        if let Some(&(_, i)) = index.find(name.hash, same) {
+            return i;
+        }
+        self.add(name.hash, Arc::clone(&name.id))
+    }
+
+    /// Adds a source that is not in the bucket.
+    fn add(&mut self, hash: u64, id: Arc<str>) -> u32 {
+        let i = self.sources.len() as u32;
+        if let Some(index) = &mut self.index {
+            index.insert_unique(hash, (hash, i), |entry| entry.0);
+        }
+        self.sources.push((id, Moments::EMPTY));
+        i
+    }
 }
 
 /// Which lines of a request went into which bucket of which part; kept where a bucket may be
@@ -95,6 +141,7 @@ impl<'c> Folder<'c> {
             parts: Vec::new(),
             open: Vec::new(),
             places: HashMap::default(),
+            buckets: 0,
             targets: Vec::new(),
             from: Millis::MAX,
             to: Millis::MIN,
@@ -128,21 +175,27 @@ impl<'c> Folder<'c> {
         let hash = self.hasher.hash_one(source);
         for &target in &self.targets {
             let open = &mut self.open[target];
-            let sources = &mut open.sources;
-            let known = open.index.find(hash, |&(h, i)| h == hash && *sources[i as usize].0 == *source);
-            if let Some(&(_, i)) = known {
-                sources[i as usize].1.push(value);
-                continue;
-            }
-            let same = |(h, name): &(u64, Arc<str>)| *h == hash && **name == *source;
-            let name = self.names.entry(hash, same, |entry| entry.0).or_insert_with(|| (hash, Arc::from(source)));
-            open.index.insert_unique(hash, (hash, sources.len() as u32), |entry| entry.0);
-            sources.push((Arc::clone(&name.get().1), Moments::of(value)));
+            let same = |name: &Name| name.hash == hash && *name.id == *source;
+            let index = match self.names.entry(hash, same, |name| name.hash) {
+                Entry::Occupied(mut known) => {
+                    let name = known.get_mut();
+                    if name.bucket != open.serial {
+                        (name.index, name.bucket) = (open.place(name, &self.hasher), open.serial);
+                    }
+                    name.index
+                }
+                Entry::Vacant(unknown) => {
+                    let id: Arc<str> = Arc::from(source);
+                    let index = open.add(hash, Arc::clone(&id));
+                    unknown.insert(Name { hash, id, bucket: open.serial, index });
+                    index
+                }
+            };
+            open.sources[index as usize].1.push(value);
         }
         if let Some(lines) = &mut self.lines {
-            let part = lines.in_bucket.last_mut().expect("aim opened the part");
             for &target in &self.targets {
-                part[target].push(lines.of_reading.len());
+                lines.in_bucket[self.parts.len()][target].push(lines.of_reading.len());
             }
             lines.of_reading.push(self.line);
         }
@@ -201,7 +254,8 @@ impl<'c> Folder<'c> {
         self.targets.clear();
         for bucket in roots.buckets {
             let place = *self.places.entry(bucket).or_insert_with(|| {
-                self.open.push(OpenBucket { bucket, index: HashTable::new(), sources: Vec::new() });
+                self.buckets += 1;
+                self.open.push(OpenBucket { bucket, serial: self.buckets, sources: Vec::new(), index: None });
                 self.open.len() - 1
             });
             self.targets.push(place);
@@ -272,6 +326,24 @@ mod tests {
     }
 
     #[test]
+    fn sources_that_go_back_and_forth_between_buckets_meet_themselves() {
+        let calendar = calendar(&["1m"], "UTC");
+        let mut folder = Folder::new(&calendar);
+        // The first minute has sources before its index is needed; "c" is new to an indexed bucket.
+        for (source, minute) in
+            [("a", 0), ("b", 0), ("a", 1), ("a", 0), ("c", 0), ("b", 1), ("c", 1), ("c", 0), ("b", 0)]
+        {
+            folder.push(source, 1.0, minute * 60_000);
+        }
+        let counts = |part: &Part, bucket: usize| -> Vec<(String, f64)> {
+            part.deltas[bucket].sources.iter().map(|(source, moments)| (source.to_string(), moments.count)).collect()
+        };
+        let parts = folder.finish();
+        assert_eq!(counts(&parts[0], 0), [("a".to_owned(), 2.0), ("b".to_owned(), 2.0), ("c".to_owned(), 2.0)]);
+        assert_eq!(counts(&parts[0], 1), [("a".to_owned(), 1.0), ("b".to_owned(), 1.0), ("c".to_owned(), 1.0)]);
+    }
+
+    #[test]
     fn no_readings_no_parts() {
         assert_eq!(Folder::new(&calendar(&["1m"], "UTC")).finish(), []);
     }
@@ -279,13 +351,13 @@ mod tests {
     #[test]
     fn the_cut_depends_on_the_index_alone() {
         let calendar = calendar(&["1m"], "UTC");
-        let readings = |skipped: &[usize]| -> Vec<usize> {
+        let readings = |skipped: &[u16]| -> Vec<usize> {
             let mut folder = Folder::new(&calendar);
             for i in 0..4_001 {
                 if skipped.contains(&i) {
                     folder.skip();
                 } else {
-                    folder.push("a", 1.0, 60_000 * i as Millis);
+                    folder.push("a", 1.0, 60_000 * Millis::from(i));
                 }
             }
             folder.finish().iter().map(|part| part.readings).collect()

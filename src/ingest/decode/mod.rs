@@ -93,8 +93,7 @@ impl<'c> Batch<'c> {
         if let Err(error) = source::check(source) {
             return self.refuse(line, Some("source"), format_args!("{error}"));
         }
-        // Not `>`: NaN fails every comparison.
-        if !(value.abs() <= MAX_ABS_VALUE) {
+        if value.is_nan() || value.abs() > MAX_ABS_VALUE {
             let reason = format_args!("value must be a finite number of magnitude at most {MAX_ABS_VALUE:e}");
             return self.refuse(line, Some("value"), reason);
         }

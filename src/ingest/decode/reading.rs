@@ -4,8 +4,9 @@
 //! is wrong with its fields is noted and told afterwards, so that an array can go on behind a bad
 //! element. Nested values are skipped without recursion, however deep they are.
 
-use super::time::Number;
+use super::time::{Number, Times};
 use super::{Batch, DecodeError};
+use crate::stats::Millis;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::borrow::Cow;
 use std::fmt;
@@ -41,64 +42,63 @@ enum Fault {
 /// Longest part of an unknown field's name that is repeated to the client.
 const SHOWN_NAME_CHARS: usize = 40;
 
+/// A field at fault, if it is one, and what is wrong.
+type Refusal = (Option<&'static str>, String);
+
 impl JsonReading<'_> {
-    /// Checks the fields and hands the reading to the batch.
+    /// Checks the form of the reading and hands it to the batch.
     pub(super) fn give(&self, line: usize, batch: &mut Batch<'_>) -> Result<(), DecodeError> {
+        match self.checked(batch.times()) {
+            Ok((source, value, timestamp)) => batch.take(line, source, value, timestamp),
+            Err((field, reason)) => batch.refuse(line, field, format_args!("{reason}")),
+        }
+    }
+
+    fn checked(&self, times: &Times<'_>) -> Result<(&str, f64, Millis), Refusal> {
         match &self.fault {
             None => {}
             Some(Fault::NotAnObject(kind)) => {
-                return batch.refuse(line, None, format_args!("a reading must be an object, this is {kind}"));
+                return Err((None, format!("a reading must be an object, this is {kind}")));
             }
             Some(Fault::Unknown(name)) => {
-                let reason = format_args!("unknown field \"{name}\": a reading has source, value and timestamp");
-                return batch.refuse(line, None, reason);
+                return Err((None, format!("unknown field \"{name}\": a reading has source, value and timestamp")));
             }
-            Some(Fault::Duplicate(name)) => {
-                return batch.refuse(line, Some(name), format_args!("{name} is given twice"));
-            }
+            Some(Fault::Duplicate(name)) => return Err((Some(name), format!("{name} is given twice"))),
         }
         let source = match &self.source {
             Some(Scalar::Text(source)) => source,
-            other => return batch.refuse(line, Some("source"), format_args!("{}", wrong("source", "a string", other))),
+            other => return Err(wrong("source", "a string", other.as_ref())),
         };
-        let value = match self.value {
-            Some(Scalar::Float(value)) => value,
-            Some(Scalar::Integer(value)) => value as f64,
+        let value = match &self.value {
+            Some(Scalar::Float(value)) => *value,
+            Some(Scalar::Integer(value)) => *value as f64,
             Some(Scalar::Other("an array")) => {
                 let reason = "vectors are not supported yet: send one reading per component, each with its own source";
-                return batch.refuse(line, Some("value"), format_args!("{reason}"));
+                return Err((Some("value"), reason.to_owned()));
             }
-            ref other => {
-                return batch.refuse(line, Some("value"), format_args!("{}", wrong("value", "a finite number", other)));
-            }
+            other => return Err(wrong("value", "a finite number", other.as_ref())),
         };
-        let times = batch.times();
         let timestamp = match &self.timestamp {
             None | Some(Scalar::Null) => Ok(times.now),
             Some(Scalar::Text(text)) => times.of_text(text),
             Some(Scalar::Integer(n)) => times.of_number(Number::Integer(*n)),
             Some(Scalar::Float(x)) => times.of_number(Number::Fraction(*x)),
-            other => {
-                let reason = wrong("timestamp", "a string or a number", other);
-                return batch.refuse(line, Some("timestamp"), format_args!("{reason}"));
-            }
+            other => return Err(wrong("timestamp", "a string or a number", other.as_ref())),
         };
-        match timestamp {
-            Ok(timestamp) => batch.take(line, source, value, timestamp),
-            Err(error) => batch.refuse(line, Some("timestamp"), format_args!("{error}")),
-        }
+        let timestamp = timestamp.map_err(|error| (Some("timestamp"), error.to_string()))?;
+        Ok((source, value, timestamp))
     }
 }
 
-fn wrong(field: &str, expected: &str, got: &Option<Scalar<'_>>) -> String {
+fn wrong(field: &'static str, expected: &str, got: Option<&Scalar<'_>>) -> Refusal {
     let got = match got {
-        None => return format!("{field} is missing"),
+        None => return (Some(field), format!("{field} is missing")),
         Some(Scalar::Null) => "null",
         Some(Scalar::Integer(_) | Scalar::Float(_)) => "a number",
         Some(Scalar::Text(_)) => "a string",
         Some(Scalar::Other(kind)) => kind,
     };
-    format!("{field} must be {expected}, this is {got}")
+    (Some(field), format!("{field} must be {expected}, this is {got}"))
 }
 
 /// Reads the fields of an object up to its end.
