@@ -6,6 +6,7 @@
 pub mod http;
 
 pub mod ingest;
+pub mod query;
 pub mod rollover;
 
 pub mod sink;

@@ -1,0 +1,186 @@
+//! Pages of rows: from a question to windows of a stored period, and back to the period asked for.
+//!
+//! Called by `http/stats.rs`; calls `window.rs` until the page is full or the range is over. A
+//! period that is not stored is put together from the rows that tile its buckets, bucket by bucket:
+//! in a zone with half-hour summer time a day is tiled by hours for a part of the year only. Rows of
+//! one stored period never overlap, so windows read one after another cannot count anything twice.
+
+use super::position::Position;
+use super::window::{Lives, Segment};
+use super::{EARLIEST, LATEST, PAGE_ROWS, Query, QueryError, StatsPage, StatsQuery, StatsRow};
+use crate::sink::RowQuery;
+use crate::stats::Millis;
+use crate::stats::calendar::{Bucket, Period};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Windows read for one page, once it got anywhere: where little is found a page ends early rather
+/// than late.
+const MAX_WINDOWS: usize = 32;
+/// Buckets of the calendar that are looked at, at once, for who answers them: eleven years of days.
+const SEGMENT_BUCKETS: usize = 4_000;
+
+/// A question with everything filled in.
+struct Ask {
+    sources: Vec<Arc<str>>,
+    period: Period,
+    stored: bool,
+    /// Buckets to read start in `[from, to)`; of a period that is not stored, these are the bounds
+    /// of its first and last bucket.
+    from: Millis,
+    to: Millis,
+    limit: usize,
+    after: Option<Position>,
+}
+
+impl Query {
+    /// A page of rows of one source or several, oldest first, open buckets included.
+    pub async fn stats(&self, query: &StatsQuery) -> Result<StatsPage, QueryError> {
+        let ask = self.ask(query)?;
+        let page = self.page(&ask).await?;
+        if ask.after.is_none() && !page.partial {
+            let silent = |source: &Arc<str>| !page.rows.iter().any(|row| row.source == *source);
+            let silent: Vec<Arc<str>> = ask.sources.iter().filter(|s| silent(s)).cloned().collect();
+            self.refuse_unknown(&silent).await?;
+        }
+        Ok(page)
+    }
+
+    fn ask(&self, query: &StatsQuery) -> Result<Ask, QueryError> {
+        let periods = self.calendar.periods();
+        let period = query.period.unwrap_or(periods[0]);
+        if period < periods[0] {
+            return Err(self.unanswerable(period));
+        }
+        let mut sources = query.sources.clone();
+        sources.sort_unstable();
+        sources.dedup();
+        let after = query.cursor.as_deref().map(Position::decode).transpose()?;
+        let mut from = query.from.unwrap_or(EARLIEST).clamp(EARLIEST, LATEST);
+        let mut to = query.to.unwrap_or(LATEST).clamp(EARLIEST, LATEST);
+        if let Some(after) = &after {
+            from = from.max(after.start);
+        }
+        let stored = periods.contains(&period);
+        // Rows of a stored period are taken by their start as it is, whatever zone gave it to them.
+        if !stored && from < to {
+            from = self.first_start(period, from);
+            to = if from < to { self.calendar.bucket(period, to - 1).end } else { from };
+        }
+        Ok(Ask { sources, period, stored, from, to, limit: query.limit.clamp(1, PAGE_ROWS), after })
+    }
+
+    async fn page(&self, ask: &Ask) -> Result<StatsPage, QueryError> {
+        let mut found: BTreeMap<Position, StatsRow> = BTreeMap::new();
+        let mut partial = false;
+        // What starts before `at` has been read; the rows that start before `whole` are complete.
+        let (mut at, mut whole) = (ask.from, ask.from);
+        let mut windows = 0;
+        while at < ask.to {
+            let Some(segment) = self.segment(ask, at, &mut partial).await? else {
+                (at, whole) = (ask.to, ask.to);
+                break;
+            };
+            let want = if ask.stored { ask.limit - found.len() } else { PAGE_ROWS };
+            let window = self.window(&ask.sources, segment, want).await?;
+            partial |= window.partial;
+            for row in window.rows {
+                self.add(ask, &mut found, row);
+            }
+            at = window.upto;
+            whole = if ask.stored || at >= ask.to { at } else { self.calendar.bucket(ask.period, at).start };
+            windows += 1;
+            let complete = found.range(..Position::before(whole)).count();
+            if complete >= ask.limit || (windows >= MAX_WINDOWS && whole > ask.from) {
+                break;
+            }
+        }
+        let mut rows: Vec<StatsRow> = found.into_values().take_while(|row| row.bucket.start < whole).collect();
+        let mut next = (at < ask.to).then(|| Position::before(whole));
+        if rows.len() > ask.limit {
+            rows.truncate(ask.limit);
+            next = rows.last().map(Position::of);
+        }
+        Ok(StatsPage { rows, next: next.map(|position| position.encode()), partial })
+    }
+
+    /// Adds a row of a stored period to the row of the period asked for.
+    fn add(&self, ask: &Ask, found: &mut BTreeMap<Position, StatsRow>, mut row: StatsRow) {
+        if !ask.stored {
+            row.bucket = self.calendar.bucket(ask.period, row.bucket.start);
+        }
+        let position = Position::of(&row);
+        if ask.after.as_ref().is_some_and(|after| position <= *after) {
+            return;
+        }
+        match found.get_mut(&position) {
+            None => {
+                found.insert(position, row);
+            }
+            Some(sum) => {
+                sum.moments.merge(&row.moments);
+                sum.state = sum.state.min(row.state);
+                sum.generation = sum.generation.max(row.generation);
+                sum.revision = sum.revision.max(row.revision);
+            }
+        }
+    }
+
+    /// The next stretch of time that one stored period answers; `None` if nothing is left in it.
+    async fn segment(&self, ask: &Ask, at: Millis, partial: &mut bool) -> Result<Option<Segment>, QueryError> {
+        if ask.stored {
+            return Ok(Some(Segment { period: ask.period, from: at, to: ask.to }));
+        }
+        // On the UTC grid every bucket is tiled alike; on a calendar only those with data are judged.
+        let on_grid = matches!(ask.period, Period::Seconds(_));
+        let data = if on_grid { Some(at) } else { self.first_data(ask, at, partial).await? };
+        let Some(data) = data else { return Ok(None) };
+        let first = self.calendar.bucket(ask.period, data);
+        let period = self.calendar.answering(&first).ok_or_else(|| self.unanswerable(ask.period))?;
+        let to = if on_grid { ask.to } else { self.answered_alike(first, period, ask.to) };
+        Ok(Some(Segment { period, from: first.start.max(at), to }))
+    }
+
+    /// The end of the last bucket, from `first` on without a gap, that `period` answers.
+    fn answered_alike(&self, first: Bucket, period: Period, to: Millis) -> Millis {
+        let mut end = first.end;
+        for _ in 1..SEGMENT_BUCKETS {
+            let next = self.calendar.bucket(first.period, end);
+            if end >= to || self.calendar.answering(&next) != Some(period) {
+                break;
+            }
+            end = next.end;
+        }
+        end
+    }
+
+    /// The start of the first life or row from `at` on, in any of the periods that could answer;
+    /// `None` if there is nothing. The store comes first: what leaves it meanwhile is in the sink
+    /// by then.
+    async fn first_data(&self, ask: &Ask, at: Millis, partial: &mut bool) -> Result<Option<Millis>, QueryError> {
+        let finer = || self.calendar.periods().iter().copied().filter(|p| *p < ask.period);
+        let periods: Vec<Period> = finer().collect();
+        let mut first: Option<Millis> = None;
+        let mut note = |t: Millis| first = Some(first.map_or(t, |f| f.min(t)));
+        let open = self.lives(&ask.sources, &periods, at, ask.to, ask.to).await;
+        if let Ok(Lives { lives, .. }) = &open {
+            let with_data = lives.iter().filter(|life| life.moments.iter().any(Option::is_some));
+            with_data.for_each(|life| note(life.life.bucket.start));
+        }
+        for period in finer() {
+            let query = RowQuery { sources: ask.sources.clone(), period, from: at, to: ask.to, limit: 1 };
+            match (self.sink.rows(&query).await, &open) {
+                (Ok(rows), _) => rows.iter().for_each(|row| note(row.bucket.start)),
+                (Err(sink), Err(store)) => return Err(QueryError::Unavailable(format!("{store}; {sink}"))),
+                (Err(_), Ok(_)) => *partial = true,
+            }
+        }
+        *partial |= open.is_err();
+        Ok(first)
+    }
+
+    fn unanswerable(&self, period: Period) -> QueryError {
+        let stored: Vec<String> = self.calendar.periods().iter().map(ToString::to_string).collect();
+        QueryError::Period { period, stored: stored.join(", ") }
+    }
+}

@@ -1,0 +1,284 @@
+//! One consistent view of the rows of a stored period: store, sink, store.
+//!
+//! Called by `page.rs`, which walks through time in windows. Guarantees: every reading that was
+//! acknowledged before the call and whose row starts in the window is counted exactly once. What
+//! moves meanwhile moves from the store to the sink or up to a parent, never back: so if all that
+//! the first look saw is still there in the second, then the sink, read in between, has everything
+//! else. The rule that puts a life and a row together is `Row::update`, the same as in the sinks.
+
+use super::{Query, QueryError, State, StatsRow};
+use crate::sink::{RowQuery, SinkError};
+use crate::stats::Millis;
+use crate::stats::calendar::{Bucket, Period};
+use crate::stats::moments::Moments;
+use crate::stats::row::{LifeRow, Row, Update};
+use crate::store::{OpenLife, StoreError};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+/// How often a window is read anew because a bucket moved during it. One close per look is bad
+/// luck, this many in a row mean that the sink is slower than the buckets are short.
+const ATTEMPTS: usize = 8;
+
+/// Buckets of one stored period that start in `[from, to)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Segment {
+    pub period: Period,
+    pub from: Millis,
+    pub to: Millis,
+}
+
+/// All rows that start in `[from, upto)` of the segment; `upto` is after `from`.
+pub(super) struct Window {
+    pub rows: Vec<StatsRow>,
+    pub upto: Millis,
+    /// One side could not be reached.
+    pub partial: bool,
+}
+
+/// Lives with the moments of the sources asked for, and how far the look went.
+pub(super) struct Lives {
+    pub lives: Vec<OpenLife>,
+    /// Lives that start at or after this were not read.
+    pub until: Option<Millis>,
+}
+
+/// What an open life says of one source.
+#[derive(Clone, Debug)]
+struct Part {
+    bucket: Bucket,
+    source: Arc<str>,
+    generation: i64,
+    revision: i64,
+    written: bool,
+    moments: Moments,
+    /// The bucket of the answering period in which it counts.
+    target: Bucket,
+}
+
+/// One look at the store.
+struct Look {
+    parts: Vec<Part>,
+    /// Rows that start at or after this are not complete; at most the end of the segment.
+    upto: Millis,
+}
+
+/// Everything that makes one row.
+#[derive(Default)]
+struct Cell {
+    row: Option<Row>,
+    own: Option<Part>,
+    below: Option<Below>,
+}
+
+/// What is still in finer buckets, added up.
+struct Below {
+    moments: Moments,
+    generation: i64,
+    revision: i64,
+}
+
+impl Query {
+    /// Reads the oldest rows of a segment: about `want` if the sink has that many, and all of those
+    /// that begin together.
+    pub(super) async fn window(
+        &self,
+        sources: &[Arc<str>],
+        mut segment: Segment,
+        want: usize,
+    ) -> Result<Window, QueryError> {
+        let mut first = self.look(sources, segment).await;
+        for _ in 0..ATTEMPTS {
+            if let Ok(look) = &first {
+                segment.to = look.upto;
+            }
+            let sunk = self.sunk(sources, segment, want).await;
+            if let Ok((_, upto)) = &sunk {
+                segment.to = *upto;
+            }
+            let second = match first {
+                Ok(_) => self.look(sources, segment).await,
+                Err(_) => Err(StoreError::Unavailable(String::new())),
+            };
+            match (sunk, first, second) {
+                (Err(sink), Err(store), _) | (Err(sink), _, Err(store)) => {
+                    return Err(QueryError::Unavailable(format!("{store}; {sink}")));
+                }
+                (Ok((rows, upto)), Err(error), _) | (Ok((rows, upto)), _, Err(error)) => {
+                    tracing::warn!(%error, "a query is answered without the store");
+                    return Ok(Window { rows: assemble(rows, &[], upto, true), upto, partial: true });
+                }
+                (_, Ok(before), Ok(look)) if moved(&before, &look) => first = Ok(look),
+                (Err(error), _, Ok(Look { parts, upto })) => {
+                    tracing::warn!(%error, "a query is answered without the sink");
+                    return Ok(Window { rows: assemble(Vec::new(), &parts, upto, false), upto, partial: true });
+                }
+                (Ok((rows, _)), _, Ok(Look { parts, upto })) => {
+                    return Ok(Window { rows: assemble(rows, &parts, upto, false), upto, partial: false });
+                }
+            }
+        }
+        Err(QueryError::Moving)
+    }
+
+    /// Looks at the answering period and everything finer that counts in its buckets.
+    async fn look(&self, sources: &[Arc<str>], segment: Segment) -> Result<Look, StoreError> {
+        let Segment { period, from, to } = segment;
+        let periods: Vec<Period> = self.calendar.periods().iter().copied().filter(|p| *p <= period).collect();
+        let end = self.calendar.bucket(period, to - 1).end;
+        let whole = self.calendar.bucket(period, self.first_start(period, from)).end;
+        let Lives { lives, until } = self.lives(sources, &periods, from, end, whole).await?;
+        let mut parts = Vec::new();
+        for OpenLife { life, written, moments } in lives {
+            let Some(target) = self.calendar.ancestor(&life.bucket, period).filter(|t| t.start >= from) else {
+                continue;
+            };
+            for (source, moments) in sources.iter().zip(moments) {
+                let Some(moments) = moments else { continue };
+                parts.push(Part {
+                    bucket: life.bucket,
+                    source: Arc::clone(source),
+                    generation: life.generation,
+                    revision: life.revision,
+                    written,
+                    moments,
+                    target,
+                });
+            }
+        }
+        // Complete are the buckets that end by `until`: those before the one that holds it.
+        let upto = until.map_or(to, |until| self.calendar.bucket(period, until).start.min(to));
+        assert!(upto > from, "a look covers the first bucket whole");
+        Ok(Look { parts, upto })
+    }
+
+    /// The lives of all shards that start in `[from, to)`. Where the store stops short of `whole`
+    /// it is asked to go on: a bucket with more descendants than one look takes is read in pieces.
+    /// Each source is still seen in each of its lives, or else has moved on, and [`moved`] finds that.
+    pub(super) async fn lives(
+        &self,
+        sources: &[Arc<str>],
+        periods: &[Period],
+        from: Millis,
+        to: Millis,
+        whole: Millis,
+    ) -> Result<Lives, StoreError> {
+        let mut all = Lives { lives: Vec::new(), until: None };
+        for shard in 0..self.store.shards() {
+            let mut at = from;
+            loop {
+                let open = self.store.open(shard, sources, periods, at, to).await?;
+                all.lives.extend(open.lives);
+                let Some(until) = open.until else { break };
+                assert!(until > at, "a look reads the lives of at least one start");
+                at = until;
+                if until >= whole {
+                    all.until = Some(all.until.map_or(until, |earlier| earlier.min(until)));
+                    break;
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Rows of the sink, and up to which start they are complete. Sources that share the last start
+    /// may be cut off by the limit, so that start is left to the next window.
+    async fn sunk(&self, sources: &[Arc<str>], segment: Segment, want: usize) -> Result<(Vec<Row>, Millis), SinkError> {
+        let Segment { period, from, to } = segment;
+        // What the page before had answered of its last start, and what is left to the next window.
+        let mut limit = want + 2 * sources.len() + 1;
+        loop {
+            let query = RowQuery { sources: sources.to_vec(), period, from, to, limit };
+            let mut rows = self.sink.rows(&query).await?;
+            let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok((rows, to)) };
+            let (first, last) = (first.bucket.start, last.bucket.start);
+            if rows.len() < limit {
+                return Ok((rows, to));
+            }
+            if first < last {
+                rows.retain(|row| row.bucket.start < last);
+                return Ok((rows, last));
+            }
+            // One start alone fills the answer: only buckets of several time zones can do that.
+            limit *= 2;
+        }
+    }
+
+    /// The start of the first bucket of a period that starts at or after `t`.
+    pub(super) fn first_start(&self, period: Period, t: Millis) -> Millis {
+        let bucket = self.calendar.bucket(period, t);
+        if bucket.start == t { t } else { bucket.end }
+    }
+}
+
+/// Whether something of the first look that counts in the second one's rows is gone from it. The
+/// life alone does not tell: a closing life stays until its last source has moved up, and the sink
+/// may have been read before the revision that the source left behind there.
+fn moved(first: &Look, second: &Look) -> bool {
+    let still: HashSet<_> = second.parts.iter().map(|p| (p.bucket, p.generation, &p.source)).collect();
+    let counts = first.parts.iter().filter(|p| p.target.start < second.upto);
+    counts.map(|p| (p.bucket, p.generation, &p.source)).any(|seen| !still.contains(&seen))
+}
+
+/// Rows from both sides that start before `upto`. `blind`: the store was not seen.
+fn assemble(rows: Vec<Row>, parts: &[Part], upto: Millis, blind: bool) -> Vec<StatsRow> {
+    let mut cells: BTreeMap<(Bucket, Arc<str>), Cell> = BTreeMap::new();
+    for row in rows.into_iter().filter(|row| row.bucket.start < upto) {
+        let key = (row.bucket, Arc::clone(&row.source));
+        cells.entry(key).or_default().row = Some(row);
+    }
+    for part in parts.iter().filter(|part| part.target.start < upto) {
+        let cell = cells.entry((part.target, Arc::clone(&part.source))).or_default();
+        if part.bucket == part.target {
+            cell.own = Some(part.clone());
+            continue;
+        }
+        let empty = Below { moments: Moments::EMPTY, generation: part.generation, revision: part.revision };
+        let below = cell.below.get_or_insert(empty);
+        below.moments.merge(&part.moments);
+        below.generation = below.generation.max(part.generation);
+        below.revision = below.revision.max(part.revision);
+    }
+    cells.into_iter().map(|((bucket, source), cell)| settle(source, bucket, cell, blind)).collect()
+}
+
+/// One row from its cell. Generation and revision are those of the bucket itself; they are taken
+/// from below only while it has neither a life nor a row, so that they never go back: the life it
+/// gets when the first of them closes has a greater generation.
+fn settle(source: Arc<str>, bucket: Bucket, cell: Cell, blind: bool) -> StatsRow {
+    let Cell { row, own, below } = cell;
+    let written = row.is_some();
+    let mut state = match &own {
+        Some(own) if !own.written => State::Open,
+        Some(_) => State::Settling,
+        None if blind => State::Settling,
+        None => State::Closed,
+    };
+    let merged = match own {
+        None => row,
+        Some(Part { generation, revision, moments, .. }) => {
+            let life = LifeRow { source: Arc::clone(&source), bucket, generation, revision, moments };
+            match Row::update(row.as_ref(), &life) {
+                Update::Write(row) => Some(row),
+                Update::Same => row,
+                Update::Older => {
+                    if row.as_ref().is_some_and(|row| row.generation > generation) {
+                        state = State::Closed;
+                    }
+                    row
+                }
+            }
+        }
+    };
+    if below.is_some() {
+        state = state.min(if written { State::Settling } else { State::Open });
+    }
+    let mut moments = merged.as_ref().map_or(Moments::EMPTY, |row| row.state);
+    let mut version = merged.map(|row| (row.generation, row.revision));
+    if let Some(below) = below {
+        moments.merge(&below.moments);
+        version = version.or(Some((below.generation, below.revision)));
+    }
+    let (generation, revision) = version.expect("a cell is made for a row or a part");
+    StatsRow { source, bucket, moments, state, generation, revision }
+}
