@@ -1,0 +1,27 @@
+# The commands of the project; `make ci` is exactly what continuous integration runs.
+
+.PHONY: run test bench ci lint tools
+
+# Builds, starts the service on the embedded store with CSV files, and says where to post.
+run:
+	cargo run --release --locked -- serve
+
+# All tests, against real servers they start themselves on free ports.
+test: tools
+	cargo test --locked
+
+# The figures of docs/benchmarks.md, in CPU seconds: some minutes, best on an idle machine.
+bench: tools
+	cargo bench --locked --bench core
+	cargo bench --locked --bench service
+
+ci: test lint
+
+lint:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" cargo doc --locked --no-deps --lib
+
+# What the tests need besides the toolchain.
+tools:
+	@scripts/tools redis-server
