@@ -1,0 +1,385 @@
+//! What a service runs with, in two stages: what the user wrote, and the validated [`Config`].
+//!
+//! The only place that reads the environment: every flag is also `MEANWHILE_<FLAG>`. Called by
+//! `cli/`; `app.rs` gets the validated object. A value that is wrong is refused by the name of its
+//! flag, with what would be right. Passwords in addresses are never printed: not in errors, not in
+//! `--help`, not by `Debug`.
+
+use crate::stats::Millis;
+use crate::stats::calendar::{Calendar, Zone};
+use crate::store::{Late, MAX_IDEMPOTENCY_TTL, Policy};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// A day or two of waiting is a choice, more than a year a slip of the unit.
+const MAX_DURATION: Millis = 366 * 86_400_000;
+/// Shorter than any client's pause between two attempts: the key would protect nothing.
+const MIN_IDEMPOTENCY_TTL: Millis = 1_000;
+
+/// The flags of `meanwhile serve`, as they were written.
+#[derive(clap::Args)]
+pub struct ServeArgs {
+    /// Address and port to listen on; port 0 picks a free one
+    #[arg(long, value_name = "ADDR", env = "MEANWHILE_LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: String,
+
+    /// Where open buckets live: embedded:PATH or redis://[USER:PASSWORD@]HOST[:PORT][/DB]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "MEANWHILE_STORE",
+        hide_env_values = true,
+        default_value = "embedded:./meanwhile-data"
+    )]
+    pub store: String,
+
+    /// Where finished buckets go: csv:DIR
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "MEANWHILE_SINK",
+        hide_env_values = true,
+        default_value = "csv:./meanwhile-data/csv"
+    )]
+    pub sink: String,
+
+    /// Lengths of the buckets kept: 10s, 1m, 15m, 1h, 1d, 1w, 1mo, 1y, ...
+    #[arg(long, value_name = "LIST", env = "MEANWHILE_PERIODS", default_value = "1m,1h,1d")]
+    pub periods: String,
+
+    /// Time zone of days, weeks, months and of times written without an offset
+    #[arg(long, value_name = "ZONE", env = "MEANWHILE_TIMEZONE", default_value = "UTC")]
+    pub timezone: String,
+
+    /// A bucket is first written to the sink this long after its end
+    #[arg(long, value_name = "DURATION", env = "MEANWHILE_GRACE", default_value = "5s")]
+    pub grace: String,
+
+    /// It closes this long after its end; what comes until then is a correction
+    #[arg(long, value_name = "DURATION", env = "MEANWHILE_LATENESS", default_value = "1m")]
+    pub lateness: String,
+
+    /// How long a page waits before it goes to the sink, so that a store that forgets its last
+    /// seconds is noticed first [default: 3s where the store can forget, else 0s]
+    #[arg(long, value_name = "DURATION", env = "MEANWHILE_HOLD")]
+    pub hold: Option<String>,
+
+    /// What happens to a reading whose bucket has closed: reopen takes it, refuse names it
+    #[arg(long, value_name = "reopen|refuse", env = "MEANWHILE_LATE", default_value = "reopen")]
+    pub late: String,
+
+    /// How long an Idempotency-Key is remembered at least; a request may ask for up to 7d
+    #[arg(long, value_name = "DURATION", env = "MEANWHILE_IDEMPOTENCY_TTL", default_value = "1h")]
+    pub idempotency_ttl: String,
+}
+
+/// The flags every command has that talks to a running service.
+#[derive(clap::Args)]
+pub struct ServerArgs {
+    /// Address of the service; a path prefix is allowed
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "MEANWHILE_URL",
+        hide_env_values = true,
+        default_value = "http://127.0.0.1:8080"
+    )]
+    pub url: String,
+}
+
+/// Everything a service needs to know, valid as a whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub store: StoreUrl,
+    pub sink: SinkUrl,
+    pub calendar: Calendar,
+    pub policy: Policy,
+    /// `None`: as the durability of the store asks for.
+    pub hold: Option<Millis>,
+}
+
+/// Which store, and where.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StoreUrl {
+    /// The directory of the embedded store.
+    Embedded(PathBuf),
+    Redis(Secret),
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded(path) => write!(f, "embedded:{}", path.display()),
+            Self::Redis(url) => write!(f, "{url}"),
+        }
+    }
+}
+
+/// Which sink, and where.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SinkUrl {
+    /// The directory of the CSV files.
+    Csv(PathBuf),
+}
+
+impl fmt::Display for SinkUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Csv(path) => write!(f, "csv:{}", path.display()),
+        }
+    }
+}
+
+/// An address that may hold a password: printing shows `***` in the place of user and password.
+#[derive(Clone, PartialEq)]
+pub struct Secret(String);
+
+impl Secret {
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self(url.into())
+    }
+
+    /// The whole address, for connecting; not for messages.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The last `@`, because a password may hold one that was not escaped.
+        let Some(at) = self.0.rfind('@') else { return f.write_str(&self.0) };
+        let scheme = self.0[..at].find("://").map_or(0, |i| i + "://".len());
+        write!(f, "{}***{}", &self.0[..scheme], &self.0[at..])
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// A flag whose value cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("--{flag}: {reason}")]
+pub struct ConfigError {
+    pub flag: &'static str,
+    /// What is wrong and what would be right.
+    pub reason: String,
+}
+
+/// Gives an error the name of its flag.
+fn named<T, E: fmt::Display>(flag: &'static str, result: Result<T, E>) -> Result<T, ConfigError> {
+    result.map_err(|error| ConfigError { flag, reason: error.to_string() })
+}
+
+impl TryFrom<&ServeArgs> for Config {
+    type Error = ConfigError;
+
+    fn try_from(args: &ServeArgs) -> Result<Self, ConfigError> {
+        let zone: Zone = named("timezone", args.timezone.parse())?;
+        let periods: Result<_, _> = args.periods.split(',').map(|period| period.trim().parse()).collect();
+        let calendar = named("periods", periods.and_then(|periods| Calendar::new(periods, zone)))?;
+        let idempotency_ttl = named("idempotency-ttl", duration(&args.idempotency_ttl))?;
+        if !(MIN_IDEMPOTENCY_TTL..=MAX_IDEMPOTENCY_TTL).contains(&idempotency_ttl) {
+            let reason = format!("{} is not between 1s and 7d", args.idempotency_ttl);
+            return Err(ConfigError { flag: "idempotency-ttl", reason });
+        }
+        let policy = Policy {
+            grace: named("grace", duration(&args.grace))?,
+            lateness: named("lateness", duration(&args.lateness))?,
+            late: named("late", late(&args.late))?,
+            idempotency_ttl,
+        };
+        Ok(Self {
+            listen: named("listen", listen(&args.listen))?,
+            store: named("store", store(&args.store))?,
+            sink: named("sink", sink(&args.sink))?,
+            calendar,
+            policy,
+            hold: named("hold", args.hold.as_deref().map(duration).transpose())?,
+        })
+    }
+}
+
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!("\"{text}\" is not an address and a port: write 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080")
+    })
+}
+
+fn store(url: &str) -> Result<StoreUrl, String> {
+    const VALID: &str = "write embedded:PATH or redis://HOST:PORT";
+    match url.split_once(':') {
+        Some(("embedded", "")) => Err("embedded: needs a directory: write embedded:./meanwhile-data".to_owned()),
+        Some(("embedded", path)) => Ok(StoreUrl::Embedded(path.into())),
+        Some(("redis", address)) if address.len() > 2 && address.starts_with("//") => {
+            Ok(StoreUrl::Redis(Secret::new(url)))
+        }
+        Some((scheme @ ("rediss" | "redis+cluster"), _)) => Err(format!("{scheme}:// is not supported yet: {VALID}")),
+        _ => Err(format!("\"{}\" is not a store: {VALID}", Secret::new(url))),
+    }
+}
+
+fn sink(url: &str) -> Result<SinkUrl, String> {
+    match url.split_once(':') {
+        Some(("csv", "")) => Err("csv: needs a directory: write csv:./meanwhile-data/csv".to_owned()),
+        Some(("csv", path)) => Ok(SinkUrl::Csv(path.into())),
+        Some((scheme @ ("postgres" | "postgresql"), _)) => Err(format!("{scheme}:// is not built yet: write csv:DIR")),
+        _ => Err(format!("\"{}\" is not a sink: write csv:DIR", Secret::new(url))),
+    }
+}
+
+fn late(text: &str) -> Result<Late, String> {
+    match text {
+        "reopen" => Ok(Late::Reopen),
+        "refuse" => Ok(Late::Refuse),
+        _ => Err(format!("\"{text}\" is neither reopen nor refuse")),
+    }
+}
+
+/// Reads a duration of whole units: `250ms`, `5s`, `1m`, `1h`, `7d`.
+pub fn duration(text: &str) -> Result<Millis, String> {
+    let unknown =
+        || format!("\"{text}\" is not a duration: write a whole number and a unit, as in 250ms, 5s, 1m, 1h or 7d");
+    let unit_at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(unknown)?;
+    let (number, unit) = text.split_at(unit_at);
+    let length: Millis = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(unknown()),
+    };
+    if number.is_empty() {
+        return Err(unknown());
+    }
+    let too_long = || format!("\"{text}\" is longer than a year: at most 366d are allowed");
+    let n: Millis = number.parse().map_err(|_| too_long())?;
+    n.checked_mul(length).filter(|&span| span <= MAX_DURATION).ok_or_else(too_long)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        serve: ServeArgs,
+    }
+
+    fn config(flags: &[&str]) -> Result<Config, String> {
+        let command = Command::try_parse_from([&["serve"], flags].concat()).map_err(|e| e.to_string())?;
+        Config::try_from(&command.serve).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn durations() {
+        let check = |text: &str, expected: Option<Millis>| assert_eq!(duration(text).ok(), expected, "{text}");
+        check("250ms", Some(250));
+        check("5s", Some(5_000));
+        check("1m", Some(60_000));
+        check("1h", Some(3_600_000));
+        check("7d", Some(7 * 86_400_000));
+        check("0s", Some(0));
+        check("366d", Some(MAX_DURATION));
+        check("367d", None);
+        check("99999999999999999999s", None);
+        check("9223372036854775807d", None);
+        for text in ["", "5", "s", "-5s", "1.5s", "5 s", "5S", "1mo", "1h30m", "ms"] {
+            check(text, None);
+        }
+        assert!(duration("5x").unwrap_err().contains("250ms, 5s, 1m, 1h or 7d"));
+    }
+
+    #[test]
+    fn without_flags_the_defaults_stand() {
+        let config = config(&[]).unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.store.to_string(), "embedded:./meanwhile-data");
+        assert_eq!(config.sink.to_string(), "csv:./meanwhile-data/csv");
+        let periods: Vec<_> = config.calendar.periods().iter().map(ToString::to_string).collect();
+        assert_eq!((periods.join(","), config.calendar.zone().to_string()), ("1m,1h,1d".to_owned(), "UTC".to_owned()));
+        let policy = Policy { grace: 5_000, lateness: 60_000, late: Late::Reopen, idempotency_ttl: 3_600_000 };
+        assert_eq!((config.policy, config.hold), (policy, None));
+    }
+
+    #[test]
+    fn every_flag_arrives() {
+        let config = config(&[
+            "--listen=[::1]:0",
+            "--store=redis://h:6379/1",
+            "--sink=csv:/data",
+            "--periods=10s, 1h",
+            "--timezone=Europe/Berlin",
+            "--grace=1s",
+            "--lateness=2h",
+            "--hold=250ms",
+            "--late=refuse",
+            "--idempotency-ttl=7d",
+        ])
+        .unwrap();
+        assert_eq!(config.listen.to_string(), "[::1]:0");
+        assert_eq!(config.store, StoreUrl::Redis(Secret::new("redis://h:6379/1")));
+        assert_eq!(config.sink, SinkUrl::Csv("/data".into()));
+        assert_eq!(config.calendar.periods().len(), 2);
+        assert_eq!(config.calendar.zone().to_string(), "Europe/Berlin");
+        let policy =
+            Policy { grace: 1_000, lateness: 7_200_000, late: Late::Refuse, idempotency_ttl: MAX_IDEMPOTENCY_TTL };
+        assert_eq!((config.policy, config.hold), (policy, Some(250)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_what_would_be_right() {
+        let check = |flag: &str, parts: &[&str]| {
+            let error = config(&[flag]).unwrap_err();
+            for part in parts {
+                assert!(error.contains(part), "{flag}: {error}");
+            }
+        };
+        check("--listen=8080", &["--listen: ", "127.0.0.1:8080"]);
+        check("--store=rediss://h", &["--store: rediss:// is not supported yet", "redis://HOST:PORT"]);
+        check("--store=redis+cluster://a:1,b:2", &["redis+cluster:// is not supported yet"]);
+        check("--store=redis://", &["--store: ", "embedded:PATH"]);
+        check("--store=embedded:", &["needs a directory"]);
+        check("--store=/tmp/x", &["is not a store", "embedded:PATH"]);
+        check("--sink=postgres://h/db", &["--sink: postgres:// is not built yet", "csv:DIR"]);
+        check("--sink=csv:", &["needs a directory"]);
+        check("--periods=1m,7m", &["--periods: ", "7m does not divide a day"]);
+        check("--periods=", &["--periods: ", "write 10s, 1m"]);
+        check("--timezone=Mars", &["--timezone: ", "Europe/Berlin"]);
+        check("--grace=5", &["--grace: ", "250ms"]);
+        check("--lateness=-1s", &["--lateness: "]);
+        check("--hold=x", &["--hold: "]);
+        check("--late=drop", &["--late: ", "reopen nor refuse"]);
+        check("--idempotency-ttl=8d", &["--idempotency-ttl: ", "between 1s and 7d"]);
+        check("--idempotency-ttl=0s", &["between 1s and 7d"]);
+    }
+
+    #[test]
+    fn passwords_are_never_printed() {
+        let check = |url: &str, expected: &str| {
+            let secret = Secret::new(url);
+            assert_eq!((format!("{secret}"), format!("{secret:?}")), (expected.to_owned(), expected.to_owned()));
+            assert_eq!(secret.reveal(), url);
+        };
+        check("redis://h:6379/0", "redis://h:6379/0");
+        check("redis://me:hush@h:6379", "redis://***@h:6379");
+        check("redis://:hu/s@h@h:6379", "redis://***@h:6379");
+        check("me:hush@h", "***@h");
+        for flag in
+            ["--store=redis://:hush@h", "--store=valkey://:hush@h", "--sink=mysql://me:hush@h", "--store=hush@h"]
+        {
+            let shown = config(&[flag]).map_or_else(|e| e, |config| format!("{config:?} {}", config.store));
+            assert!(!shown.contains("hush"), "{shown}");
+        }
+    }
+}
