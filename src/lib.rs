@@ -3,6 +3,10 @@
 //! The modules point one way, down this list; nothing imports upwards. ARCHITECTURE.md tells the
 //! life of a reading through them.
 
+pub mod cli;
+
+pub mod app;
+
 pub mod http;
 
 pub mod ingest;
@@ -13,6 +17,7 @@ pub mod sink;
 pub mod store;
 
 pub mod clock;
+pub mod config;
 pub mod telemetry;
 
 pub mod stats;

@@ -1,1 +1,25 @@
-fn main() {}
+//! The entry: reads the command line, runs the command, maps its result to an exit status.
+//!
+//! 0 done, 1 failed, 2 wrong usage. The commands are in `cli/`.
+
+use clap::Parser;
+use meanwhile::cli::{Cli, Command, Usage, import, output, query, serve, sources, state};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Import(args) => import::run(&args),
+        Command::Query(args) => query::run(&args),
+        Command::Sources(args) => sources::run(&args),
+        Command::State(args) => state::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::note(&format!("error: {error:#}"));
+            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+        }
+    }
+}

@@ -11,6 +11,7 @@ mod receive;
 
 use crate::clock::Clock;
 use crate::ingest::commit::Committer;
+use crate::query::Query;
 use crate::stats::calendar::Calendar;
 use crate::store::Store;
 use axum::Router;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 pub struct Service {
     pub calendar: Arc<Calendar>,
     pub committer: Arc<Committer>,
+    pub query: Arc<Query>,
     /// For its policy and its durability; readings reach it through the committer alone.
     pub store: Arc<dyn Store>,
     pub clock: Clock,

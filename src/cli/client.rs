@@ -1,0 +1,258 @@
+//! The HTTP client of the commands: one service, one connection kept alive, plain errors.
+//!
+//! Called by every command but `serve`. It never repeats a request by itself: `import/send.rs` does,
+//! with an idempotency key. A problem document is shown as its title, its detail and its lines.
+
+use super::Usage;
+use crate::config::{Secret, ServerArgs};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The service answers after 30 s at the latest; beyond twice that nobody is there.
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
+/// A page of 10,000 rows with the longest ids is some 8 MB.
+const MAX_ANSWER_BYTES: u64 = 64 << 20;
+
+/// A service, by its address.
+pub struct Client {
+    agent: ureq::Agent,
+    /// Without a slash at the end.
+    base: String,
+}
+
+/// Why a request has no good answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nothing listens there: certainly not carried out.
+    #[error("no server at {0}: start one with `meanwhile serve` or set MEANWHILE_URL")]
+    NoServer(Secret),
+    /// The connection broke or timed out: carried out or not.
+    #[error("no answer from {url}: {reason}")]
+    NoAnswer { url: Secret, reason: String },
+    #[error("{0}")]
+    Problem(Box<Problem>),
+    /// A 200 that this client cannot read.
+    #[error("{url} does not answer like a meanwhile service: {reason}")]
+    Strange { url: Secret, reason: String },
+}
+
+/// A problem document, or what stands in its place.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Problem {
+    #[serde(skip)]
+    pub status: u16,
+    pub title: String,
+    pub detail: Option<String>,
+    pub errors: Vec<LineProblem>,
+    /// How many errors there are; `errors` holds the first ones.
+    pub error_count: Option<u64>,
+}
+
+/// What is wrong with one line of a request.
+#[derive(Clone, Debug, Deserialize)]
+pub struct LineProblem {
+    /// From 1.
+    pub line: u64,
+    pub field: Option<String>,
+    pub reason: String,
+}
+
+impl fmt::Display for LineProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.field {
+            Some(field) => write!(f, "{}: {field}: {}", self.line, self.reason),
+            None => write!(f, "{}: {}", self.line, self.reason),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.title, self.status)?;
+        if let Some(detail) = &self.detail {
+            write!(f, ": {detail}")?;
+        }
+        for error in &self.errors {
+            write!(f, "\n  line {error}")?;
+        }
+        match self.error_count.unwrap_or(0).saturating_sub(self.errors.len() as u64) {
+            0 => Ok(()),
+            more => write!(f, "\n  and {more} more"),
+        }
+    }
+}
+
+impl Client {
+    /// # Errors
+    /// Wrong usage, if the address is none.
+    pub fn new(args: &ServerArgs) -> Result<Self, Usage> {
+        let base = args.url.trim_end_matches('/').to_owned();
+        let shown = Secret::new(&base);
+        match base.split_once("://") {
+            Some(("http", host)) if !host.is_empty() => {}
+            Some(("https", _)) => {
+                return Err(Usage(format!("--url: {shown}: https is not supported yet: write http://")));
+            }
+            _ => return Err(Usage(format!("--url: \"{shown}\" is not an address: write http://HOST:PORT[/PREFIX]"))),
+        }
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            // A proxy set for the web does not know the services of this machine and this network.
+            .proxy(None)
+            .user_agent(concat!("meanwhile/", env!("CARGO_PKG_VERSION")))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_send_body(Some(ANSWER_TIMEOUT))
+            .timeout_recv_response(Some(ANSWER_TIMEOUT))
+            .timeout_recv_body(Some(ANSWER_TIMEOUT))
+            .build();
+        Ok(Self { agent: config.new_agent(), base })
+    }
+
+    /// Asks for `path` (which begins with a slash) and reads the JSON of the answer.
+    pub fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)]) -> Result<T, ClientError> {
+        let request = self.agent.get(format!("{}{path}", self.base)).header("Accept", "application/json");
+        self.answer(request.query_pairs(query.iter().copied()).call())
+    }
+
+    /// Sends `body` to `path` and reads the JSON of the answer.
+    pub fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<T, ClientError> {
+        let mut request = self.agent.post(format!("{}{path}", self.base)).header("Accept", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.answer(request.send(body))
+    }
+
+    fn answer<T: DeserializeOwned>(
+        &self,
+        result: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<T, ClientError> {
+        let mut response = result.map_err(|error| self.no_answer(&error))?;
+        let status = response.status();
+        let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec();
+        let body = body.map_err(|error| self.no_answer(&error))?;
+        if status.is_success() {
+            return serde_json::from_slice(&body)
+                .map_err(|error| ClientError::Strange { url: Secret::new(&self.base), reason: error.to_string() });
+        }
+        let mut problem: Problem = serde_json::from_slice(&body).unwrap_or_default();
+        problem.status = status.as_u16();
+        if problem.title.is_empty() {
+            // A proxy in between, or another service altogether.
+            problem.title = format!("{} answered {status}", Secret::new(&self.base));
+        }
+        Err(ClientError::Problem(Box::new(problem)))
+    }
+
+    fn no_answer(&self, error: &ureq::Error) -> ClientError {
+        let url = Secret::new(&self.base);
+        match error {
+            ureq::Error::Io(io) if io.kind() == io::ErrorKind::ConnectionRefused => ClientError::NoServer(url),
+            ureq::Error::ConnectionFailed | ureq::Error::HostNotFound => ClientError::NoServer(url),
+            other => ClientError::NoAnswer { url, reason: other.to_string() },
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::TcpListener;
+    use std::thread::JoinHandle;
+
+    /// A service that gives these answers, (status line, body), one connection each, and returns
+    /// the requests it got, head and body in one text.
+    pub(crate) fn serve(answers: Vec<(&'static str, &'static str)>) -> (Client, JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/prefix/", listener.local_addr().unwrap());
+        let served = std::thread::spawn(move || {
+            answers.into_iter().map(|(status, body)| serve_one(&listener, status, body)).collect()
+        });
+        (Client::new(&ServerArgs { url }).unwrap(), served)
+    }
+
+    fn serve_one(listener: &TcpListener, status: &str, body: &str) -> String {
+        let mut stream = BufReader::new(listener.accept().unwrap().0);
+        let mut request = String::new();
+        while !request.ends_with("\r\n\r\n") {
+            assert!(stream.read_line(&mut request).unwrap() > 0, "the head of a request");
+        }
+        let length =
+            request.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        let mut content = vec![0; length.unwrap_or(0)];
+        stream.read_exact(&mut content).unwrap();
+        // An empty status line stands for a connection that breaks before the answer.
+        if !status.is_empty() {
+            let length = body.len();
+            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+            stream.get_mut().write_all(answer.as_bytes()).unwrap();
+        }
+        request + &String::from_utf8(content).unwrap()
+    }
+
+    fn get_error(status: &'static str, body: &'static str) -> String {
+        let (client, served) = serve(vec![(status, body)]);
+        let error = client.get::<serde_json::Value>("/v1/sources", &[]).unwrap_err().to_string();
+        served.join().unwrap();
+        error
+    }
+
+    #[test]
+    fn a_path_prefix_and_odd_ids_arrive() {
+        let (client, served) = serve(vec![("200 OK", "[1]")]);
+        let got: Vec<u32> = client.get("/v1/stats", &[("source", "a+b &c{x=é}"), ("source", "d")]).unwrap();
+        assert_eq!(got, [1]);
+        let request = served.join().unwrap().remove(0);
+        let line = "GET /prefix/v1/stats?source=a%2Bb%20%26c%7Bx%3D%C3%A9%7D&source=d HTTP/1.1";
+        assert_eq!(request.lines().next(), Some(line));
+    }
+
+    #[test]
+    fn a_problem_is_shown_with_its_lines() {
+        let body = r#"{"type": "/problems/x", "title": "Invalid readings", "status": 400, "detail": "Nothing was counted.",
+            "errors": [{"line": 3, "field": "value", "reason": "not a number"}, {"line": 4, "reason": "cut off"}],
+            "error_count": 5}"#;
+        let expected = "Invalid readings (400): Nothing was counted.\n  line 3: value: not a number\n  line 4: cut off\n  and 3 more";
+        assert_eq!(get_error("400 Bad Request", body), expected);
+    }
+
+    #[test]
+    fn an_answer_that_is_no_problem_document_names_its_status() {
+        assert!(get_error("502 Bad Gateway", "<html>").ends_with("/prefix answered 502 Bad Gateway (502)"));
+        assert!(get_error("200 OK", "<html>").contains("does not answer like a meanwhile service"));
+        assert!(get_error("", "").starts_with("no answer from http://127.0.0.1:"));
+    }
+
+    #[test]
+    fn a_missing_server_is_said_with_the_remedy() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let client = Client::new(&ServerArgs { url: url.clone() }).unwrap();
+        let error = client.get::<serde_json::Value>("/v1/sources", &[]).unwrap_err();
+        let expected = format!("no server at {url}: start one with `meanwhile serve` or set MEANWHILE_URL");
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn addresses_that_are_none() {
+        let check = |url: &str, expected: &str| {
+            let error = Client::new(&ServerArgs { url: url.to_owned() }).err().unwrap();
+            assert!(error.0.contains(expected), "{url}: {error}");
+        };
+        check("localhost:8080", "write http://HOST:PORT");
+        check("http://", "write http://HOST:PORT");
+        check("https://me:hush@h", "https://***@h: https is not supported yet");
+    }
+}

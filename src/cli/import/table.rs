@@ -1,0 +1,341 @@
+//! Rows of CSV files as readings, from narrow tables (source, value, timestamp) and wide ones.
+//!
+//! Called by `batches.rs`, which decides how many rows make a batch. A row is converted whole or
+//! named with its line; columns that the file does not have are refused before the first row.
+
+use super::batches::{Batch, Origin};
+use super::lines::{Lines, Watched, watch};
+use super::template::{Bound, Template};
+use crate::cli::client::LineProblem;
+use crate::stats::calendar::Zone;
+use crate::stats::timestamp;
+use anyhow::{Context, bail};
+use serde::Serialize;
+use std::io::Read;
+use std::rc::Rc;
+
+/// What the columns of a table mean, as the user said it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shape {
+    pub time: Option<String>,
+    /// `None`: a narrow table.
+    pub wide: Option<Wide>,
+    /// Where local times are local; `None` leaves them to the service.
+    pub zone: Option<Zone>,
+}
+
+/// How a row of a wide table becomes several readings.
+#[derive(Clone, Debug)]
+pub(super) struct Wide {
+    pub source: Template,
+    pub values: Vec<String>,
+}
+
+/// A table that is being read.
+pub(super) struct Table<R> {
+    reader: csv::Reader<Watched<R>>,
+    lines: Lines,
+    /// Cells of the header, and so of every row.
+    columns: usize,
+    row: csv::StringRecord,
+    time: Option<(usize, String)>,
+    zone: Option<Zone>,
+    source: Naming,
+    values: Vec<(usize, Rc<str>)>,
+    /// The id of the present reading; its memory is used again.
+    id: String,
+}
+
+enum Naming {
+    /// A narrow table: the cell of this column. A value is never missing.
+    Column(usize),
+    /// A wide table: an empty value cell is no reading.
+    Template(Bound),
+}
+
+/// A reading as it is sent.
+#[derive(Serialize)]
+struct Reading<'r> {
+    source: &'r str,
+    value: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timestamp: Option<&'r Stamp>,
+}
+
+/// A time cell: a number stays one, so that the service reads it in its unit.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Stamp {
+    Integer(i64),
+    Number(f64),
+    Text(String),
+}
+
+impl<R: Read> Table<R> {
+    /// Reads the header and finds the columns in it.
+    pub(super) fn open(file: R, shape: &Shape) -> anyhow::Result<Self> {
+        let (file, lines) = watch(file);
+        // Flexible, because rows of another length are to be named, not to end the import at once.
+        let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(file);
+        let header = reader.headers().context("cannot read the header")?.clone();
+        let position = |name: &str| {
+            let mut found = header.iter().enumerate().filter(|(_, column)| *column == name);
+            match (found.next(), found.next()) {
+                (Some((at, _)), None) => Ok(at),
+                (Some(_), Some(_)) => bail!("the column \"{name}\" stands in the header twice"),
+                (None, _) => bail!("there is no column \"{name}\": the file has {}", list(&header)),
+            }
+        };
+        let value = |name: &str| Ok::<_, anyhow::Error>((position(name)?, Rc::from(name)));
+        let mut time = shape.time.clone();
+        let (source, values) = if let Some(wide) = &shape.wide {
+            let values = wide.values.iter().map(|name| value(name)).collect::<Result<_, _>>()?;
+            (Naming::Template(wide.source.bind(position)?), values)
+        } else {
+            let stamp = header.iter().any(|column| column == "timestamp").then(|| "timestamp".to_owned());
+            time = time.or(stamp);
+            narrow(&header, time.as_deref())?;
+            (Naming::Column(position("source")?), vec![value("value")?])
+        };
+        let time = time.map(|name| Ok::<_, anyhow::Error>((position(&name)?, name))).transpose()?;
+        let zone = shape.zone.clone();
+        let (columns, row, id) = (header.len(), csv::StringRecord::new(), String::new());
+        Ok(Self { reader, lines, columns, row, time, zone, source, values, id })
+    }
+
+    /// Adds the readings of the next row to the batch, or what is wrong with it. `begin` is told the
+    /// line of the row first. `false` at the end of the file.
+    pub(super) fn read_row(&mut self, batch: &mut Batch, begin: fn(&mut Batch, u64)) -> anyhow::Result<bool> {
+        let read = self.reader.read_record(&mut self.row);
+        // The byte before the position ends the row: what follows it is not read yet.
+        let last_line = self.lines.line_of(self.reader.position().byte().saturating_sub(1));
+        let inside: usize = self.row.iter().map(|cell| cell.matches('\n').count()).sum();
+        let line = last_line - inside as u64;
+        let reason = match read {
+            Ok(false) => return Ok(false),
+            Ok(true) if self.row.len() == self.columns => None,
+            Ok(true) => Some(format!("has {} cells, the header has {}", self.row.len(), self.columns)),
+            Err(error) if matches!(error.kind(), csv::ErrorKind::Utf8 { .. }) => Some("is not UTF-8".to_owned()),
+            Err(error) => return Err(error.into()),
+        };
+        begin(batch, line);
+        batch.last_line = last_line;
+        match reason {
+            Some(reason) => batch.errors.push(LineProblem { line, field: None, reason }),
+            None => self.convert(line, batch),
+        }
+        Ok(true)
+    }
+
+    fn convert(&mut self, line: u64, batch: &mut Batch) {
+        let row = &self.row;
+        let problem = |field: &str, reason: String| LineProblem { line, field: Some(field.to_owned()), reason };
+        let stamp = match &self.time {
+            None => None,
+            Some((at, name)) => match stamp(row[*at].trim(), self.zone.as_ref()) {
+                Ok(stamp) => Some(stamp),
+                Err(reason) => {
+                    batch.errors.push(problem(name, reason));
+                    return;
+                }
+            },
+        };
+        for (at, name) in &self.values {
+            let cell = row[*at].trim();
+            if cell.is_empty() && matches!(self.source, Naming::Template(_)) {
+                batch.skipped += 1;
+                continue;
+            }
+            let Some(value) = cell.parse().ok().filter(|value: &f64| value.is_finite()) else {
+                batch.errors.push(problem(name, format!("\"{cell}\" is not a finite number")));
+                continue;
+            };
+            match &self.source {
+                Naming::Column(at) => row[*at].clone_into(&mut self.id),
+                Naming::Template(template) => template.fill(|at| &row[at], name, &mut self.id),
+            }
+            let reading = Reading { source: &self.id, value, timestamp: stamp.as_ref() };
+            serde_json::to_writer(&mut batch.body, &reading).expect("a reading is text and finite numbers");
+            batch.body.push(b'\n');
+            batch.origins.push(Origin { line, column: Some(Rc::clone(name)) });
+        }
+    }
+}
+
+/// Refuses a narrow table with columns of unknown meaning: one of them could be the time, under a
+/// name we do not know, and every reading would be counted as of now.
+fn narrow(header: &csv::StringRecord, time: Option<&str>) -> anyhow::Result<()> {
+    const HINT: &str = "for another table say --source TEMPLATE --values COLS [--time COL]";
+    let has = |name: &str| header.iter().any(|column| column == name);
+    if !has("source") || !has("value") {
+        bail!("a CSV file has the columns source,value[,timestamp], this one has {}: {HINT}", list(header));
+    }
+    match header.iter().find(|column| !["source", "value"].contains(column) && Some(*column) != time) {
+        Some(column) => bail!("the column \"{column}\" is none of source,value,timestamp: {HINT}"),
+        None => Ok(()),
+    }
+}
+
+fn list(header: &csv::StringRecord) -> String {
+    header.iter().collect::<Vec<_>>().join(", ")
+}
+
+/// What is sent for a time cell.
+fn stamp(cell: &str, zone: Option<&Zone>) -> Result<Stamp, String> {
+    if cell.is_empty() {
+        return Err("is empty: every row needs its time".to_owned());
+    }
+    if let Ok(integer) = cell.parse() {
+        return Ok(Stamp::Integer(integer));
+    }
+    if let Some(number) = cell.parse().ok().filter(|number: &f64| number.is_finite()) {
+        return Ok(Stamp::Number(number));
+    }
+    let Some(zone) = zone else { return Ok(Stamp::Text(cell.to_owned())) };
+    match timestamp::parse(cell, zone) {
+        Some(t) => Ok(Stamp::Text(timestamp::format(t))),
+        None => Err(format!("\"{cell}\" is not a time: 2026-11-20T05:00:00Z, 2026-11-20 or 2026-11-20 06:00 are")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::import::batches::Batches;
+
+    fn wide(time: Option<&str>, source: &str, values: &str, zone: Option<&str>) -> Shape {
+        let values = values.split(',').map(str::to_owned).collect();
+        let wide = Some(Wide { source: source.parse().unwrap(), values });
+        Shape { time: time.map(str::to_owned), wide, zone: zone.map(|zone| zone.parse().unwrap()) }
+    }
+
+    fn narrow(time: Option<&str>) -> Shape {
+        Shape { time: time.map(str::to_owned), ..Shape::default() }
+    }
+
+    fn batch(file: &str, shape: &Shape) -> Batch {
+        Batches::csv(file.as_bytes(), shape).unwrap().next().unwrap().unwrap()
+    }
+
+    /// Lines of the batch as `source value timestamp`; skipped cells counted.
+    fn check(file: &str, shape: &Shape, expected: &[&str], skipped: u64) {
+        let batch = batch(file, shape);
+        assert_eq!(batch.errors.iter().map(ToString::to_string).collect::<Vec<_>>(), [""; 0]);
+        let lines: Vec<String> = std::str::from_utf8(&batch.body)
+            .unwrap()
+            .lines()
+            .map(|line| {
+                let reading: serde_json::Value = serde_json::from_str(line).unwrap();
+                let time = reading.get("timestamp").map_or_else(String::new, |t| format!(" {t}"));
+                format!("{} {}{time}", reading["source"].as_str().unwrap(), reading["value"])
+            })
+            .collect();
+        assert_eq!((lines, batch.skipped), (expected.iter().map(ToString::to_string).collect(), skipped));
+    }
+
+    fn check_errors(file: &str, shape: &Shape, expected: &[&str]) {
+        assert_eq!(batch(file, shape).errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expected, "{file}");
+    }
+
+    fn check_refused(file: &str, shape: &Shape, expected: &str) {
+        let error = format!("{:#}", Table::open(file.as_bytes(), shape).err().unwrap());
+        assert!(error.contains(expected), "{error}");
+    }
+
+    #[test]
+    fn narrow_tables() {
+        check("source,value\na,1\nb,-0.1\n", &narrow(None), &["a 1.0", "b -0.1"], 0);
+        check("\u{feff}value,source\n1e3,\"a,b\"\r\n", &narrow(None), &["a,b 1000.0"], 0);
+        let stamped = "source,value,timestamp\na,1,2026-11-20\na, 2 ,1763614800000\na,3,1763614800000.5\n";
+        let expected = ["a 1.0 \"2026-11-20\"", "a 2.0 1763614800000", "a 3.0 1763614800000.5"];
+        check(stamped, &narrow(None), &expected, 0);
+        check("when,source,value\n2026-11-20,a,1\n", &narrow(Some("when")), &["a 1.0 \"2026-11-20\""], 0);
+    }
+
+    #[test]
+    fn wide_tables() {
+        let file = "date,location,temp_max,temp_min,wind\n2026-07-01,berlin,25.5,,3\n2026-07-02,oslo,19,11,\n";
+        let shape = wide(Some("date"), "{location}.{column}", "temp_max,temp_min", None);
+        let expected = [
+            "berlin.temp_max 25.5 \"2026-07-01\"",
+            "oslo.temp_max 19.0 \"2026-07-02\"",
+            "oslo.temp_min 11.0 \"2026-07-02\"",
+        ];
+        check(file, &shape, &expected, 1);
+        let shape = wide(Some("date"), "{location}", "wind", Some("Europe/Berlin"));
+        check(file, &shape, &["berlin 3.0 \"2026-06-30T22:00:00Z\""], 1);
+        check(file, &wide(None, "w", "wind", None), &["w 3.0"], 1);
+    }
+
+    #[test]
+    fn every_double_arrives() {
+        check(
+            "source,value\na,0.1\na,9007199254740993\na,5e-324\n",
+            &narrow(None),
+            &["a 0.1", "a 9007199254740992.0", "a 5e-324"],
+            0,
+        );
+    }
+
+    #[test]
+    fn rows_that_cannot_be_converted_are_named_by_line_and_column() {
+        check_errors("source,value\na,1\n\na,x\n", &narrow(None), &["4: value: \"x\" is not a finite number"]);
+        check_errors("source,value\r\na,1\r\n\r\na,x\r\n", &narrow(None), &["4: value: \"x\" is not a finite number"]);
+        check_errors(
+            "source,value\n\"a\nb\",x\na,y",
+            &narrow(None),
+            &["2: value: \"x\" is not a finite number", "4: value: \"y\" is not a finite number"],
+        );
+        check_errors("source,value\na,\n", &narrow(None), &["2: value: \"\" is not a finite number"]);
+        check_errors(
+            "source,value\na,NaN\na,1e999\n",
+            &narrow(None),
+            &["2: value: \"NaN\" is not a finite number", "3: value: \"1e999\" is not a finite number"],
+        );
+        check_errors("source,value\n\"a\nb\",1\na\n", &narrow(None), &["4: has 1 cells, the header has 2"]);
+        let latin_1 = b"source,value\na\xe9,1\nb,x\n".as_slice();
+        let batch = Batches::csv(latin_1, &narrow(None)).unwrap().next().unwrap().unwrap();
+        let shown: Vec<_> = batch.errors.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["2: is not UTF-8", "3: value: \"x\" is not a finite number"]);
+        let zoned = wide(Some("t"), "{s}", "v", Some("UTC"));
+        check_errors(
+            "t,s,v\n20.11.2026,a,1\n",
+            &zoned,
+            &["2: t: \"20.11.2026\" is not a time: 2026-11-20T05:00:00Z, 2026-11-20 or 2026-11-20 06:00 are"],
+        );
+        check_errors("t,s,v\n,a,1\n", &zoned, &["2: t: is empty: every row needs its time"]);
+    }
+
+    #[test]
+    fn columns_the_file_does_not_have() {
+        let file = "date,location,wind\n";
+        check_refused(
+            file,
+            &wide(Some("day"), "{location}", "wind", None),
+            "no column \"day\": the file has date, location, wind",
+        );
+        check_refused(
+            file,
+            &wide(None, "{place}", "wind", None),
+            "no column \"place\": the file has date, location, wind",
+        );
+        check_refused(file, &wide(None, "x", "wind,gust", None), "no column \"gust\"");
+        check_refused("a,a\n", &wide(None, "x", "a", None), "\"a\" stands in the header twice");
+        check_refused(file, &narrow(None), "this one has date, location, wind");
+        check_refused("source,value,time\n", &narrow(None), "the column \"time\" is none of source,value,timestamp");
+        check_refused("source,value\n", &narrow(Some("when")), "no column \"when\"");
+    }
+
+    #[test]
+    fn problems_of_the_service_are_named_by_line_and_column() {
+        let file = "date,temp,wind\n2026-07-01,1,2\n\n2026-07-02,,4\n";
+        let batch = batch(file, &wide(Some("date"), "{column}", "temp,wind", None));
+        let check = |line: u64, field: &str, expected: &str| {
+            let problem = LineProblem { line, field: Some(field.to_owned()), reason: "bad".to_owned() };
+            assert_eq!(batch.locate(&problem).to_string(), expected);
+        };
+        check(2, "value", "2: wind: bad");
+        check(3, "value", "4: wind: bad");
+        check(3, "timestamp", "4: timestamp: bad");
+    }
+}

@@ -1,0 +1,59 @@
+//! The command line: one file per command.
+//!
+//! Called by `main.rs`. `serve` runs the service in this process, all others are clients of a
+//! running one (`client.rs`). Data goes to standard output, everything else to standard error
+//! (`output.rs`). The flags that are also environment variables stand in `config.rs`.
+
+pub mod client;
+pub mod import;
+pub mod output;
+pub mod query;
+pub mod serve;
+pub mod sources;
+pub mod state;
+
+/// Exact statistics per source and time bucket, folded as the readings arrive.
+#[derive(clap::Parser)]
+#[command(version, after_help = EXAMPLES, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Run the service: take readings over HTTP, keep their statistics, write finished buckets
+    #[command(after_help = serve::EXAMPLES)]
+    Serve(crate::config::ServeArgs),
+
+    /// Bring files of readings into a running service, each reading counted once
+    #[command(after_help = import::EXAMPLES)]
+    Import(import::ImportArgs),
+
+    /// Show the statistics of sources, bucket by bucket
+    #[command(after_help = query::EXAMPLES)]
+    Query(query::QueryArgs),
+
+    /// List the known sources with their first and last bucket
+    #[command(after_help = sources::EXAMPLES)]
+    Sources(sources::SourcesArgs),
+
+    /// Show the open state of a source as the store holds it, in decimal
+    #[command(after_help = state::EXAMPLES)]
+    State(state::StateArgs),
+}
+
+const EXAMPLES: &str = "EXAMPLES:
+  meanwhile serve
+      Runs on http://127.0.0.1:8080 and keeps its data in ./meanwhile-data.
+  curl -d '{\"source\": \"kitchen\", \"value\": 21.5}' http://127.0.0.1:8080/v1/readings
+      Counts one reading.
+  meanwhile query kitchen
+      Shows its statistics.
+
+'meanwhile COMMAND --help' explains a command. Exit status: 0 done, 1 failed, 2 wrong usage.";
+
+/// The command was used wrongly: exit status 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);

@@ -1,0 +1,110 @@
+//! `meanwhile sources`: the known sources with their first and last bucket.
+//!
+//! Asks `GET /v1/sources`, page by page; `query.rs` asks it too, for the span of its sources and the
+//! periods and time zone of the service.
+
+use super::client::{Client, ClientError};
+use super::output;
+use crate::config::ServerArgs;
+use serde::{Deserialize, Serialize};
+
+pub const EXAMPLES: &str = "EXAMPLES:
+  meanwhile sources
+      Lists all sources.
+  meanwhile sources --prefix weather.
+      Lists those whose id begins with 'weather.'.
+  meanwhile sources --format json | jq -r '.[].source'
+      Prints only the ids.";
+
+#[derive(clap::Args)]
+pub struct SourcesArgs {
+    /// List only the sources whose id begins with this
+    #[arg(long, value_name = "P", default_value = "")]
+    prefix: String,
+
+    /// How to print them; a table shows times in the time zone of the service, json in UTC
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+/// A source as the service lists it; the times are starts of buckets in RFC 3339.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Listed {
+    pub source: String,
+    pub first: String,
+    pub last: String,
+}
+
+/// A page of the list, with what the service says of itself.
+#[derive(Debug, Deserialize)]
+pub(super) struct Page {
+    pub sources: Vec<Listed>,
+    pub next: Option<String>,
+    /// The stored periods.
+    pub periods: Vec<String>,
+    pub timezone: String,
+}
+
+/// One page: the sources with this prefix in the order of their ids, at most `limit` if given.
+pub(super) fn page(
+    client: &Client,
+    prefix: &str,
+    limit: Option<&str>,
+    cursor: Option<&str>,
+) -> Result<Page, ClientError> {
+    let mut query = vec![("prefix", prefix)];
+    query.extend(limit.map(|limit| ("limit", limit)));
+    query.extend(cursor.map(|cursor| ("cursor", cursor)));
+    client.get("/v1/sources", &query)
+}
+
+/// Lists the sources on standard output.
+pub fn run(args: &SourcesArgs) -> anyhow::Result<()> {
+    let client = Client::new(&args.server)?;
+    let mut page = page(&client, &args.prefix, None, None)?;
+    let timezone = page.timezone;
+    let mut sources = page.sources;
+    while let Some(cursor) = page.next {
+        page = self::page(&client, &args.prefix, None, Some(&cursor))?;
+        sources.append(&mut page.sources);
+    }
+    match args.format {
+        Format::Table if sources.is_empty() => output::note("no sources"),
+        Format::Table => output::print(table(&sources, &timezone)?.as_bytes())?,
+        Format::Json => {
+            let mut json = serde_json::to_vec_pretty(&sources)?;
+            json.push(b'\n');
+            output::print(&json)?;
+        }
+    }
+    Ok(())
+}
+
+fn table(sources: &[Listed], timezone: &str) -> anyhow::Result<String> {
+    let zone = output::zone(timezone)?;
+    let local = |text: &str| output::local_start(text, "", &zone);
+    let rows = sources.iter().map(|s| vec![s.source.clone(), local(&s.first), local(&s.last)]).collect();
+    Ok(output::table(&["source", &format!("first bucket ({zone})"), "last bucket"], &[], rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_names_the_zone_once() {
+        let source =
+            Listed { source: "a".into(), first: "2026-11-19T23:00:00Z".into(), last: "2026-11-20T05:00:00Z".into() };
+        let expected = "source  first bucket (Europe/Berlin)  last bucket\na       2026-11-20 00:00:00           2026-11-20 06:00:00\n";
+        assert_eq!(table(&[source], "Europe/Berlin").unwrap(), expected);
+    }
+}

@@ -1,0 +1,80 @@
+//! `meanwhile state`: the open state of a source as the store holds it, in decimal.
+//!
+//! Asks `GET /v1/state`. Each line is one life of a bucket, alone: what `query.rs` shows is merged
+//! with its finer buckets and with the sink.
+
+use super::client::Client;
+use super::output;
+use crate::config::ServerArgs;
+use serde::Deserialize;
+use serde_json::Number;
+
+pub const EXAMPLES: &str = "EXAMPLES:
+  meanwhile state kitchen
+      Shows count, sum and sum of squares of the buckets of 'kitchen' that are still open.
+
+Readings are folded into the finest period; a coarser bucket takes them over when the finer one
+closes. So the open hour does not yet hold the open minute; 'meanwhile query' shows both together.";
+
+#[derive(clap::Args)]
+pub struct StateArgs {
+    /// Id of the source
+    source: String,
+
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// An open life of a bucket. The numbers are shown digit by digit as the service wrote them.
+#[derive(Debug, Deserialize)]
+struct Life {
+    period: String,
+    start: String,
+    count: Number,
+    sum: Number,
+    sum_sq: Number,
+    min: Number,
+    max: Number,
+    generation: Number,
+    revision: Number,
+}
+
+/// Prints the open lives of the source as a table.
+pub fn run(args: &StateArgs) -> anyhow::Result<()> {
+    let client = Client::new(&args.server)?;
+    let lives: Vec<Life> = client.get("/v1/state", &[("source", &args.source)])?;
+    if lives.is_empty() {
+        output::note(&format!("no open bucket holds readings of {}", args.source));
+        return Ok(());
+    }
+    output::print(table(lives).as_bytes())?;
+    Ok(())
+}
+
+fn table(lives: Vec<Life>) -> String {
+    const NUMBERS: [&str; 7] = ["count", "sum", "sum_sq", "min", "max", "generation", "revision"];
+    let header = [&["period", "start"][..], &NUMBERS].concat();
+    let row = |life: Life| {
+        let numbers = [life.count, life.sum, life.sum_sq, life.min, life.max, life.generation, life.revision];
+        [life.period, life.start].into_iter().chain(numbers.iter().map(Number::to_string)).collect()
+    };
+    output::table(&header, &NUMBERS, lives.into_iter().map(row).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_life_in_decimal() {
+        let json = r#"[{"source": "a", "period": "1m", "start": "2026-11-20T05:00:00Z", "end": "2026-11-20T05:01:00Z",
+            "count": 3, "sum": 0.30000000000000004, "sum_sq": 1e-300, "min": 0.1, "max": 0.1, "generation": 1763614800000,
+            "revision": 0, "written": false}]"#;
+        let text = table(serde_json::from_str(json).unwrap());
+        let row: Vec<_> = text.lines().nth(1).unwrap().split_whitespace().collect();
+        let expected =
+            ["1m", "2026-11-20T05:00:00Z", "3", "0.30000000000000004", "1e-300", "0.1", "0.1", "1763614800000", "0"];
+        assert_eq!(row, expected);
+        assert_eq!(text.lines().next().unwrap().split_whitespace().count(), expected.len());
+    }
+}
