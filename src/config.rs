@@ -72,6 +72,10 @@ pub struct ServeArgs {
     /// How long an Idempotency-Key is remembered at least; a request may ask for up to 7d
     #[arg(long, value_name = "DURATION", env = "MEANWHILE_IDEMPOTENCY_TTL", default_value = "1h")]
     pub idempotency_ttl: String,
+
+    /// What to log: a level such as info or debug, or a list such as warn,meanwhile=debug
+    #[arg(long, value_name = "FILTER", env = "MEANWHILE_LOG", default_value = "info")]
+    pub log: String,
 }
 
 /// The flags every command has that talks to a running service.

@@ -4,6 +4,7 @@
 
 use super::Usage;
 use crate::config::{Config, ServeArgs};
+use crate::telemetry;
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,6 +25,7 @@ acknowledged stays in the store.";
 /// Runs the service until it is told to stop.
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let config = Config::try_from(args).map_err(|error| Usage(error.to_string()))?;
+    telemetry::install(&args.log).map_err(|error| Usage(format!("--log: {error}")))?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(async {
         // Before anything is opened, so that an early signal is not lost.
