@@ -7,7 +7,7 @@
 
 use crate::stats::Millis;
 use crate::stats::calendar::{Calendar, Zone};
-use crate::store::{Late, MAX_IDEMPOTENCY_TTL, Policy};
+use crate::stats::policy::{Late, MAX_IDEMPOTENCY_TTL, Policy};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;

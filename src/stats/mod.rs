@@ -7,6 +7,7 @@ pub mod calendar;
 pub mod double_double;
 pub mod layout;
 pub mod moments;
+pub mod policy;
 pub mod row;
 pub mod source;
 pub mod timestamp;

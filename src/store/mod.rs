@@ -13,6 +13,7 @@ pub mod redis;
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Family, Period};
 use crate::stats::moments::Moments;
+pub use crate::stats::policy::{Late, MAX_IDEMPOTENCY_TTL, Policy};
 use std::fmt;
 use std::sync::Arc;
 
@@ -34,8 +35,6 @@ pub const MAX_ADVANCE: Millis = 5_000;
 pub const WRITER_TTL: Millis = 8 * 86_400_000;
 /// How long, in `elapsed`, a closed bucket is remembered.
 pub const TOMBSTONE_TTL: Millis = 600_000;
-/// Longest time to live a request may ask for its idempotency key.
-pub const MAX_IDEMPOTENCY_TTL: Millis = 7 * 86_400_000;
 /// Sources per page and per chunk of a close: bounds the time of one call.
 pub const PAGE_SOURCES: usize = 1_000;
 /// Buckets one `open` reads at most; a longer range is read in several calls.
@@ -66,28 +65,6 @@ impl fmt::Debug for WriterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
     }
-}
-
-/// The times that decide when a bucket is written and closed; the same on every node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Policy {
-    /// A bucket is first written this long after its end.
-    pub grace: Millis,
-    /// It closes this long after its end; until then stragglers are corrections.
-    pub lateness: Millis,
-    pub late: Late,
-    /// How long an idempotency key is kept at least, in `elapsed`.
-    pub idempotency_ttl: Millis,
-}
-
-/// What happens to a reading whose bucket is past `end + lateness`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Late {
-    /// The bucket takes it, in a new life if the last one has closed.
-    #[default]
-    Reopen,
-    /// It is refused by name.
-    Refuse,
 }
 
 /// An idempotency key of one part of a request. Both are hashes, so a record has a fixed size.

@@ -8,3 +8,6 @@ mod world;
 mod contract;
 mod golden;
 mod model;
+
+// The rules of the house.
+mod tidy;
