@@ -1,0 +1,59 @@
+//! `GET /v1/sources`: the known sources with their first and last bucket, and how the service
+//! divides time.
+//!
+//! Called by the route table; calls `Query::sources`. What the list looks like is in `format.rs`.
+
+use super::Service;
+use super::format;
+use super::parameters::Parameters;
+use super::stats::failed;
+use crate::query::{PAGE_ROWS, Query};
+use axum::extract::{RawQuery, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+
+const PARAMETERS: [&str; 3] = ["prefix", "limit", "cursor"];
+
+pub(super) async fn sources(State(service): State<Service>, raw: RawQuery) -> Response {
+    answer(&service.query, &raw).await.unwrap_or_else(|refused| refused)
+}
+
+async fn answer(query: &Query, raw: &RawQuery) -> Result<Response, Response> {
+    let parameters = Parameters::read(raw, &PARAMETERS, "").map_err(IntoResponse::into_response)?;
+    let limit = parameters.limit(PAGE_ROWS).map_err(IntoResponse::into_response)?;
+    let prefix = parameters.one("prefix").unwrap_or_default();
+    let page = query.sources(prefix, limit, parameters.one("cursor")).await.map_err(failed)?;
+    let body = format::sources(&page.sources, page.next.as_deref(), page.partial, query.calendar());
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::query::tests::query;
+    use crate::query::tests::world::World;
+
+    async fn check(raw: &str, status: u16, expected: &str) {
+        let world = World::new("1m,1h", "UTC");
+        world.lock().read("attic", 0, 1.0);
+        world.lock().read("kitchen", 0, 1.0);
+        let answer = answer(&query(&world), &RawQuery(Some(raw.to_owned()))).await;
+        let response = answer.unwrap_or_else(|refused| refused);
+        assert_eq!(response.status().as_u16(), status, "{raw}");
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        assert!(body.contains(expected), "{raw}: {body} lacks {expected}");
+    }
+
+    #[tokio::test]
+    async fn a_list_of_sources() {
+        let attic = r#""source":"attic","first":"1970-01-01T00:00:00Z","last":"1970-01-01T00:00:00Z"}"#;
+        check("limit=1", 200, &format!(r#"{{"sources":[{{{attic}],"next":"6174746963","periods""#)).await;
+        check("limit=1&cursor=6174746963", 200, r#"[{"source":"kitchen""#).await;
+        check("prefix=ki", 200, r#"[{"source":"kitchen""#).await;
+        check("prefix=x", 200, r#"{"sources":[],"next":null,"periods":["1m","1h"],"timezone":"UTC"}"#).await;
+        check("source=attic", 400, "prefix, limit, cursor").await;
+        check("cursor=x", 400, "cursor").await;
+        check("limit=0", 400, "1 to 10000").await;
+    }
+}

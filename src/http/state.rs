@@ -1,0 +1,50 @@
+//! `GET /v1/state`: what the store holds of one source, in decimal.
+//!
+//! Called by the route table; calls `Query::state`. What a life looks like is in `format.rs`.
+
+use super::Service;
+use super::format;
+use super::parameters::Parameters;
+use super::stats::failed;
+use crate::query::Query;
+use axum::extract::{RawQuery, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+
+pub(super) async fn state(State(service): State<Service>, raw: RawQuery) -> Response {
+    answer(&service.query, &raw).await.unwrap_or_else(|refused| refused)
+}
+
+async fn answer(query: &Query, raw: &RawQuery) -> Result<Response, Response> {
+    let parameters = Parameters::read(raw, &["source"], "").map_err(IntoResponse::into_response)?;
+    let source = parameters.source().map_err(IntoResponse::into_response)?;
+    let states = query.state(&source.into()).await.map_err(failed)?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], format::states(source, &states)).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::query::tests::query;
+    use crate::query::tests::world::World;
+
+    async fn check(raw: &str, status: u16, expected: &str) {
+        let world = World::new("1m,1h", "UTC");
+        world.lock().read("kitchen", 0, 1.5);
+        let answer = answer(&query(&world), &RawQuery(Some(raw.to_owned()))).await;
+        let response = answer.unwrap_or_else(|refused| refused);
+        assert_eq!(response.status().as_u16(), status, "{raw}");
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        assert!(body.contains(expected), "{raw}: {body} lacks {expected}");
+    }
+
+    #[tokio::test]
+    async fn the_state_of_a_source() {
+        check("source=kitchen", 200, r#""count":1,"sum":1.5,"sum_sq":2.25,"min":1.5,"max":1.5,"#).await;
+        check("source=kichen", 404, "did you mean kitchen?").await;
+        check("", 400, "missing").await;
+        check("source=a&source=b", 400, "more than once").await;
+        check("source=a&period=1m", 400, "use source").await;
+    }
+}

@@ -1,0 +1,222 @@
+//! `GET /v1/stats`: rows of one source or several.
+//!
+//! Called by the route table; calls `Query::stats`. Reads the parameters, answers in the format
+//! asked for, and maps what a query can fail with to status codes, for the other routes that read
+//! as well. What rows look like is in `format.rs`.
+
+use super::Service;
+use super::format::Format;
+use super::parameters::{Parameters, refuse};
+use super::problem::Problem;
+use crate::query::{MAX_SOURCES, PAGE_ROWS, Query, QueryError, StatsQuery};
+use crate::stats::calendar::Period;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+use std::sync::Arc;
+
+const PARAMETERS: [&str; 7] = ["source", "period", "from", "to", "limit", "cursor", "format"];
+/// Where a body has no place for it: rows of the store or of the sink alone.
+const PARTIAL: HeaderName = HeaderName::from_static("meanwhile-partial");
+/// Seconds until a client may ask again; a store that was restarted is back by then.
+const RETRY_AFTER: &str = "1";
+
+pub(super) async fn stats(State(service): State<Service>, raw: RawQuery, headers: HeaderMap) -> Response {
+    answer(&service.query, raw, &headers).await.unwrap_or_else(|refused| refused)
+}
+
+async fn answer(query: &Query, raw: RawQuery, headers: &HeaderMap) -> Result<Response, Response> {
+    let parameters = Parameters::read(&raw, &PARAMETERS, "source").map_err(IntoResponse::into_response)?;
+    let format = format(&parameters, headers).map_err(IntoResponse::into_response)?;
+    let asked = asked(&parameters, query).map_err(IntoResponse::into_response)?;
+    let page = query.stats(&asked).await.map_err(failed)?;
+    let body = format.page(&page.rows, page.next.as_deref(), page.partial);
+    let mut response = ([(header::CONTENT_TYPE, format.content_type())], body).into_response();
+    if format != Format::Json {
+        let headers = response.headers_mut();
+        if let Some(link) = page.next.and_then(|next| next_link(&raw, &next).parse().ok()) {
+            headers.insert(header::LINK, link);
+        }
+        if page.partial {
+            headers.insert(PARTIAL, header::HeaderValue::from_static("true"));
+        }
+    }
+    // The format follows from Accept: a cache must not give one client the other's.
+    response.headers_mut().insert(header::VARY, header::HeaderValue::from_static("accept"));
+    Ok(response)
+}
+
+fn format(parameters: &Parameters, headers: &HeaderMap) -> Result<Format, Problem> {
+    let Some(name) = parameters.one("format") else {
+        // Several Accept headers are one list.
+        let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        return Ok(Format::accepted(&accept.collect::<Vec<_>>().join(",")));
+    };
+    let unknown = || refuse("format", &format!("\"{name}\" is not a format: write json, ndjson, csv or text"));
+    Format::named(name).ok_or_else(unknown)
+}
+
+fn asked(parameters: &Parameters, query: &Query) -> Result<StatsQuery, Problem> {
+    parameters.source()?;
+    let sources: Vec<Arc<str>> = parameters.all("source").into_iter().map(Arc::from).collect();
+    if sources.len() > MAX_SOURCES {
+        let reason = format!("{} are given, at most {MAX_SOURCES} are allowed in one request", sources.len());
+        return Err(refuse("source", &reason));
+    }
+    let period = parameters.one("period").map(str::parse::<Period>).transpose();
+    let zone = query.calendar().zone();
+    let (from, to) = (parameters.time("from", zone)?, parameters.time("to", zone)?);
+    if let (Some(from), Some(to)) = (from, to)
+        && from > to
+    {
+        return Err(refuse("from", "it is after to: the range is [from, to)"));
+    }
+    Ok(StatsQuery {
+        sources,
+        period: period.map_err(|error| refuse("period", &error.to_string()))?,
+        from,
+        to,
+        limit: parameters.limit(PAGE_ROWS)?,
+        cursor: parameters.one("cursor").map(str::to_owned),
+    })
+}
+
+/// The same request with another cursor, relative to its own address: it holds behind any proxy.
+fn next_link(raw: &RawQuery, cursor: &str) -> String {
+    let query = raw.0.as_deref().unwrap_or_default();
+    let mut pairs: Vec<&str> =
+        query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor=")).collect();
+    let cursor = format!("cursor={cursor}");
+    pairs.push(&cursor);
+    // What a URL should have encoded, but a client may send as it is, would end the link.
+    let query = pairs.join("&").replace('<', "%3C").replace('>', "%3E");
+    format!("<?{query}>; rel=\"next\"")
+}
+
+/// The answer to a query that failed.
+pub(super) fn failed(error: QueryError) -> Response {
+    let detail = error.to_string();
+    match error {
+        QueryError::UnknownSource { id, near } => {
+            let near: Vec<&str> = near.iter().map(|id| &**id).collect();
+            let mut problem = Problem::new(StatusCode::NOT_FOUND, "unknown-source", "Unknown source")
+                .with("source", Value::from(&*id))
+                .with("near", Value::from(near.clone()));
+            problem = match near.first() {
+                None => problem.detail(format!("{detail}: GET /v1/sources lists those that are")),
+                Some(_) => problem.detail(format!("{detail}: did you mean {}?", near.join(", "))),
+            };
+            problem.into_response()
+        }
+        QueryError::Period { .. } => refuse("period", &detail).into_response(),
+        QueryError::Cursor => refuse("cursor", &detail).into_response(),
+        QueryError::Moving | QueryError::Unavailable(_) => {
+            let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Service unavailable");
+            ([(header::RETRY_AFTER, RETRY_AFTER)], problem.detail(detail)).into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::query::tests::query;
+    use crate::query::tests::world::World;
+
+    const MINUTE: i64 = 60_000;
+
+    /// Two minutes of `kitchen`, the first one closed.
+    fn world() -> Arc<World> {
+        let world = World::new("1m,1h", "UTC");
+        let minute = world.bucket("1m", 0);
+        world.lock().read("kitchen", 0, 1.0);
+        world.lock().close(minute);
+        world.lock().read("kitchen", MINUTE, 3.0);
+        world
+    }
+
+    async fn get(world: &Arc<World>, raw: &str, accept: Option<&str>) -> (u16, HeaderMap, String) {
+        let mut headers = HeaderMap::new();
+        accept.map(|accept| headers.insert(header::ACCEPT, accept.parse().unwrap()));
+        let answer = answer(&query(world), RawQuery(Some(raw.to_owned())), &headers).await;
+        let response = answer.unwrap_or_else(|refused| refused);
+        let (parts, body) = response.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        (parts.status.as_u16(), parts.headers, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    /// `parts`: what the body has to contain.
+    async fn check(raw: &str, status: u16, parts: &[&str]) {
+        let (got, _, body) = get(&world(), raw, None).await;
+        assert_eq!(got, status, "{raw}: {body}");
+        for part in parts {
+            assert!(body.contains(part), "{raw}: {body} lacks {part}");
+        }
+    }
+
+    #[tokio::test]
+    async fn rows_of_a_source() {
+        check("source=kitchen", 200, &[r#""period":"1m""#, r#""count":1"#, r#""state":"closed""#, r#""next":null"#])
+            .await;
+        check("source=kitchen&source=kitchen&period=1h", 200, &[r#""count":2"#]).await;
+        check("source=kitchen&period=1d&from=1970-01-01&to=1970-01-01T00:00:00.001Z", 200, &[r#""count":2"#]).await;
+        check("source=kitchen&from=60000&to=60001&format=text", 200, &["kitchen, 3.0, 0.0\n"]).await;
+        check("source=kitchen&from=2030-01-01&format=ndjson", 200, &[]).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_and_by_what_name() {
+        let refused = async |raw: &str, parameter: &str, hint: &str| {
+            check(raw, 400, &["invalid-parameter", &format!(r#""parameter":"{parameter}""#), hint]).await;
+        };
+        refused("", "source", "missing").await;
+        refused("source=", "source", "empty").await;
+        refused("sources=kitchen", "sources", "source, period, from, to, limit, cursor, format").await;
+        refused("source=kitchen&period=1h&period=1m", "period", "more than once").await;
+        refused("source=kitchen&period=7m", "period", "divide a day").await;
+        refused("source=kitchen&period=1s", "period", "1m, 1h").await;
+        refused("source=kitchen&from=soon", "from", "2026-11-20").await;
+        refused("source=kitchen&to=soon", "to", "2026-11-20").await;
+        refused("source=kitchen&from=2&to=1", "from", "after to").await;
+        refused("source=kitchen&limit=10001", "limit", "1 to 10000").await;
+        refused("source=kitchen&cursor=nonsense", "cursor", "leave it out").await;
+        refused("source=kitchen&format=xml", "format", "json, ndjson, csv or text").await;
+        refused(&"source=a&".repeat(101), "source", "at most 100").await;
+    }
+
+    #[tokio::test]
+    async fn an_unknown_source_and_a_service_without_its_sides() {
+        check("source=kichen", 404, &["unknown-source", r#""near":["kitchen"]"#, "did you mean kitchen?"]).await;
+        check("source=x", 404, &[r#""near":[]"#, "/v1/sources"]).await;
+        let world = world();
+        world.lock().sink_down = true;
+        let (status, headers, body) = get(&world, "source=kitchen", None).await;
+        assert_eq!((status, headers.get(PARTIAL)), (200, None));
+        assert!(body.ends_with(r#""next":null,"partial":true}"#), "{body}");
+        let (_, headers, _) = get(&world, "source=kitchen", Some("text/csv")).await;
+        assert_eq!(headers[PARTIAL], "true");
+        world.lock().store_down = true;
+        let (status, headers, _) = get(&world, "source=kitchen", None).await;
+        assert_eq!((status, &headers[header::RETRY_AFTER]), (503, &header::HeaderValue::from_static("1")));
+    }
+
+    #[tokio::test]
+    async fn the_next_page_is_a_link_where_the_body_has_no_place_for_it() {
+        let world = world();
+        let (_, headers, body) = get(&world, "source=kitchen&limit=1", None).await;
+        assert_eq!(headers.get(header::LINK), None);
+        let json: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let cursor = json["next"].as_str().unwrap();
+        let (_, headers, _) = get(&world, "source=kitchen&limit=1", Some("text/csv")).await;
+        assert_eq!(headers[header::CONTENT_TYPE], "text/csv; charset=utf-8");
+        assert_eq!(headers[header::LINK], format!("<?source=kitchen&limit=1&cursor={cursor}>; rel=\"next\""));
+        let last = format!("cursor={cursor}&source=kitchen&limit=1&format=text");
+        let (_, headers, body) = get(&world, &last, None).await;
+        assert_eq!((headers.get(header::LINK), body.as_str()), (None, "kitchen, 3.0, 0.0\n"));
+        assert_eq!(
+            next_link(&RawQuery(Some("cursor=1&source=<>".into())), "2"),
+            "<?source=%3C%3E&cursor=2>; rel=\"next\""
+        );
+    }
+}
