@@ -4,10 +4,15 @@
 //! module that does the work. No handler decides anything about readings or buckets. Every answer
 //! that is not a success is a problem document from `problem.rs`.
 
+mod format;
 mod idempotency;
+mod parameters;
 pub mod problem;
 mod readings;
 mod receive;
+mod sources;
+mod state;
+mod stats;
 
 use crate::clock::Clock;
 use crate::ingest::commit::Committer;
@@ -15,7 +20,7 @@ use crate::query::Query;
 use crate::stats::calendar::Calendar;
 use crate::store::Store;
 use axum::Router;
-use axum::routing::post;
+use axum::routing::{get, post};
 use std::sync::Arc;
 
 /// What the handlers work with; clones share it.
@@ -33,7 +38,11 @@ pub struct Service {
 pub fn router(service: Service) -> Router {
     let routes = Router::new()
         // taking readings
-        .route("/v1/readings", post(readings::post));
+        .route("/v1/readings", post(readings::post))
+        // answering
+        .route("/v1/stats", get(stats::stats))
+        .route("/v1/sources", get(sources::sources))
+        .route("/v1/state", get(state::state));
     with_fallbacks(routes).with_state(service)
 }
 

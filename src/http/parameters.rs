@@ -3,11 +3,11 @@
 //! Called by `stats.rs`, `sources.rs` and `state.rs`. Guarantees: what is not known, given twice or
 //! not valid is a 400 that names the parameter and says what would be right; nothing is ignored.
 
-use super::problem::Problem;
+use super::problem::{Kind, Problem};
 use crate::stats::calendar::Zone;
 use crate::stats::{Millis, timestamp};
 use axum::extract::{Query, RawQuery};
-use axum::http::{StatusCode, Uri};
+use axum::http::Uri;
 use serde_json::Value;
 
 /// The parameters of one request, percent-decoded, until they are taken.
@@ -80,9 +80,7 @@ impl Parameters {
 
 /// The answer to a parameter that is not valid.
 pub(super) fn refuse(name: &str, reason: &str) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "invalid-parameter", "Invalid query parameter")
-        .detail(format!("{name}: {reason}"))
-        .with("parameter", Value::from(name))
+    Problem::new(Kind::InvalidParameter, format!("{name}: {reason}")).with("parameter", Value::from(name))
 }
 
 #[cfg(test)]

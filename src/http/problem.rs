@@ -23,6 +23,7 @@ pub enum Kind {
     InvalidParameter,
     InvalidHeader,
     NotFound,
+    UnknownSource,
     MethodNotAllowed,
     BodyTimeout,
     BodyTooLarge,
@@ -34,6 +35,8 @@ pub enum Kind {
     Busy,
     /// Certainly not counted.
     NotApplied,
+    /// A question cannot be answered now.
+    Unavailable,
     OutcomeUnknown,
 }
 
@@ -46,6 +49,7 @@ impl Kind {
             Self::InvalidParameter => (StatusCode::BAD_REQUEST, "invalid-parameter", "A query parameter is invalid"),
             Self::InvalidHeader => (StatusCode::BAD_REQUEST, "invalid-header", "A header is invalid"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "There is nothing at this path"),
+            Self::UnknownSource => (StatusCode::NOT_FOUND, "unknown-source", "There is no such source"),
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "The path does not take this method")
             }
@@ -65,6 +69,7 @@ impl Kind {
             }
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "Too much is waiting for the store"),
             Self::NotApplied => (StatusCode::SERVICE_UNAVAILABLE, "not-applied", "The store cannot be reached"),
+            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The answer cannot be given now"),
             Self::OutcomeUnknown => {
                 (StatusCode::GATEWAY_TIMEOUT, "outcome-unknown", "The store has not answered in time")
             }

@@ -6,6 +6,7 @@
 use super::Service;
 use super::format;
 use super::parameters::Parameters;
+use super::problem::Problem;
 use super::stats::failed;
 use crate::query::{PAGE_ROWS, Query};
 use axum::extract::{RawQuery, State};
@@ -14,13 +15,13 @@ use axum::response::{IntoResponse, Response};
 
 const PARAMETERS: [&str; 3] = ["prefix", "limit", "cursor"];
 
-pub(super) async fn sources(State(service): State<Service>, raw: RawQuery) -> Response {
-    answer(&service.query, &raw).await.unwrap_or_else(|refused| refused)
+pub(super) async fn sources(State(service): State<Service>, raw: RawQuery) -> Result<Response, Problem> {
+    answer(&service.query, &raw).await
 }
 
-async fn answer(query: &Query, raw: &RawQuery) -> Result<Response, Response> {
-    let parameters = Parameters::read(raw, &PARAMETERS, "").map_err(IntoResponse::into_response)?;
-    let limit = parameters.limit(PAGE_ROWS).map_err(IntoResponse::into_response)?;
+async fn answer(query: &Query, raw: &RawQuery) -> Result<Response, Problem> {
+    let parameters = Parameters::read(raw, &PARAMETERS, "")?;
+    let limit = parameters.limit(PAGE_ROWS)?;
     let prefix = parameters.one("prefix").unwrap_or_default();
     let page = query.sources(prefix, limit, parameters.one("cursor")).await.map_err(failed)?;
     let body = format::sources(&page.sources, page.next.as_deref(), page.partial, query.calendar());
@@ -38,7 +39,7 @@ mod tests {
         world.lock().read("attic", 0, 1.0);
         world.lock().read("kitchen", 0, 1.0);
         let answer = answer(&query(&world), &RawQuery(Some(raw.to_owned()))).await;
-        let response = answer.unwrap_or_else(|refused| refused);
+        let response = answer.unwrap_or_else(IntoResponse::into_response);
         assert_eq!(response.status().as_u16(), status, "{raw}");
         let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
         let body = String::from_utf8(body.to_vec()).unwrap();

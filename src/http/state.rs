@@ -5,19 +5,20 @@
 use super::Service;
 use super::format;
 use super::parameters::Parameters;
+use super::problem::Problem;
 use super::stats::failed;
 use crate::query::Query;
 use axum::extract::{RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
-pub(super) async fn state(State(service): State<Service>, raw: RawQuery) -> Response {
-    answer(&service.query, &raw).await.unwrap_or_else(|refused| refused)
+pub(super) async fn state(State(service): State<Service>, raw: RawQuery) -> Result<Response, Problem> {
+    answer(&service.query, &raw).await
 }
 
-async fn answer(query: &Query, raw: &RawQuery) -> Result<Response, Response> {
-    let parameters = Parameters::read(raw, &["source"], "").map_err(IntoResponse::into_response)?;
-    let source = parameters.source().map_err(IntoResponse::into_response)?;
+async fn answer(query: &Query, raw: &RawQuery) -> Result<Response, Problem> {
+    let parameters = Parameters::read(raw, &["source"], "")?;
+    let source = parameters.source()?;
     let states = query.state(&source.into()).await.map_err(failed)?;
     Ok(([(header::CONTENT_TYPE, "application/json")], format::states(source, &states)).into_response())
 }
@@ -32,7 +33,7 @@ mod tests {
         let world = World::new("1m,1h", "UTC");
         world.lock().read("kitchen", 0, 1.5);
         let answer = answer(&query(&world), &RawQuery(Some(raw.to_owned()))).await;
-        let response = answer.unwrap_or_else(|refused| refused);
+        let response = answer.unwrap_or_else(IntoResponse::into_response);
         assert_eq!(response.status().as_u16(), status, "{raw}");
         let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
         let body = String::from_utf8(body.to_vec()).unwrap();

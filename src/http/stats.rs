@@ -7,11 +7,11 @@
 use super::Service;
 use super::format::Format;
 use super::parameters::{Parameters, refuse};
-use super::problem::Problem;
+use super::problem::{Kind, Problem};
 use crate::query::{MAX_SOURCES, PAGE_ROWS, Query, QueryError, StatsQuery};
 use crate::stats::calendar::Period;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use std::sync::Arc;
@@ -19,17 +19,19 @@ use std::sync::Arc;
 const PARAMETERS: [&str; 7] = ["source", "period", "from", "to", "limit", "cursor", "format"];
 /// Where a body has no place for it: rows of the store or of the sink alone.
 const PARTIAL: HeaderName = HeaderName::from_static("meanwhile-partial");
-/// Seconds until a client may ask again; a store that was restarted is back by then.
-const RETRY_AFTER: &str = "1";
 
-pub(super) async fn stats(State(service): State<Service>, raw: RawQuery, headers: HeaderMap) -> Response {
-    answer(&service.query, raw, &headers).await.unwrap_or_else(|refused| refused)
+pub(super) async fn stats(
+    State(service): State<Service>,
+    raw: RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    answer(&service.query, raw, &headers).await
 }
 
-async fn answer(query: &Query, raw: RawQuery, headers: &HeaderMap) -> Result<Response, Response> {
-    let parameters = Parameters::read(&raw, &PARAMETERS, "source").map_err(IntoResponse::into_response)?;
-    let format = format(&parameters, headers).map_err(IntoResponse::into_response)?;
-    let asked = asked(&parameters, query).map_err(IntoResponse::into_response)?;
+async fn answer(query: &Query, raw: RawQuery, headers: &HeaderMap) -> Result<Response, Problem> {
+    let parameters = Parameters::read(&raw, &PARAMETERS, "source")?;
+    let format = format(&parameters, headers)?;
+    let asked = asked(&parameters, query)?;
     let page = query.stats(&asked).await.map_err(failed)?;
     let body = format.page(&page.rows, page.next.as_deref(), page.partial);
     let mut response = ([(header::CONTENT_TYPE, format.content_type())], body).into_response();
@@ -95,26 +97,22 @@ fn next_link(raw: &RawQuery, cursor: &str) -> String {
 }
 
 /// The answer to a query that failed.
-pub(super) fn failed(error: QueryError) -> Response {
+pub(super) fn failed(error: QueryError) -> Problem {
     let detail = error.to_string();
     match error {
         QueryError::UnknownSource { id, near } => {
             let near: Vec<&str> = near.iter().map(|id| &**id).collect();
-            let mut problem = Problem::new(StatusCode::NOT_FOUND, "unknown-source", "Unknown source")
-                .with("source", Value::from(&*id))
-                .with("near", Value::from(near.clone()));
-            problem = match near.first() {
-                None => problem.detail(format!("{detail}: GET /v1/sources lists those that are")),
-                Some(_) => problem.detail(format!("{detail}: did you mean {}?", near.join(", "))),
+            let remedy = match near.first() {
+                None => "GET /v1/sources lists those that are".to_owned(),
+                Some(_) => format!("did you mean {}?", near.join(", ")),
             };
-            problem.into_response()
+            Problem::new(Kind::UnknownSource, format!("{detail}: {remedy}"))
+                .with("source", Value::from(&*id))
+                .with("near", Value::from(near))
         }
-        QueryError::Period { .. } => refuse("period", &detail).into_response(),
-        QueryError::Cursor => refuse("cursor", &detail).into_response(),
-        QueryError::Moving | QueryError::Unavailable(_) => {
-            let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Service unavailable");
-            ([(header::RETRY_AFTER, RETRY_AFTER)], problem.detail(detail)).into_response()
-        }
+        QueryError::Period { .. } => refuse("period", &detail),
+        QueryError::Cursor => refuse("cursor", &detail),
+        QueryError::Moving | QueryError::Unavailable(_) => Problem::new(Kind::Unavailable, detail),
     }
 }
 
@@ -140,7 +138,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         accept.map(|accept| headers.insert(header::ACCEPT, accept.parse().unwrap()));
         let answer = answer(&query(world), RawQuery(Some(raw.to_owned())), &headers).await;
-        let response = answer.unwrap_or_else(|refused| refused);
+        let response = answer.unwrap_or_else(IntoResponse::into_response);
         let (parts, body) = response.into_parts();
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         (parts.status.as_u16(), parts.headers, String::from_utf8(body.to_vec()).unwrap())
