@@ -146,7 +146,7 @@ impl Rollover {
                 }
             }
         }
-        self.write(connection, &mut batch).await?;
+        self.write(shard, connection, &mut batch).await?;
         for life in batch.lives {
             // Of a life that is past its time nothing else is left to do; others are refused.
             if self.store.ack(shard, life).await? == Acked::Clean {
@@ -178,7 +178,7 @@ impl Rollover {
                 }
             }
             if batch.rows.len() >= ROWS_PER_WRITE {
-                self.write(connection, batch).await?;
+                self.write(shard, connection, batch).await?;
                 places.clear();
             }
             match page.next {
@@ -190,15 +190,12 @@ impl Rollover {
 
     /// Brings the rows of a batch to the sink, after the hold. What was read before the connection
     /// to the store was renewed may be gone from it, so it is dropped, to be sealed and read again.
-    async fn write(&self, connection: u64, batch: &mut Batch) -> Result<(), RolloverError> {
+    async fn write(&self, shard: Shard, connection: u64, batch: &mut Batch) -> Result<(), RolloverError> {
         if batch.rows.is_empty() {
             return Ok(());
         }
-        if !self.hold.is_zero() {
-            sleep(self.hold).await;
-            // Renews the connection if it is gone.
-            self.store.due(0, 0).await?;
-        }
+        sleep(self.hold).await;
+        self.store.barrier(shard).await?;
         if self.store.connection() != connection {
             return Err(StoreError::Unavailable("the connection was renewed, pages are read again".to_owned()).into());
         }

@@ -68,7 +68,7 @@ impl EmbeddedStore {
     }
 
     /// Runs `work` in a transaction on a blocking thread and commits what it did if it says so.
-    async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
+    async fn write<T, F>(&self, durability: redb::Durability, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&Inner, &WriteTransaction) -> DatabaseResult<Result<T, StoreError>> + Send + 'static,
@@ -80,7 +80,8 @@ impl EmbeddedStore {
                 inner.forget();
                 StoreError::Unavailable(format!("{}: {e}", inner.file.display()))
             };
-            let transaction = database.begin_write().map_err(|e| unavailable(e.into()))?;
+            let mut transaction = database.begin_write().map_err(|e| unavailable(e.into()))?;
+            transaction.set_durability(durability).map_err(|e| unavailable(e.into()))?;
             let answer = work(&inner, &transaction).map_err(unavailable)??;
             transaction.commit().map_err(|e| {
                 inner.forget();
@@ -696,7 +697,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn found(&self, shard: Shard) -> Result<i64, StoreError> {
-        self.write(move |inner, t| {
+        self.write(redb::Durability::Immediate, move |inner, t| {
             let mut clocks = Clocks::open(inner, t, shard)?;
             if clocks.epoch == 0 {
                 clocks.epoch = clocks.next_generation();
@@ -709,16 +710,16 @@ impl Store for EmbeddedStore {
 
     async fn apply(&self, shard: Shard, frame: &Frame) -> Result<Answer, StoreError> {
         let frame = frame.clone();
-        self.write(move |inner, t| apply(inner, t, shard, &frame)).await
+        self.write(redb::Durability::Immediate, move |inner, t| apply(inner, t, shard, &frame)).await
     }
 
     async fn due(&self, shard: Shard, limit: usize) -> Result<Due, StoreError> {
-        self.write(move |inner, t| due(inner, t, shard, limit).map(Ok)).await
+        self.write(redb::Durability::None, move |inner, t| due(inner, t, shard, limit).map(Ok)).await
     }
 
     async fn seal(&self, shard: Shard, bucket: Bucket, family: &Family) -> Result<Sealed, StoreError> {
         let family = family.clone();
-        self.write(move |inner, t| seal(inner, t, shard, bucket, &family).map(Ok)).await
+        self.write(redb::Durability::None, move |inner, t| seal(inner, t, shard, bucket, &family).map(Ok)).await
     }
 
     async fn page(
@@ -732,12 +733,12 @@ impl Store for EmbeddedStore {
     }
 
     async fn ack(&self, shard: Shard, life: Life) -> Result<Acked, StoreError> {
-        self.write(move |inner, t| ack(inner, t, shard, life).map(Ok)).await
+        self.write(redb::Durability::None, move |inner, t| ack(inner, t, shard, life).map(Ok)).await
     }
 
     async fn close(&self, shard: Shard, life: Life, family: &Family, _cursor: u64) -> Result<Closed, StoreError> {
         let family = family.clone();
-        self.write(move |inner, t| close(inner, t, shard, life, &family)).await
+        self.write(redb::Durability::None, move |inner, t| close(inner, t, shard, life, &family)).await
     }
 
     async fn open(

@@ -365,6 +365,14 @@ pub trait Store: Send + Sync + 'static {
     /// `max(highest generation + 1, now)`; it becomes dirty, and due as after an apply.
     async fn close(&self, shard: Shard, life: Life, family: &Family, cursor: u64) -> Result<Closed, StoreError>;
 
+    /// Returns once everything answered before is as durable as an applied frame; to be called before
+    /// rows go to the sink. What `due`, `seal`, `ack` and `close` did since the last barrier or frame
+    /// a crash may undo, in order and as a whole: they are only done again. Were a row in the sink
+    /// whose close was undone, its readings would move up twice.
+    async fn barrier(&self, _shard: Shard) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// The lives of `periods` with a start in `[from, to)`, with the moments of `sources`: one
     /// consistent look, of at most [`OPEN_BUCKETS`] lives.
     async fn open(
