@@ -255,6 +255,8 @@ impl Newest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::calendar::Bucket;
+    use crate::stats::moments::Moments;
 
     #[test]
     fn lines_of_a_bucket_grow_together_and_are_read_together() {
@@ -279,6 +281,29 @@ mod tests {
             &[(Part::Rows, 100..300), (Part::Tail, 100..300), (Part::Tail, 100_000..100_100)],
         );
         check(4, 2, 0, &[]);
+    }
+
+    #[test]
+    fn the_newest_version_is_kept_in_any_order() {
+        let row = |generation, gen_count, revision| Row {
+            source: "a".into(),
+            bucket: Bucket { period: Period::Day, start: 0, end: 1 },
+            generation,
+            gen_count,
+            revision,
+            base: None,
+            state: Moments::EMPTY,
+        };
+        let check = |older: &Row, newer: &Row| {
+            for order in [[older, newer], [newer, older]] {
+                let mut newest = Newest::default();
+                order.into_iter().for_each(|row| newest.put(row.clone()));
+                assert_eq!(newest.into_rows().collect::<Vec<_>>(), [newer.clone()]);
+            }
+        };
+        check(&row(1, 9.0, 9), &row(2, 1.0, 1));
+        check(&row(1, 1.0, 9), &row(1, 2.0, 1));
+        check(&row(1, 1.0, 1), &row(1, 1.0, 2));
     }
 
     fn check_damage(content: &str, expected: &str) {
