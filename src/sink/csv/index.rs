@@ -297,8 +297,10 @@ mod tests {
         let check = |older: &Row, newer: &Row| {
             for order in [[older, newer], [newer, older]] {
                 let mut newest = Newest::default();
-                order.into_iter().for_each(|row| newest.put(row.clone()));
-                assert_eq!(newest.into_rows().collect::<Vec<_>>(), [newer.clone()]);
+                for row in order {
+                    newest.put(row.clone());
+                }
+                assert!(newest.into_rows().eq([newer.clone()]));
             }
         };
         check(&row(1, 9.0, 9), &row(2, 1.0, 1));
