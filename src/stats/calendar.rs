@@ -8,7 +8,7 @@
 
 use super::Millis;
 use jiff::civil::{Date, Weekday};
-use jiff::tz::TimeZone;
+use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{Timestamp, ToSpan};
 use std::fmt;
 use std::str::FromStr;
@@ -141,10 +141,17 @@ impl Zone {
         self.local(t).date()
     }
 
-    /// First instant of a local date (a skipped midnight begins later).
+    /// First instant of a local date. Where midnight was skipped it is the instant of the skip.
     fn midnight(&self, date: Date) -> Millis {
-        let zoned = date.to_zoned(self.rules.clone()).expect("dates of accepted times are in range");
-        zoned.timestamp().as_millisecond()
+        let ambiguous = self.rules.to_ambiguous_timestamp(date.at(0, 0, 0, 0));
+        let skipped = matches!(ambiguous.offset(), AmbiguousOffset::Gap { .. });
+        let instant = ambiguous.compatible().expect("dates of accepted times are in range");
+        if !skipped {
+            return instant.as_millisecond();
+        }
+        // "Compatible" counts from a midnight that did not exist, so the skip lies at or before it.
+        let after = instant.saturating_add(1.millisecond()).unwrap_or(instant);
+        self.rules.preceding(after).next().map_or(instant, |skip| skip.timestamp()).as_millisecond()
     }
 }
 
@@ -393,6 +400,8 @@ mod tests {
         check_bucket("Europe/Berlin", "1d", "2026-10-25T12:00:00Z", "2026-10-24T22:00:00Z", "2026-10-25T23:00:00Z");
         // A midnight that does not exist.
         check_bucket("America/Sao_Paulo", "1d", "2018-11-04T12:00:00Z", "2018-11-04T03:00:00Z", "2018-11-05T02:00:00Z");
+        // A skip that began half an hour before midnight.
+        check_bucket("America/Toronto", "1d", "1919-03-31T04:45:00Z", "1919-03-31T04:30:00Z", "1919-04-01T04:00:00Z");
         // Clocks that went back from 00:01 to 23:01: the minute belongs to the day that had begun.
         check_bucket("America/St_Johns", "1d", "2010-11-07T03:00:00Z", "2010-11-07T02:30:00Z", "2010-11-08T03:30:00Z");
         check_bucket("Asia/Kolkata", "1w", "2026-11-20T05:00:00Z", "2026-11-15T18:30:00Z", "2026-11-22T18:30:00Z");
@@ -455,7 +464,7 @@ mod tests {
         fn buckets_partition_time(
             t in -2_000_000_000_000i64..4_000_000_000_000,
             zone in prop::sample::select(vec!["UTC", "Europe/Berlin", "Asia/Kolkata", "America/St_Johns",
-                "Australia/Lord_Howe", "America/Sao_Paulo", "Africa/Monrovia", "Pacific/Apia", "Asia/Kathmandu"]),
+                "Australia/Lord_Howe", "America/Sao_Paulo", "America/Toronto", "Africa/Monrovia", "Pacific/Apia", "Asia/Kathmandu"]),
         ) {
             let calendar = calendar("10m,15m,1h,1d,1w,1mo,1y", zone);
             for &period in calendar.periods() {
