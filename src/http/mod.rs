@@ -4,6 +4,7 @@
 //! module that does the work. No handler decides anything about readings or buckets. Every answer
 //! that is not a success is a problem document from `problem.rs`.
 
+mod body;
 mod format;
 mod idempotency;
 mod parameters;

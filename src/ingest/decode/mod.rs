@@ -170,4 +170,18 @@ mod tests {
         check(f64::NAN, 0);
         check(f64::INFINITY, 0);
     }
+
+    #[test]
+    fn bad_lines_keep_their_place_in_the_cut_and_good_ones_their_line() {
+        let Batch { times, .. } = batch();
+        let mut batch = Batch::new(&CALENDAR, times, true);
+        batch.take(1, "", 1.0, 0).unwrap();
+        for line in 2..=2_001 {
+            batch.take(line, "a", 1.0, 0).unwrap();
+        }
+        let decoded = batch.finish();
+        let readings: Vec<usize> = decoded.parts.iter().map(|part| part.readings).collect();
+        assert_eq!(readings, [1_999, 1]);
+        assert_eq!(decoded.lines.unwrap().of(&[(1, 0)]), [2_001]);
+    }
 }

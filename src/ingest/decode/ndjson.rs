@@ -168,6 +168,16 @@ mod tests {
     }
 
     #[test]
+    fn a_line_without_end_is_not_held() {
+        let mut decoder = Ndjson::new(batch());
+        for _ in 0..3 {
+            decoder.feed(&vec![b'x'; MAX_LINE_BYTES]).unwrap();
+            assert!(decoder.carry.len() <= MAX_LINE_BYTES);
+        }
+        assert_eq!(decoder.batch.finish().error_count, 1);
+    }
+
+    #[test]
     fn too_many_readings_end_it() {
         let mut decoder = Ndjson::new(batch());
         for _ in 0..MAX_READINGS {

@@ -337,6 +337,12 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_stands_in_1970_suspects_nothing_near_it() {
+        let times = Times { zone: &Zone::utc(), now: 1_000_000, precision: Precision::Millis };
+        assert_eq!(times.of_number(Number::Integer(900_000)), Ok(900_000));
+    }
+
+    #[test]
     fn precisions() {
         assert_eq!("us".parse(), Ok(Precision::Micros));
         assert_eq!("m".parse::<Precision>(), Err("\"m\" is not a precision: write s, ms, us or ns".to_owned()));

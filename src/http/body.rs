@@ -1,0 +1,96 @@
+//! A request's body on its way in: bounded in size and in time, hashed while it passes.
+//!
+//! Used by `receive.rs`. Nothing is decoded here; content encodings are refused by header.
+
+use super::idempotency::Fingerprint;
+use super::problem::{Kind, Problem};
+use axum::body::{Body, BodyDataStream, Bytes};
+use axum::http::{HeaderMap, header};
+use futures_util::StreamExt;
+use std::time::Duration;
+
+/// Bytes of a body after decompression: some 150,000 readings, and what one request may hold in memory.
+pub(super) const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+/// How long a body may take to arrive: the largest at 2 Mbit/s; it bounds what slow clients hold.
+pub(super) const BODY_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Waits for a body and what is made of it, for so long.
+pub(super) async fn within<T>(
+    limit: Duration,
+    arriving: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    let late = |_| {
+        let seconds = limit.as_secs();
+        Problem::new(Kind::BodyTimeout, format!("the body did not arrive within {seconds} s; nothing was counted"))
+    };
+    tokio::time::timeout(limit, arriving).await.map_err(late)?
+}
+
+/// What can be refused before the body is read.
+pub(super) fn refuse_by_headers(headers: &HeaderMap) -> Result<(), Problem> {
+    if let Some(encoding) = headers.get(header::CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
+        let detail = format!("{encoding:?} is not supported: send the body without Content-Encoding");
+        return Err(Problem::new(Kind::UnsupportedContentEncoding, detail));
+    }
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|bytes| bytes > MAX_BODY_BYTES as u64) { Err(too_large()) } else { Ok(()) }
+}
+
+fn too_large() -> Problem {
+    let mib = MAX_BODY_BYTES / (1024 * 1024);
+    Problem::new(Kind::BodyTooLarge, format!("the body has more than {mib} MiB: send it in several requests"))
+}
+
+/// A body on its way in.
+pub(super) struct Arriving<'f> {
+    body: BodyDataStream,
+    bytes: usize,
+    fingerprint: Option<&'f mut Fingerprint>,
+}
+
+impl<'f> Arriving<'f> {
+    pub(super) fn new(body: Body, fingerprint: Option<&'f mut Fingerprint>) -> Self {
+        Self { body: body.into_data_stream(), bytes: 0, fingerprint }
+    }
+
+    /// The next chunk that is not empty.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        while let Some(chunk) = self.body.next().await {
+            let broken = |error| Problem::new(Kind::UnreadableBody, format!("the body broke off: {error}"));
+            let chunk = chunk.map_err(broken)?;
+            self.bytes += chunk.len();
+            if self.bytes > MAX_BODY_BYTES {
+                return Err(too_large());
+            }
+            if let Some(fingerprint) = &mut self.fingerprint {
+                fingerprint.update(&chunk);
+            }
+            if !chunk.is_empty() {
+                return Ok(Some(chunk));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The whole body in one piece, copied only if it came in several.
+    pub(super) async fn collect(mut self, first: Bytes) -> Result<Bytes, Problem> {
+        let Some(second) = self.next().await? else { return Ok(first) };
+        let mut body = Vec::from(first);
+        body.extend_from_slice(&second);
+        while let Some(chunk) = self.next().await? {
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_stalls_is_given_up() {
+        let stalled = within(Duration::ZERO, std::future::pending::<Result<(), Problem>>()).await;
+        assert_eq!(stalled.unwrap_err().kind(), Kind::BodyTimeout);
+    }
+}
