@@ -1,8 +1,10 @@
 //! Queries against a store and a sink in memory: what moves, what is newer, what belongs together.
 //!
-//! `world.rs` is the store and the sink; the tests drive it by hand. Times are minutes since 1970,
-//! so that minute 60 begins the second hour.
+//! Pages are in `pages.rs`, sources in `sources.rs`. `world.rs` is the store and the sink; the
+//! tests drive it by hand. Times are minutes since 1970, so that minute 60 begins the second hour.
 
+mod pages;
+mod sources;
 pub(crate) mod world;
 
 use super::*;
@@ -79,7 +81,7 @@ async fn a_source_that_moves_out_of_a_closing_life_is_read_again() {
         state.write(minute);
         state.move_up(minute, "a");
     }));
-    check(&world, &ask("a", "1m"), "a@0 2 Closed").await;
+    check(&world, &ask("a,b", "1m"), "a@0 2 Closed, b@0 1 Settling").await;
 }
 
 #[tokio::test]
@@ -179,145 +181,6 @@ async fn a_coarse_answer_is_its_own_state_and_every_open_descendant_once() {
     check(&world, &ask("a", "1mo"), "a@0 5 Open").await;
 }
 
-#[tokio::test]
-async fn a_range_takes_buckets_by_their_start() {
-    let world = World::new("1m,1h", "UTC");
-    for minute in [0, 59, 60, 119, 120] {
-        world.lock().read("a", minute * MINUTE, 1.0);
-    }
-    let range = |period: &str, from: Millis, to: Millis| StatsQuery {
-        from: Some(from * MINUTE),
-        to: Some(to * MINUTE),
-        ..ask("a", period)
-    };
-    check(&world, &range("1m", 59, 120), "a@59 1 Open, a@60 1 Open, a@119 1 Open").await;
-    check(&world, &range("1h", 0, 61), "a@0 2 Open, a@60 2 Open").await;
-    check(&world, &range("1h", 1, 60), "").await;
-    check(&world, &range("30m", 1, 91), "a@30 1 Open, a@60 1 Open, a@90 1 Open").await;
-    check(&world, &range("30m", 60, 60), "").await;
-    check(&world, &range("1d", 0, 1), "a@0 5 Open").await;
-    check(&world, &range("1m", Millis::MIN / MINUTE, Millis::MAX / MINUTE), &{
-        let all = query(&world).stats(&ask("a", "1m")).await.unwrap();
-        brief(&all)
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_period_that_is_not_stored_merges_what_tiles_it() {
-    let world = World::new("1m,1h", "UTC");
-    for minute in 0..150 {
-        world.lock().read("a", minute * MINUTE, 1.0);
-        let bucket = world.bucket("1m", minute * MINUTE);
-        match minute {
-            0..60 => world.lock().close(bucket),
-            60..120 => world.lock().write(bucket),
-            _ => {}
-        }
-    }
-    check(&world, &ask("a", "30m"), "a@0 30 Closed, a@30 30 Closed, a@60 30 Settling, a@90 30 Settling, a@120 30 Open")
-        .await;
-    check(&world, &ask("a", "1d"), "a@0 150 Open").await;
-    let page = query(&world).stats(&ask("a", "1y")).await.unwrap();
-    assert_eq!((brief(&page).as_str(), page.rows[0].bucket.end), ("a@0 150 Open", 365 * DAY));
-    let finer = query(&world).stats(&ask("a", "10s")).await;
-    assert_eq!(finer, Err(QueryError::Period { period: "10s".parse().unwrap(), stored: "1m, 1h".into() }));
-}
-
-/// Half an hour of summer time: days of one half of the year are tiled by hours, of the other by
-/// minutes only. Days before the zone had a whole offset cannot be answered, if they have data.
-#[tokio::test]
-async fn each_bucket_is_answered_by_what_tiles_it() {
-    let world = World::new("30m,1h", "Australia/Lord_Howe");
-    for day in 0..365 {
-        let t = 20_000 * DAY + day * DAY;
-        world.lock().read("a", t, 1.0);
-        let (half, hour) = (world.bucket("30m", t), world.bucket("1h", t));
-        world.lock().close(half);
-        world.lock().close(hour);
-    }
-    let page = query(&world).stats(&ask("a", "1d")).await.unwrap();
-    assert_eq!((page.rows.len(), page.next), (365, None));
-    assert!(page.rows.iter().all(|row| row.moments.count == 1.0 && row.state == State::Closed));
-    let before_standard_time = -27_500 * DAY;
-    world.lock().read("a", before_standard_time, 1.0);
-    assert!(matches!(query(&world).stats(&ask("a", "1d")).await, Err(QueryError::Period { .. })));
-    let since = StatsQuery { from: Some(0), ..ask("a", "1d") };
-    assert_eq!(query(&world).stats(&since).await.unwrap().rows.len(), 365);
-}
-
-/// All pages, one after another, are the whole answer; `rows` is the most one call of the sink gave.
-async fn check_pages(world: &Arc<World>, asked: &StatsQuery, limit: usize, rows: usize) {
-    let whole = query(world).stats(asked).await.unwrap();
-    assert_eq!(whole.next, None);
-    world.lock().most_rows = 0;
-    let (mut paged, mut cursor) = (Vec::new(), None);
-    for _ in 0..2_000 {
-        let page = query(world).stats(&StatsQuery { limit, cursor, ..asked.clone() }).await.unwrap();
-        assert!(page.rows.len() <= limit);
-        paged.extend(page.rows);
-        cursor = page.next;
-        if cursor.is_none() {
-            break;
-        }
-    }
-    assert!(paged == whole.rows, "{limit} rows a page give {} of {} rows", paged.len(), whole.rows.len());
-    assert!(world.lock().most_rows <= rows, "{} rows read at once", world.lock().most_rows);
-}
-
-fn ten_hours() -> Arc<World> {
-    let world = World::new("1m,1h", "UTC");
-    for minute in 0..600 {
-        let t = minute * MINUTE;
-        for source in ["a", "b", "c"] {
-            world.lock().read(source, t, minute as f64);
-        }
-        let bucket = world.bucket("1m", t);
-        if minute % 7 != 0 {
-            world.lock().close(bucket);
-        }
-    }
-    world
-}
-
-#[tokio::test]
-async fn pages_are_the_whole_answer() {
-    let world = ten_hours();
-    for limit in [1, 2, 3, 7, 100, 599, 1_799] {
-        check_pages(&world, &ask("a,b,c", "1m"), limit, limit + 7).await;
-    }
-    check_pages(&world, &ask("a,b,c", "1h"), 4, 11).await;
-    check_pages(&world, &ask("b,c", "15m"), 3, 2_000).await;
-    check_pages(&world, &ask("a", "1d"), 1, 2_000).await;
-}
-
-/// 86 minutes are open: looks of 10 lives, or of fewer than one hour has, still miss nothing.
-#[tokio::test]
-async fn looks_that_do_not_reach_the_end_leave_nothing_out() {
-    let world = ten_hours();
-    let periods = ["1m", "15m", "1h", "1d"];
-    let mut whole = Vec::new();
-    for period in periods {
-        whole.push(query(&world).stats(&ask("a,b,c", period)).await.unwrap().rows);
-    }
-    for open_buckets in [2, 10, 50] {
-        world.lock().open_buckets = open_buckets;
-        for (period, whole) in periods.iter().zip(&whole) {
-            let (mut rows, mut cursor) = (Vec::new(), None);
-            loop {
-                let asked = StatsQuery { cursor, ..ask("a,b,c", period) };
-                let page = query(&world).stats(&asked).await.unwrap();
-                rows.extend(page.rows);
-                cursor = page.next;
-                if cursor.is_none() {
-                    break;
-                }
-            }
-            assert_eq!(&rows, whole, "{period} in looks of {open_buckets}");
-        }
-    }
-}
-
 /// A bucket read in pieces: the child moves up after the piece with its parent was read.
 #[tokio::test]
 async fn what_moves_between_two_pieces_of_a_look_is_read_again() {
@@ -329,110 +192,6 @@ async fn what_moves_between_two_pieces_of_a_look_is_read_again() {
     let last = world.bucket("1m", 3 * MINUTE);
     world.lock().between.push_back(Box::new(move |state| state.close(last)));
     check(&world, &ask("a", "1h"), "a@0 4 Open").await;
-}
-
-#[tokio::test]
-async fn rows_that_arrive_while_pages_are_turned_move_nothing() {
-    let world = World::new("1m", "UTC");
-    for minute in 0..4 {
-        world.lock().read("b", minute * MINUTE, 1.0);
-    }
-    let page = |cursor: Option<String>| StatsQuery { limit: 2, cursor, ..ask("b", "1m") };
-    let first = check(&world, &page(None), "b@0 1 Open, b@1 1 Open").await;
-    world.lock().read("b", MINUTE / 2, 1.0);
-    world.lock().read("b", -MINUTE, 1.0);
-    let minute = world.bucket("1m", 2 * MINUTE);
-    world.lock().close(minute);
-    let second = check(&world, &page(first.next), "b@2 1 Closed, b@3 1 Open").await;
-    assert_eq!(second.next, None);
-}
-
-#[tokio::test]
-async fn one_side_down() {
-    let world = World::new("1m", "UTC");
-    let minute = world.bucket("1m", 0);
-    world.lock().read("a", 0, 1.0);
-    world.lock().close(minute);
-    world.lock().read("a", MINUTE, 1.0);
-    let whole = check(&world, &ask("a", "1m"), "a@0 1 Closed, a@1 1 Open").await;
-    assert!(!whole.partial);
-    world.lock().store_down = true;
-    assert!(check(&world, &ask("a", "1m"), "a@0 1 Settling").await.partial);
-    assert!(check(&world, &ask("a", "1d"), "a@0 1 Settling").await.partial);
-    assert!(check(&world, &ask("nobody", "1m"), "").await.partial, "the store may know it");
-    assert!(query(&world).sources("", 10, None).await.unwrap().partial);
-    world.lock().sink_down = true;
-    for period in ["1m", "1d"] {
-        assert!(matches!(query(&world).stats(&ask("a", period)).await, Err(QueryError::Unavailable(_))));
-    }
-    assert!(matches!(query(&world).sources("", 10, None).await, Err(QueryError::Unavailable(_))));
-    assert!(matches!(query(&world).state(&"a".into()).await, Err(QueryError::Unavailable(_))));
-    world.lock().store_down = false;
-    assert!(check(&world, &ask("a", "1m"), "a@1 1 Open").await.partial);
-    assert!(check(&world, &ask("a", "1d"), "a@0 1 Open").await.partial);
-    assert!(query(&world).sources("", 10, None).await.unwrap().partial);
-}
-
-#[tokio::test]
-async fn an_unknown_source_is_an_error_and_a_silent_one_is_not() {
-    let world = World::new("1m", "UTC");
-    let minute = world.bucket("1m", 0);
-    world.lock().read("kitchen", 0, 1.0);
-    world.lock().close(minute);
-    world.lock().read("kitchen2", 0, 1.0);
-    let later = |sources: &str| StatsQuery { from: Some(MINUTE), ..ask(sources, "1m") };
-    check(&world, &later("kitchen,kitchen2"), "").await;
-    let near = vec!["kitchen".into(), "kitchen2".into()];
-    let expected = QueryError::UnknownSource { id: "kitchn".into(), near };
-    assert_eq!(query(&world).stats(&later("kitchen,kitchn")).await, Err(expected.clone()));
-    assert_eq!(query(&world).stats(&ask("kitchen,kitchn", "1m")).await, Err(expected.clone()));
-    assert_eq!(query(&world).state(&"kitchn".into()).await, Err(expected));
-    // The id of a source is the beginning of another one's, and not a source.
-    assert!(query(&world).stats(&ask("kitch", "1m")).await.is_err());
-    assert_eq!(query(&world).state(&"kitchen".into()).await, Ok(Vec::new()));
-}
-
-#[tokio::test]
-async fn sources_of_both_sides_with_their_spans() {
-    let world = World::new("1m", "UTC");
-    let minute = world.bucket("1m", 0);
-    for source in ["attic", "kitchen", "kitchen2"] {
-        world.lock().read(source, 0, 1.0);
-    }
-    world.lock().close(minute);
-    for source in ["cellar", "kitchen", "kitchen3"] {
-        world.lock().read(source, 5 * MINUTE, 1.0);
-    }
-    let query = query(&world);
-    let check = async |prefix: &str, limit: usize, cursor: Option<String>, expected: &str| {
-        let page = query.sources(prefix, limit, cursor.as_deref()).await.unwrap();
-        let brief = |s: &crate::sink::SourceSpan| format!("{} {}-{}", s.source, s.first / MINUTE, s.last / MINUTE);
-        assert_eq!(page.sources.iter().map(brief).collect::<Vec<_>>().join(", "), expected, "{prefix:?}");
-        page.next
-    };
-    let all = "attic 0-0, cellar 5-5, kitchen 0-5, kitchen2 0-0, kitchen3 5-5";
-    assert_eq!(check("", 10, None, all).await, None);
-    assert_eq!(check("", 5, None, all).await, None);
-    assert_eq!(check("kitchen", 10, None, "kitchen 0-5, kitchen2 0-0, kitchen3 5-5").await, None);
-    assert_eq!(check("x", 10, None, "").await, None);
-    let next = check("", 2, None, "attic 0-0, cellar 5-5").await;
-    let next = check("", 2, next, "kitchen 0-5, kitchen2 0-0").await;
-    assert_eq!(check("", 2, next, "kitchen3 5-5").await, None);
-    assert_eq!(query.sources("", 2, Some("x")).await, Err(QueryError::Cursor));
-}
-
-#[tokio::test]
-async fn the_state_of_a_source_is_each_life_by_itself() {
-    let world = World::new("1m,1h", "UTC");
-    let minute = world.bucket("1m", 0);
-    world.lock().read("a", 0, 1.5);
-    world.lock().close(minute);
-    world.lock().read("a", MINUTE, 2.0);
-    let next = world.bucket("1m", MINUTE);
-    world.lock().write(next);
-    let states = query(&world).state(&"a".into()).await.unwrap();
-    let brief: Vec<_> = states.iter().map(|s| (s.bucket.period.to_string(), s.moments, s.written)).collect();
-    assert_eq!(brief, [("1h".into(), Moments::of(1.5), false), ("1m".into(), Moments::of(2.0), true)]);
 }
 
 proptest! {
