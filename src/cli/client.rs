@@ -168,43 +168,62 @@ impl Client {
 pub(super) mod tests {
     use super::*;
     use std::io::{BufRead, BufReader, Read, Write};
-    use std::net::TcpListener;
+    use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::thread::JoinHandle;
 
-    /// A service that gives these answers, (status line, body), one connection each, and returns
-    /// the requests it got, head and body in one text.
-    pub(crate) fn serve(answers: Vec<(&'static str, &'static str)>) -> (Client, JoinHandle<Vec<String>>) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/prefix/", listener.local_addr().unwrap());
-        let served = std::thread::spawn(move || {
-            answers.into_iter().map(|(status, body)| serve_one(&listener, status, body)).collect()
-        });
-        (Client::new(&ServerArgs { url }).unwrap(), served)
+    /// A service with prepared answers.
+    pub(crate) struct Served {
+        address: SocketAddr,
+        thread: JoinHandle<Vec<String>>,
     }
 
-    fn serve_one(listener: &TcpListener, status: &str, body: &str) -> String {
+    impl Served {
+        /// Ends the service; the requests it got, head and body in one text.
+        pub(crate) fn requests(self) -> Vec<String> {
+            // A connection without a request, so that a test with fewer requests than answers ends.
+            drop(TcpStream::connect(self.address).unwrap());
+            self.thread.join().unwrap()
+        }
+    }
+
+    /// A service that gives these answers, (status line, body), one connection each, and 404 after
+    /// them. An empty status line stands for a connection that breaks before the answer.
+    pub(crate) fn serve(answers: Vec<(&'static str, &'static str)>) -> (Client, Served) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let thread = std::thread::spawn(move || {
+            let mut answers = answers.into_iter();
+            std::iter::from_fn(|| serve_one(&listener, || answers.next().unwrap_or(("404 Not Found", "{}")))).collect()
+        });
+        let url = format!("http://{address}/prefix/");
+        (Client::new(&ServerArgs { url }).unwrap(), Served { address, thread })
+    }
+
+    fn serve_one(listener: &TcpListener, answer: impl FnOnce() -> (&'static str, &'static str)) -> Option<String> {
         let mut stream = BufReader::new(listener.accept().unwrap().0);
         let mut request = String::new();
         while !request.ends_with("\r\n\r\n") {
-            assert!(stream.read_line(&mut request).unwrap() > 0, "the head of a request");
+            if stream.read_line(&mut request).unwrap() == 0 {
+                return None;
+            }
         }
         let length =
             request.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
         let mut content = vec![0; length.unwrap_or(0)];
         stream.read_exact(&mut content).unwrap();
-        // An empty status line stands for a connection that breaks before the answer.
+        let (status, body) = answer();
         if !status.is_empty() {
             let length = body.len();
             let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
             stream.get_mut().write_all(answer.as_bytes()).unwrap();
         }
-        request + &String::from_utf8(content).unwrap()
+        Some(request + &String::from_utf8(content).unwrap())
     }
 
     fn get_error(status: &'static str, body: &'static str) -> String {
         let (client, served) = serve(vec![(status, body)]);
         let error = client.get::<serde_json::Value>("/v1/sources", &[]).unwrap_err().to_string();
-        served.join().unwrap();
+        served.requests();
         error
     }
 
@@ -213,7 +232,7 @@ pub(super) mod tests {
         let (client, served) = serve(vec![("200 OK", "[1]")]);
         let got: Vec<u32> = client.get("/v1/stats", &[("source", "a+b &c{x=é}"), ("source", "d")]).unwrap();
         assert_eq!(got, [1]);
-        let request = served.join().unwrap().remove(0);
+        let request = served.requests().remove(0);
         let line = "GET /prefix/v1/stats?source=a%2Bb%20%26c%7Bx%3D%C3%A9%7D&source=d HTTP/1.1";
         assert_eq!(request.lines().next(), Some(line));
     }

@@ -26,9 +26,10 @@ pub const EXAMPLES: &str = "EXAMPLES:
   meanwhile query kitchen --format json | jq '.[].mean'
       Prints the means only.
 
-Times are RFC 3339 (2026-11-20T05:00:00Z), dates (2026-11-20) or local times (2026-11-20T06:00) in the
-time zone of the service. --from is included, --to is not; both speak of the start of a bucket.
-A bucket is open until it is first written to the sink, settling until it closes, then closed.";
+Times are RFC 3339 (2026-11-20T05:00:00Z), dates (2026-11-20) or local times
+(2026-11-20T06:00) in the time zone of the service. --from is included, --to is
+not; both speak of the start of a bucket. A bucket is open until it is first
+written to the sink, settling until it closes, then closed.";
 
 #[derive(clap::Args)]
 pub struct QueryArgs {

@@ -19,8 +19,8 @@ pub const EXAMPLES: &str = "EXAMPLES:
   MEANWHILE_STORE=redis://:PASSWORD@redis:6379 meanwhile serve
       Every flag is also an environment variable: the place for passwords.
 
-Durations are written 250ms, 5s, 1m, 1h or 7d. SIGTERM or Ctrl-C stops the service; what it has
-acknowledged stays in the store.";
+Durations are written 250ms, 5s, 1m, 1h or 7d. SIGTERM or Ctrl-C stops the
+service; what it has acknowledged stays in the store.";
 
 /// Runs the service until it is told to stop.
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {

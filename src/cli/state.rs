@@ -13,8 +13,9 @@ pub const EXAMPLES: &str = "EXAMPLES:
   meanwhile state kitchen
       Shows count, sum and sum of squares of the buckets of 'kitchen' that are still open.
 
-Readings are folded into the finest period; a coarser bucket takes them over when the finer one
-closes. So the open hour does not yet hold the open minute; 'meanwhile query' shows both together.";
+Readings are folded into the finest period; a coarser bucket takes them over when
+the finer one closes. So the open hour does not yet hold the open minute;
+'meanwhile query' shows both together.";
 
 #[derive(clap::Args)]
 pub struct StateArgs {

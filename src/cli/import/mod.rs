@@ -29,12 +29,15 @@ use std::io::{Read, stdin};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// The file name that means standard input.
+const STDIN: &str = "-";
 /// A whole file may be bad in the same way; the first lines show it.
 const PROBLEMS_SHOWN: usize = 100;
 
 pub const EXAMPLES: &str = "EXAMPLES:
   meanwhile import readings.ndjson
-      One reading per line: {\"source\": \"kitchen\", \"value\": 21.5, \"timestamp\": \"2026-11-20T05:00:00Z\"}
+      One reading per line, as in {\"source\": \"kitchen\", \"value\": 21.5,
+      \"timestamp\": \"2026-11-20T05:00:00Z\"}; without a timestamp it is of now.
   meanwhile import readings.csv
       A table with the columns source,value and, if it has them, the times in timestamp.
   meanwhile import weather.csv --time date --source '{location}.{column}' --values temp_max,temp_min
@@ -42,9 +45,11 @@ pub const EXAMPLES: &str = "EXAMPLES:
   zcat readings.ndjson.gz | meanwhile import - --format ndjson
       From standard input.
 
-Repeating an import is safe for 7 days: what was counted is not counted again, whatever the file is
-called. A file that was appended to is another file from its last 1,000 lines on. Lines go in batches
-of 1,000; a batch with a bad line is not counted at all, the ones before it are.";
+Lines go in batches of 1,000, in the order of the file. A batch with a bad line
+is not counted at all, the ones before it are. Repeating an import is safe for
+7 days: what was counted is not counted again, whatever the file is called. But
+import a file when it is complete: if it has grown since, its last batch is
+another one and is counted anew.";
 
 #[derive(clap::Args)]
 pub struct ImportArgs {
@@ -155,7 +160,7 @@ fn check(args: &ImportArgs) -> Result<Vec<(&Path, Format)>, Usage> {
 
 fn import(args: &ImportArgs, client: &Client, path: &Path, format: Format, totals: &mut Totals) -> anyhow::Result<()> {
     let (file, length) = open(path)?;
-    let name = path.display().to_string();
+    let name = if path == Path::new(STDIN) { "standard input".to_owned() } else { path.display().to_string() };
     let bar = progress(length);
     let file = bar.wrap_read(file);
     let mut batches = match format {
@@ -190,7 +195,7 @@ fn import(args: &ImportArgs, client: &Client, path: &Path, format: Format, total
 
 /// Opens a file; with its length, if it has one.
 fn open(path: &Path) -> anyhow::Result<(Box<dyn Read>, Option<u64>)> {
-    if path == Path::new("-") {
+    if path == Path::new(STDIN) {
         return Ok((Box::new(stdin().lock()), None));
     }
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;

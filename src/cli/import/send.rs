@@ -82,8 +82,8 @@ mod tests {
 
     const TAKEN: (&str, &str) = ("200 OK", r#"{"accepted": 1, "duplicate": false, "durability": "disk"}"#);
 
-    /// Longer than any test.
-    const PATIENCE: Duration = Duration::from_mins(1);
+    /// Many times what the pauses of these tests add up to.
+    const PATIENCE: Duration = Duration::from_secs(20);
 
     /// Sends one batch to a service with these answers: what came of it, how often it was said that
     /// it takes longer, and the requests.
@@ -95,7 +95,7 @@ mod tests {
         let batch = Batches::ndjson("{\"source\": \"a\", \"value\": 1}\n".as_bytes()).next().unwrap().unwrap();
         let said = std::cell::Cell::new(0);
         let result = send(&client, &batch, "import-1", retry_for, |_| said.set(said.get() + 1));
-        (result, said.get(), served.join().unwrap())
+        (result, said.get(), served.requests())
     }
 
     #[test]

@@ -307,6 +307,12 @@ mod tests {
     }
 
     #[test]
+    fn a_row_over_several_lines_counts_as_all_of_them() {
+        let batch = batch("source,value\n\"a\nb\",1\n", &narrow(None));
+        assert_eq!((batch.first_line, batch.last_line, batch.lines), (2, 3, 1));
+    }
+
+    #[test]
     fn columns_the_file_does_not_have() {
         let file = "date,location,wind\n";
         check_refused(

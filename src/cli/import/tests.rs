@@ -38,7 +38,7 @@ fn attempt(
     let mut totals = Totals::default();
     let result = import(&args, &client, Path::new(&path), format, &mut totals);
     let result = result.map(|()| totals).map_err(|error| format!("{error:#}").replace(&path, "FILE"));
-    (result, served.join().unwrap())
+    (result, served.requests())
 }
 
 fn lines(n: usize) -> String {
@@ -70,12 +70,13 @@ fn from_line_begins_with_the_batch_that_holds_it_under_the_same_key() {
 
 #[test]
 fn every_option_that_changes_what_is_counted_changes_the_key() {
-    let text = "t,s,v,w\n2026-07-01,a,1,1\n";
+    let text = "t,u,s,v,w\n2026-07-01T00:00:00Z,2026-07-01T00:00:00Z,a,1,1\n";
     let key = |flags: &[&str]| keys(&attempt(("a.csv", text), flags, vec![TAKEN]).1)[0].to_owned();
     let base = key(&["--time=t", "--source={s}", "--values=v"]);
     assert_eq!(base, key(&["--time=t", "--source={s}", "--values=v"]));
     // Each of these sends the same body.
     let others = [
+        key(&["--time=u", "--source={s}", "--values=v"]),
         key(&["--time=t", "--source={s}", "--values=w"]),
         key(&["--time=t", "--source=a", "--values=v"]),
         key(&["--time=t", "--source={s}", "--values=v", "--timezone=UTC"]),
