@@ -169,12 +169,11 @@ impl Rollover {
             for (source, moments) in page.sources {
                 let Life { bucket, generation, revision } = life;
                 let row = LifeRow { source: Arc::clone(&source), bucket, generation, revision, moments };
-                match places.get(&source) {
-                    Some(&place) => batch.rows[place] = row,
-                    None => {
-                        places.insert(source, batch.rows.len());
-                        batch.rows.push(row);
-                    }
+                if let Some(&place) = places.get(&source) {
+                    batch.rows[place] = row;
+                } else {
+                    places.insert(source, batch.rows.len());
+                    batch.rows.push(row);
                 }
             }
             if batch.rows.len() >= ROWS_PER_WRITE {

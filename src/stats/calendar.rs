@@ -78,7 +78,7 @@ impl FromStr for Period {
             _ => return Err(unknown()),
         };
         match seconds {
-            Some(s @ 1..=43_200) if DAY_SECONDS % s == 0 => Ok(Self::Seconds(s)),
+            Some(s @ 1..=43_200) if DAY_SECONDS.is_multiple_of(s) => Ok(Self::Seconds(s)),
             _ => Err(CalendarError::Uneven(text.to_owned())),
         }
     }
@@ -323,10 +323,9 @@ fn tiles(finer: Period, bucket: &Bucket) -> bool {
             bucket.start % length == 0 && bucket.end % length == 0
         }
         Period::Day => true,
-        // Weeks tile nothing but a rare February; months tile years.
-        Period::Week => false,
         Period::Month => bucket.period == Period::Year,
-        Period::Year => false,
+        // Weeks tile nothing but a rare February.
+        Period::Week | Period::Year => false,
     }
 }
 

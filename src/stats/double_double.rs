@@ -48,9 +48,10 @@ impl DoubleDouble {
     }
 
     /// Sum of two pairs with relative error below 3 * 2^-106 (Joldes, Muller, Popescu 2017,
-    /// Algorithm 6, "AccurateDWPlusDW"). Adding zero returns the other pair unchanged.
+    /// Algorithm 6). Adding zero returns the other pair unchanged.
     #[inline]
     #[must_use]
+    #[expect(clippy::should_implement_trait, reason = "an operator would hide which of the additions it is")]
     pub fn add(self, other: Self) -> Self {
         let (sh, sl) = two_sum(self.hi, other.hi);
         let (th, tl) = two_sum(self.lo, other.lo);
@@ -59,7 +60,7 @@ impl DoubleDouble {
         Self { hi, lo }
     }
 
-    /// Adds one double, relative error below 2 * 2^-106 (same paper, Algorithm 4, "DWPlusFP").
+    /// Adds one double, relative error below 2 * 2^-106 (same paper, Algorithm 4).
     #[inline]
     #[must_use]
     pub fn add_f64(self, x: f64) -> Self {

@@ -71,6 +71,7 @@ pub fn encode(moments: &Moments) -> [u8; SCALAR_BYTES] {
 ///
 /// # Errors
 /// If the bytes are not a scalar state of this version.
+#[expect(clippy::missing_panics_doc, reason = "slices of known length")]
 pub fn decode(bytes: &[u8]) -> Result<Moments, LayoutError> {
     if bytes.len() != SCALAR_BYTES {
         return Err(LayoutError::Length(bytes.len()));

@@ -48,6 +48,9 @@ struct Inner {
     opened: AtomicU64,
 }
 
+/// A source and its packed moments.
+type State = (Arc<str>, Vec<u8>);
+
 /// Any error of redb, before it is known what it means for the call.
 type DatabaseResult<T> = Result<T, redb::Error>;
 
@@ -246,7 +249,7 @@ fn merge_into(
     transaction: &WriteTransaction,
     shard: Shard,
     bucket: &Bucket,
-    states: impl Iterator<Item = (Arc<str>, Vec<u8>)>,
+    states: impl Iterator<Item = State>,
 ) -> DatabaseResult<Result<(), StoreError>> {
     let mut table = transaction.open_table(tables::STATES)?;
     let bucket_key = tables::bucket_key(shard, bucket);
@@ -567,7 +570,7 @@ fn close(
 }
 
 /// Removes the first states of a bucket. Returns those that can be read, and whether no more are left.
-fn take_chunk(t: &WriteTransaction, shard: Shard, bucket: &Bucket) -> DatabaseResult<(Vec<(Arc<str>, Vec<u8>)>, bool)> {
+fn take_chunk(t: &WriteTransaction, shard: Shard, bucket: &Bucket) -> DatabaseResult<(Vec<State>, bool)> {
     let mut table = t.open_table(tables::STATES)?;
     let range = tables::states_range(&tables::bucket_key(shard, bucket));
     let mut chunk = Vec::new();

@@ -98,13 +98,12 @@ impl Pending {
         });
         let (sources, index) = (&mut self.deltas[at].sources, &mut self.indexes[at]);
         for (source, moments) in &deltas.sources {
-            match index.get(source) {
-                Some(&known) => sources[known].1.merge(moments),
-                None => {
-                    index.insert(Arc::clone(source), sources.len());
-                    sources.push((Arc::clone(source), *moments));
-                    self.doubles += SCALAR_DOUBLES;
-                }
+            if let Some(&known) = index.get(source) {
+                sources[known].1.merge(moments);
+            } else {
+                index.insert(Arc::clone(source), sources.len());
+                sources.push((Arc::clone(source), *moments));
+                self.doubles += SCALAR_DOUBLES;
             }
         }
     }
