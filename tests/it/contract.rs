@@ -113,7 +113,7 @@ for_each_store! {
     schedule::a_sealed_bucket_is_due_again_after_the_visibility,
     schedule::an_acked_bucket_is_due_at_its_close,
     schedule::a_dirty_ack_is_due_again,
-    schedule::the_longest_come_first_and_no_more_than_asked,
+    schedule::the_longest_due_come_first_and_no_more_than_asked,
     schedule::a_coarse_bucket_waits_for_its_descendants,
     schedule::the_close_of_the_last_child_makes_the_parent_due,
     schedule::a_seal_raises_the_revision_only_if_dirty,

@@ -70,6 +70,11 @@ impl Present {
     }
 }
 
+/// When a life must be looked at that is dirty since then.
+fn due_again(bucket: Bucket, now: Millis, since: Millis, grace: Millis) -> Millis {
+    (bucket.end + grace).max((now + grace).min(since + MAX_DIRTY))
+}
+
 impl State {
     /// `elapsed` and `now` as a call at this clock sees them.
     fn times(&self, clock: Millis) -> (Millis, Millis) {
@@ -99,8 +104,7 @@ impl State {
             due: 0,
             sources: BTreeMap::new(),
         });
-        let since = *life.dirty_since.get_or_insert(now);
-        life.due = (bucket.end + grace).max((now + grace).min(since + MAX_DIRTY));
+        life.due = due_again(bucket, now, *life.dirty_since.get_or_insert(now), grace);
         &mut life.sources
     }
 
@@ -245,6 +249,12 @@ impl Oracle {
         self.state.lock().unwrap().lives.values().any(|l| l.closing)
     }
 
+    /// What a life holds; `None` if it is not there.
+    pub(crate) fn sources(&self, bucket: Bucket, generation: i64) -> Option<BTreeMap<Arc<str>, Moments>> {
+        let state = self.state.lock().unwrap();
+        state.lives.get(&bucket).filter(|l| l.generation == generation).map(|l| l.sources.clone())
+    }
+
     /// Whether a key is past its time, so that a store may have forgotten it or not.
     pub(crate) fn is_expired(&self, id: &[u8; 16]) -> bool {
         let state = self.state.lock().unwrap();
@@ -321,16 +331,11 @@ impl Store for Oracle {
         let (now, elapsed) = (state.now, state.elapsed);
         let lateness = self.policy.lateness;
         state.tombstones.retain(|b, closed| elapsed < *closed + TOMBSTONE_TTL || now < b.end + lateness);
-        let (mut due, mut next) = (Vec::new(), None::<Millis>);
-        // Buckets are ordered by period first.
-        for (bucket, life) in state.lives.iter().rev() {
-            if life.due <= now && due.len() < limit {
-                due.push(*bucket);
-            } else if life.due > now {
-                next = Some(next.map_or(life.due, |n| n.min(life.due)));
-            }
-        }
-        Ok(Due { now, elapsed, buckets: due, next })
+        let mut due: Vec<_> = state.lives.iter().filter(|(_, l)| l.due <= now).map(|(b, l)| (l.due, *b)).collect();
+        due.sort_unstable();
+        let buckets = due.into_iter().take(limit).map(|(_, bucket)| bucket).collect();
+        let next = state.lives.values().map(|l| l.due).filter(|due| *due > now).min();
+        Ok(Due { now, elapsed, buckets, next })
     }
 
     async fn seal(&self, _: Shard, bucket: Bucket, family: &Family) -> Result<Sealed, StoreError> {
@@ -367,15 +372,17 @@ impl Store for Oracle {
 
     async fn ack(&self, _: Shard, life: Life) -> Result<Acked, StoreError> {
         let mut state = self.tick();
+        let now = state.now;
         let exactly = |l: &&mut Present| l.life(life.bucket) == life && !l.closing;
         let Some(present) = state.lives.get_mut(&life.bucket).filter(exactly) else {
             return Ok(Acked::Ignored);
         };
         present.acked = life.revision;
-        if present.dirty_since.is_some() {
+        if let Some(since) = present.dirty_since {
+            present.due = due_again(life.bucket, now, since, self.policy.grace);
             return Ok(Acked::Dirty);
         }
-        present.due = life.bucket.end + self.policy.lateness;
+        present.due = now.max(life.bucket.end + self.policy.lateness);
         Ok(Acked::Clean)
     }
 
