@@ -244,9 +244,10 @@ impl Oracle {
         (state.epoch, state.highest) = (head.epoch, head.epoch.unwrap_or_default());
     }
 
-    /// Whether any life is half moved: which sources went first is the store's own choice.
-    pub(crate) fn is_closing(&self) -> bool {
-        self.state.lock().unwrap().lives.values().any(|l| l.closing)
+    /// The lives that are half moved up: which sources went first is the store's own choice.
+    pub(crate) fn closing(&self) -> Vec<Bucket> {
+        let state = self.state.lock().unwrap();
+        state.lives.iter().filter(|(_, l)| l.closing).map(|(b, _)| *b).collect()
     }
 
     /// What a life holds; `None` if it is not there.

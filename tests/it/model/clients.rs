@@ -108,6 +108,21 @@ impl Clients {
         self.commit(beside, node, arrived, fault).await;
     }
 
+    /// A client whose reading is of the time of an open bucket: the `choice`-th of those that are
+    /// being closed, or of all.
+    pub(super) async fn aim(&mut self, beside: &mut Beside, node: usize, choice: usize) {
+        let mut buckets = beside.closing();
+        if buckets.is_empty() {
+            buckets = beside.open().await.lives.iter().map(|l| l.life.bucket).collect();
+        }
+        if buckets.is_empty() {
+            return;
+        }
+        let ago = Some(beside.world.now() - buckets[choice % buckets.len()].start);
+        let reading = Reading { source: choice, value: 1, ago, wide: false };
+        self.send(beside, node, true, &[vec![reading]], Fault::None).await;
+    }
+
     /// Brings requests into the store, in a frame that may have to be sent and rebuilt some times.
     async fn commit(&mut self, beside: &mut Beside, node: usize, arrived: Vec<Arrived>, fault: Fault) {
         let received = beside.elapsed().await;
