@@ -180,15 +180,15 @@ fn check(kind: Kind, default_cases: u32) {
 /// The oracle beside itself: sees that the schedules and checks hold together.
 #[test]
 fn the_oracle_keeps_every_reading_once() {
-    check(Kind::Oracle, 100);
+    check(Kind::Oracle, 40);
 }
 
 #[test]
 fn the_embedded_store_keeps_every_reading_once() {
-    check(Kind::Embedded, 200);
+    check(Kind::Embedded, 120);
 }
 
 #[test]
 fn redis_keeps_every_reading_once() {
-    check(Kind::Redis, 60);
+    check(Kind::Redis, 40);
 }

@@ -37,7 +37,7 @@ impl RedisServer {
     }
 
     pub(crate) fn start_with(options: &[&str]) -> Self {
-        let dir = TempDir::new().expect("a temporary directory");
+        let dir = temporary();
         let options = options.iter().map(|&o| o.to_owned()).collect();
         let mut server = Self { child: None, port: 0, dir, options };
         for _ in 0..START_ATTEMPTS {
@@ -105,6 +105,13 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A directory in memory where the machine has such a place: durable stores wait for the disk at every
+/// write, and what a test shows does not depend on it.
+pub(crate) fn temporary() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.expect("a temporary directory")
 }
 
 fn free_port() -> u16 {

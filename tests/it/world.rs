@@ -5,7 +5,7 @@
 //! and Redis. Also here: the short forms in which tests write buckets, frames and moments.
 
 use crate::oracle::{Oracle, State};
-use crate::servers::RedisServer;
+use crate::servers::{RedisServer, temporary};
 use meanwhile::clock::Clock;
 use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::{Bucket, Calendar, Family, Zone};
@@ -234,12 +234,6 @@ pub(crate) fn wide_source(i: usize) -> String {
 /// A key whose id and fingerprint are told by two numbers.
 pub(crate) fn key(id: u8, fingerprint: u8) -> KeyRecord {
     KeyRecord { id: [id; 16], fingerprint: [fingerprint; 16], ttl: POLICY.idempotency_ttl }
-}
-
-/// In memory where the machine has such a place: the embedded store waits for the disk at every commit.
-fn temporary() -> TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.expect("a temporary directory")
 }
 
 fn copy_of(from: &Path) -> Saved {
