@@ -1,0 +1,85 @@
+//! The whole service under load, in CPU seconds: `make bench`, or `cargo bench --bench service`.
+//!
+//! Starts real servers, speaks to the service only over HTTP, prints one table and ends with 1 if a
+//! goal is missed. CPU seconds rather than readings per second, because they do not depend on what
+//! else the machine does or on how fast the client is. docs/benchmarks.md says what the figures
+//! mean; the arithmetic of the core alone is measured by `core`.
+
+mod accuracy;
+mod client;
+mod ingest;
+mod load;
+mod memory;
+mod processes;
+mod random;
+mod report;
+mod resp;
+mod sets;
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const READINGS: usize = 10_000_000;
+/// Enough to see that everything runs; too few CPU ticks for a figure.
+const QUICK_READINGS: usize = 500_000;
+
+/// Measures the whole service: ingest, memory and accuracy.
+#[derive(Parser)]
+struct Options {
+    /// Readings of the ingest load, per store [default: 10000000, quick: 500000]
+    #[arg(long)]
+    readings: Option<usize>,
+    /// A smoke run of some 20 seconds: the goals that depend on the machine are shown but do not count
+    #[arg(long)]
+    quick: bool,
+    /// Measure only this
+    #[arg(long)]
+    only: Option<Section>,
+    /// The program to measure; another build, for a comparison
+    #[arg(long, value_name = "FILE", default_value = env!("CARGO_BIN_EXE_meanwhile"))]
+    service: PathBuf,
+    /// Given by `cargo bench`; means nothing here
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Section {
+    Ingest,
+    Memory,
+    Accuracy,
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Measures what is asked for; returns whether all goals that count are met.
+fn run(options: &Options) -> Result<bool> {
+    let wanted = |section| options.only.is_none_or(|only| only == section);
+    let readings = options.readings.unwrap_or(if options.quick { QUICK_READINGS } else { READINGS });
+    let mut goals = Vec::new();
+    if wanted(Section::Ingest) {
+        goals.extend(ingest::measure(&options.service, readings, !options.quick)?);
+    }
+    if wanted(Section::Memory) {
+        goals.extend(memory::measure(&options.service)?);
+    }
+    if wanted(Section::Accuracy) {
+        goals.extend(accuracy::measure(&options.service)?);
+    }
+    let missed = report::verdict(&goals);
+    for name in &missed {
+        eprintln!("bench: goal missed: {name}");
+    }
+    Ok(missed.is_empty())
+}

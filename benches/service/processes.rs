@@ -1,0 +1,176 @@
+//! The measured processes: starts Redis and the service on free ports, asks the kernel what they
+//! have cost, ends them when dropped.
+//!
+//! Used by every section. Each service gets a store and a directory of its own, so that no section
+//! finds what another has left. The directories are under `target/`: on a real disk, where syncing
+//! a file costs what it costs.
+
+use crate::resp::Resp;
+use anyhow::{Context, Result, bail};
+use meanwhile::clock;
+use std::fmt;
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Ticks per second in `/proc/PID/stat`: Linux reports 100 to user space whatever its own rate is.
+const USER_HZ: f64 = 100.0;
+/// A process that is not ready by then will not be.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a starting process is looked at.
+const START_POLL: Duration = Duration::from_millis(20);
+/// What the service writes to its log when it takes requests; the address follows.
+const READY: &str = "listening on http://";
+
+/// A running process, killed when dropped. What it writes goes to a file beside its data.
+pub(crate) struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    fn start(command: &mut Command, log: PathBuf) -> Result<Self> {
+        let output = File::create(&log)?;
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        let name = command.get_program().display().to_string();
+        let child = command.spawn().with_context(|| format!("cannot start {name}: is it installed?"))?;
+        Ok(Self { child, log })
+    }
+
+    /// CPU seconds since the start, user and system, with those of children that have ended (Redis
+    /// rewrites its append-only file in one).
+    pub(crate) fn cpu_seconds(&self) -> Result<f64> {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        // The second field is the name in parentheses and may hold anything; utime is the fourteenth.
+        let after_name = stat.rsplit_once(')').context("/proc/PID/stat without a name")?.1;
+        let ticks = after_name.split_ascii_whitespace().skip(11).take(4).map(str::parse::<u64>);
+        Ok(ticks.sum::<Result<u64, _>>()? as f64 / USER_HZ)
+    }
+
+    /// Asks until `ready` has something, the process ends or [`START_TIMEOUT`] is over.
+    fn wait<T>(&mut self, ready: impl Fn(&Self) -> Option<T>) -> Result<T> {
+        let started = clock::instant();
+        loop {
+            if let Some(found) = ready(self) {
+                return Ok(found);
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("it ended with {status} and wrote: {}", self.said());
+            }
+            if started.elapsed() > START_TIMEOUT {
+                bail!("it is not ready after {START_TIMEOUT:?} and wrote: {}", self.said());
+            }
+            sleep(START_POLL);
+        }
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Fails only if it has ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A Redis that syncs its append-only file every second; else as it comes, without snapshots.
+pub(crate) struct Redis {
+    pub(crate) process: Process,
+    port: u16,
+}
+
+impl Redis {
+    /// Starts one whose files are under `dir`.
+    pub(crate) fn start(dir: &Path) -> Result<Self> {
+        let port = free_port()?;
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"]).arg(dir);
+        command.args(["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]);
+        let mut process = Process::start(&mut command, dir.join("redis.log")).context("Redis")?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        process.wait(|_| Resp::connect(address).ok()?.ping().ok()).context("Redis does not come up")?;
+        Ok(Self { process, port })
+    }
+
+    pub(crate) fn connect(&self) -> Result<Resp> {
+        Resp::connect((Ipv4Addr::LOCALHOST, self.port).into())
+    }
+}
+
+/// A directory for one section, removed when dropped.
+pub(crate) fn directory() -> Result<TempDir> {
+    Ok(tempfile::Builder::new().prefix("bench-").tempdir_in(env!("CARGO_TARGET_TMPDIR"))?)
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// The stores under comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreKind {
+    Redis,
+    Embedded,
+}
+
+impl StoreKind {
+    pub(crate) const ALL: [Self; 2] = [Self::Redis, Self::Embedded];
+}
+
+impl fmt::Display for StoreKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Redis => "redis",
+            Self::Embedded => "embedded",
+        })
+    }
+}
+
+/// A running service with an empty store of its own. The fields are dropped from top to bottom.
+pub(crate) struct Service {
+    pub(crate) address: SocketAddr,
+    pub(crate) process: Process,
+    /// `None` with the embedded store, which costs the service's own CPU seconds.
+    pub(crate) redis: Option<Redis>,
+    _dir: TempDir,
+}
+
+impl Service {
+    /// Starts `binary` on `store`; `flags` are added to the command line.
+    pub(crate) fn start(binary: &Path, store: StoreKind, flags: &[&str]) -> Result<Self> {
+        let dir = directory()?;
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        let redis = match store {
+            StoreKind::Redis => Some(Redis::start(dir.path())?),
+            StoreKind::Embedded => None,
+        };
+        let url = match &redis {
+            Some(redis) => format!("redis://127.0.0.1:{}", redis.port),
+            None => format!("embedded:{}", at("store")),
+        };
+        let mut command = Command::new(binary);
+        // Neither the caller's environment nor a file beside it may change what is measured.
+        command.env_clear().current_dir(dir.path());
+        command.args(["serve", "--listen", "127.0.0.1:0", "--store", &url, "--sink"]);
+        command.arg(format!("csv:{}", at("csv"))).args(flags);
+        let mut process = Process::start(&mut command, dir.path().join("service.log"))?;
+        let address = process.wait(|process| ready_address(&process.said())).context("the service does not come up")?;
+        Ok(Self { address, process, redis, _dir: dir })
+    }
+}
+
+/// The address in the line that says the service is ready, once that line is complete.
+fn ready_address(log: &str) -> Option<SocketAddr> {
+    let (address, _) = log.split_once(READY)?.1.split_once('\n')?;
+    address.trim().parse().ok()
+}
