@@ -8,7 +8,7 @@ use super::client::Client;
 use super::{Usage, output, sources};
 use crate::config::ServerArgs;
 use crate::stats::calendar::{Calendar, Period};
-use crate::stats::{Millis, timestamp};
+use crate::stats::{Millis, source, timestamp};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
@@ -306,10 +306,8 @@ impl Printer {
 
 /// A row in the order of [`COLUMNS`].
 fn cells(row: &Row) -> [String; COLUMNS.len()] {
-    // A spreadsheet would take an id that begins like this for a formula.
-    let quote = if row.source.starts_with(['=', '+', '-', '@', '\t', '\r', '\'']) { "'" } else { "" };
     [
-        format!("{quote}{}", row.source),
+        source::to_cell(&row.source).into_owned(),
         row.period.clone(),
         row.start.clone(),
         row.end.clone(),

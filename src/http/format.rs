@@ -6,8 +6,8 @@
 //! leading quote, as in the files of the CSV sink.
 
 use crate::query::{OpenState, State, StatsRow};
-use crate::sink::SourceSpan;
 use crate::stats::calendar::Calendar;
+use crate::stats::source::{self, SourceSpan};
 use crate::stats::timestamp;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -162,16 +162,10 @@ fn csv_rows(rows: &[StatsRow]) -> Vec<u8> {
     // Written by hand, so that an answer without rows has it as well.
     writer.write_record(HEADER).expect(written);
     for row in rows {
-        let source = quoted(&row.source);
+        let source = source::to_cell(&row.source);
         writer.serialize(Columns { source: &source, ..Columns::of(row) }).expect(written);
     }
     writer.into_inner().expect("memory does not fail")
-}
-
-/// A text cell as it stands in a CSV.
-fn quoted(cell: &str) -> String {
-    let quote = if cell.starts_with(['=', '+', '-', '@', '\t', '\r', '\'']) { "'" } else { "" };
-    format!("{quote}{cell}")
 }
 
 /// `id, mean, variance`, one line per bucket.
@@ -313,10 +307,6 @@ mod tests {
         assert!(lines.next().unwrap().starts_with("'=1+2,1h,"), "{csv}");
         assert!(lines.next().unwrap().starts_with("\"a \"\"b\"\", c\",1h,"), "{csv}");
         assert!(csv.contains(",1,-1.5,-1.5,0.0,,0.0,,-1.5,-1.5,2.25,"), "{csv}");
-        for cell in ["+1", "-1", "@a", "\ta", "\ra", "'a"] {
-            assert_eq!(quoted(cell), format!("'{cell}"));
-        }
-        assert_eq!(quoted("a=1"), "a=1");
     }
 
     #[test]

@@ -18,10 +18,11 @@ mod recent;
 mod tests;
 mod writer;
 
-use super::{Partition, RowQuery, Sink, SinkError, SourceSpan, WriteReport};
+use super::{Partition, RowQuery, Sink, SinkError, WriteReport};
 use crate::stats::Millis;
 use crate::stats::calendar::Zone;
 use crate::stats::row::{LifeRow, Row};
+use crate::stats::source::SourceSpan;
 use catalogue::Catalogue;
 use disk::Disk;
 use index::Newest;

@@ -8,6 +8,7 @@ pub mod csv;
 use crate::stats::Millis;
 use crate::stats::calendar::Period;
 use crate::stats::row::{LifeRow, Row};
+use crate::stats::source::SourceSpan;
 use std::sync::Arc;
 
 /// What a write did.
@@ -31,14 +32,6 @@ pub struct RowQuery {
     pub to: Millis,
     /// At most this many rows, the oldest; 0 means no limit.
     pub limit: usize,
-}
-
-/// A source with the starts of its first and last bucket in the sink, over all periods.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SourceSpan {
-    pub source: Arc<str>,
-    pub first: Millis,
-    pub last: Millis,
 }
 
 /// A part of the sink that can be put in its final form once none of its buckets is open.

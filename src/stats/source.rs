@@ -1,8 +1,12 @@
-//! Source ids: what they may be, and the error that says what is wrong with one.
+//! Source ids: what they may be, the error that says what is wrong with one, and how they stand in
+//! a CSV file.
 //!
 //! Checked once, where a reading is decoded; everywhere else an id is an opaque string.
 
+use super::Millis;
+use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 /// Longest id in bytes: keeps a key (source, period, start) far below the index limit of Postgres.
 pub const MAX_SOURCE_BYTES: usize = 256;
@@ -57,9 +61,50 @@ pub fn check(id: &str) -> Result<(), SourceError> {
     Ok(())
 }
 
+/// A source with the starts of its first and last bucket, over all periods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceSpan {
+    pub source: Arc<str>,
+    pub first: Millis,
+    pub last: Millis,
+}
+
+/// A cell that begins with one of these gets a guard: formulas to a spreadsheet, the guard itself,
+/// and the byte order mark, which readers drop at the beginning of what they read.
+const GUARDED: [char; 8] = ['=', '+', '-', '@', '\t', '\r', '\u{feff}', GUARD];
+const GUARD: char = '\'';
+
+/// An id as a CSV cell that no spreadsheet takes for a formula; quoting is up to the writer.
+#[must_use]
+pub fn to_cell(id: &str) -> Cow<'_, str> {
+    if id.starts_with(GUARDED) { Cow::Owned(format!("{GUARD}{id}")) } else { Cow::Borrowed(id) }
+}
+
+/// The id of a cell made by [`to_cell`].
+#[must_use]
+pub fn from_cell(cell: &str) -> &str {
+    cell.strip_prefix(GUARD).unwrap_or(cell)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cells() {
+        let check_cell = |id: &str, cell: &str| {
+            assert_eq!(to_cell(id), cell, "{id:?}");
+            assert_eq!(from_cell(cell), id, "{cell:?}");
+        };
+        check_cell("kitchen", "kitchen");
+        check_cell("=1+1", "'=1+1");
+        check_cell("'quoted", "''quoted");
+        for first in ["+", "-", "@", "\t", "\r"] {
+            check_cell(&format!("{first}1"), &format!("'{first}1"));
+        }
+        check_cell("\u{feff}a", "'\u{feff}a");
+        check_cell("a=b", "a=b");
+    }
 
     #[test]
     fn ids() {

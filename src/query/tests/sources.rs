@@ -63,7 +63,8 @@ async fn sources_of_both_sides_with_their_spans() {
     let query = query(&world);
     let check = async |prefix: &str, limit: usize, cursor: Option<String>, expected: &str| {
         let page = query.sources(prefix, limit, cursor.as_deref()).await.unwrap();
-        let brief = |s: &crate::sink::SourceSpan| format!("{} {}-{}", s.source, s.first / MINUTE, s.last / MINUTE);
+        let brief =
+            |s: &crate::stats::source::SourceSpan| format!("{} {}-{}", s.source, s.first / MINUTE, s.last / MINUTE);
         assert_eq!(page.sources.iter().map(brief).collect::<Vec<_>>().join(", "), expected, "{prefix:?}");
         page.next
     };

@@ -4,11 +4,12 @@
 //! right after the sink was read, between the two looks of a query. The verbs that no query calls
 //! are not there. The real implementations are tested against their contract elsewhere.
 
-use crate::sink::{Partition, RowQuery, Sink, SinkError, SourceSpan, WriteReport};
+use crate::sink::{Partition, RowQuery, Sink, SinkError, WriteReport};
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Calendar, Family, Period};
 use crate::stats::moments::Moments;
 use crate::stats::row::{LifeRow, Row, Update};
+use crate::stats::source::SourceSpan;
 use crate::store::{
     Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenLife, Page, Policy, Sealed, Shard, Store,
     StoreError, WriterId,

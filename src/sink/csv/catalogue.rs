@@ -5,7 +5,7 @@
 
 use super::disk::Opened;
 use super::line;
-use crate::sink::SourceSpan;
+use crate::stats::source::{self, SourceSpan};
 use crate::stats::{Millis, timestamp};
 use ::csv::ReaderBuilder;
 use std::collections::BTreeMap;
@@ -43,7 +43,7 @@ impl Catalogue {
         let mut bytes = Vec::new();
         line::push_record(&mut bytes, COLUMNS);
         for (source, &(first, last)) in &self.0 {
-            let cells = [line::guard(source), timestamp::format(first), timestamp::format(last)];
+            let cells = [source::to_cell(source).into_owned(), timestamp::format(first), timestamp::format(last)];
             line::push_record(&mut bytes, cells.iter().map(String::as_str));
         }
         bytes

@@ -8,7 +8,7 @@ use crate::stats::calendar::{Bucket, Period, Zone};
 use crate::stats::layout;
 use crate::stats::moments::Moments;
 use crate::stats::row::Row;
-use crate::stats::{Millis, timestamp};
+use crate::stats::{Millis, source, timestamp};
 use ::csv::{ByteRecord, Terminator, WriterBuilder};
 use std::sync::LazyLock;
 
@@ -31,11 +31,6 @@ pub(super) const COLUMNS: [&str; 16] = [
     "gen_count",
     "revision",
 ];
-
-/// A text cell that begins with one of these gets a guard: formulas to a spreadsheet, the guard
-/// itself, and the byte order mark, which readers drop at the beginning of what they read.
-const GUARDED: [char; 8] = ['=', '+', '-', '@', '\t', '\r', '\u{feff}', GUARD];
-const GUARD: char = '\'';
 
 /// Appends a record as one line.
 ///
@@ -60,7 +55,7 @@ pub(super) fn push(out: &mut Vec<u8>, row: &Row) {
     let shown = &row.state;
     let optional = |x: Option<f64>| x.map(number).unwrap_or_default();
     let cells = [
-        guard(&row.source),
+        source::to_cell(&row.source).into_owned(),
         timestamp::format(row.bucket.start),
         timestamp::format(row.bucket.end),
         number(shown.count),
@@ -102,7 +97,7 @@ pub(super) fn parse(period: Period, record: &ByteRecord) -> Result<Row, String> 
 
 /// The source of a record, without reading the rest.
 pub(super) fn source(record: &ByteRecord) -> Result<&str, String> {
-    text(record, 0).map(unguard)
+    text(record, 0).map(source::from_cell)
 }
 
 /// The start of a record's bucket, without reading the rest.
@@ -114,15 +109,6 @@ pub(super) fn start(record: &ByteRecord) -> Result<Millis, String> {
 pub(super) fn time(record: &ByteRecord, column: usize) -> Result<Millis, String> {
     static UTC: LazyLock<Zone> = LazyLock::new(Zone::utc);
     timestamp::parse(text(record, column)?, &UTC).ok_or_else(|| unreadable(record, column))
-}
-
-/// A source id as a cell that no spreadsheet takes for a formula.
-pub(super) fn guard(id: &str) -> String {
-    if id.starts_with(GUARDED) { format!("{GUARD}{id}") } else { id.to_owned() }
-}
-
-fn unguard(cell: &str) -> &str {
-    cell.strip_prefix(GUARD).unwrap_or(cell)
 }
 
 fn text(record: &ByteRecord, column: usize) -> Result<&str, String> {
