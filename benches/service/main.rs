@@ -65,6 +65,7 @@ fn main() -> ExitCode {
 
 /// Measures what is asked for; returns whether all goals that count are met.
 fn run(options: &Options) -> Result<bool> {
+    print_machine();
     let wanted = |section| options.only.is_none_or(|only| only == section);
     let readings = options.readings.unwrap_or(if options.quick { QUICK_READINGS } else { READINGS });
     let mut goals = Vec::new();
@@ -82,4 +83,11 @@ fn run(options: &Options) -> Result<bool> {
         eprintln!("bench: goal missed: {name}");
     }
     Ok(missed.is_empty())
+}
+
+/// What else the machine does hardly changes CPU seconds, but decides how long a batch waits for a core.
+fn print_machine() {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    println!("{cores} cores, load average {} before the run", load.split(' ').next().unwrap_or_default());
 }
