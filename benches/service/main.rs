@@ -68,15 +68,17 @@ fn run(options: &Options) -> Result<bool> {
     print_machine();
     let wanted = |section| options.only.is_none_or(|only| only == section);
     let readings = options.readings.unwrap_or(if options.quick { QUICK_READINGS } else { READINGS });
+    // The service runs in a directory of its own, where a relative path leads nowhere.
+    let binary = &std::path::absolute(&options.service)?;
     let mut goals = Vec::new();
     if wanted(Section::Ingest) {
-        goals.extend(ingest::measure(&options.service, readings, !options.quick)?);
+        goals.extend(ingest::measure(binary, readings, !options.quick)?);
     }
     if wanted(Section::Memory) {
-        goals.extend(memory::measure(&options.service)?);
+        goals.extend(memory::measure(binary)?);
     }
     if wanted(Section::Accuracy) {
-        goals.extend(accuracy::measure(&options.service)?);
+        goals.extend(accuracy::measure(binary)?);
     }
     let missed = report::verdict(&goals);
     for name in &missed {
