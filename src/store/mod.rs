@@ -185,7 +185,7 @@ pub struct Head {
 pub struct Due {
     pub now: Millis,
     pub elapsed: Millis,
-    /// The buckets that are due, longest first, at most as many as asked for.
+    /// The buckets that are due, those longest due first, at most as many as asked for.
     pub buckets: Vec<Bucket>,
     /// When the next one will be, in the store's clock; `None` if no bucket is open.
     pub next: Option<Millis>,
@@ -216,9 +216,9 @@ pub struct Page {
 /// The answer to an ack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acked {
-    /// Not the present generation and revision: changes nothing.
+    /// Not the present generation and revision, or closing already: changes nothing.
     Ignored,
-    /// Counted, but readings came meanwhile: the bucket is due again.
+    /// Counted, but readings came meanwhile: the bucket is due again, as after an apply.
     Dirty,
     /// Counted: the bucket is due at its close time.
     Clean,
@@ -345,7 +345,9 @@ pub trait Store: Send + Sync + 'static {
     async fn seal(&self, shard: Shard, bucket: Bucket, family: &Family) -> Result<Sealed, StoreError>;
 
     /// Reads a page of a life, from `cursor` (0 for the first). `None` if the generation is no
-    /// longer the present one. Content may be newer than the sealed revision, never older.
+    /// longer the present one. Content may be newer than the sealed revision, never older. A cursor
+    /// is worth nothing after [`Self::connection`] changed: a server that started again has another
+    /// order, and pages read across that miss sources.
     async fn page(
         &self,
         shard: Shard,
