@@ -144,7 +144,10 @@ async fn play(kind: Kind, periods: &str, late: Late, steps: &[Step]) {
                 beside.world.pass(*span);
             }
             Step::Elapse(span) => beside.elapse(*span).await,
-            Step::Restart => beside.world.crash().await,
+            Step::Restart => {
+                beside.world.crash().await;
+                rollovers.iter_mut().for_each(Rollover::reconnect);
+            }
         }
         beside.check().await;
     }

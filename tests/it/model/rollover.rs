@@ -24,6 +24,14 @@ impl Rollover {
         matches!(self, Self::Idle)
     }
 
+    /// The connection was renewed. A cursor of pages means nothing to a store that has started again,
+    /// so they are read anew, later; all other calls may go on.
+    pub(super) fn reconnect(&mut self) {
+        if matches!(self, Self::Paging { .. }) {
+            *self = Self::Idle;
+        }
+    }
+
     /// The next call. From idle it takes the `choice`-th of the due buckets; if `forced`, of all open
     /// ones, as a drain does.
     pub(super) async fn call(&mut self, beside: &mut Beside, choice: usize, forced: bool) {
