@@ -118,7 +118,7 @@ impl Core {
     }
 
     async fn stop(self) -> anyhow::Result<()> {
-        let deadline = (clock::instant() + STOP_DEADLINE).into();
+        let deadline = clock::instant() + STOP_DEADLINE;
         let all = async {
             self.serving.await?.context("the listener failed")?;
             self.rolling.await?;

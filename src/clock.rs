@@ -7,7 +7,8 @@
 use crate::stats::Millis;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::time::Instant;
 
 /// Wall clock, real or set by hand.
 #[derive(Clone, Debug, Default)]
@@ -49,7 +50,8 @@ impl Clock {
     }
 }
 
-/// A point for measuring spans: never steps, says nothing about the date.
+/// A point for measuring spans: never steps, says nothing about the date. It is tokio's, so that
+/// tests can let time pass without waiting.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn instant() -> Instant {

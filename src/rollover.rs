@@ -15,9 +15,9 @@ use crate::store::{Acked, Durability, Life, Sealed, Shard, Store, StoreError};
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// Looking at least this often finds the buckets of a node that died.
 const LOOK_EVERY: Duration = Duration::from_secs(5);

@@ -19,8 +19,9 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 /// A listing of the store's sources serves this long: many questions at once cost one listing, and
 /// a source that has just sent its first reading shows up while somebody waits for it.

@@ -11,8 +11,8 @@ use crate::stats::layout::SCALAR_DOUBLES;
 use crate::store::{BucketDeltas, Frame, KeyRecord, MAX_FRAME_DOUBLES, WriterId};
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::Instant;
 
 /// One part on its way, and who waits for it.
 pub(super) struct Work {

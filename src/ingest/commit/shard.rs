@@ -13,10 +13,10 @@ use crate::store::closing::drive_close;
 use crate::store::{Answer, Frame, Life, Shard, Store, StoreError, WriterId};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// How long a frame waits for more requests that are about to come, below saturation and at it.
 const LINGER: Duration = Duration::from_millis(2);
@@ -140,7 +140,7 @@ impl Task {
             if waiting >= expected {
                 return None;
             }
-            match timeout_at(until.into(), queue.recv()).await {
+            match timeout_at(until, queue.recv()).await {
                 Ok(Some(work)) => next = Some(work),
                 Ok(None) | Err(_) => return None,
             }
