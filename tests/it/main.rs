@@ -9,5 +9,9 @@ mod contract;
 mod golden;
 mod model;
 
+// From requests to frames, against a store that fails in every way.
+mod commit;
+mod unreliable;
+
 // The rules of the house.
 mod tidy;

@@ -187,7 +187,7 @@ impl Task {
                 }
                 Answer::Lost => self.found_again().await.map_err(|e| CommitError::NotApplied(e.to_string()))?,
                 Answer::Stale => {
-                    self.refreshed -= REFRESH;
+                    self.refresh().await.map_err(|e| CommitError::NotApplied(e.to_string()))?;
                     return Err(CommitError::NotApplied("the request was held up for too long".to_owned()));
                 }
                 Answer::Seen(seen) => answer_seen(pending, &frame, &seen),

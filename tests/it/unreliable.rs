@@ -1,0 +1,176 @@
+//! A store that fails on demand: the oracle behind faults that a network and a server can have.
+//!
+//! Used by `commit.rs`. Faults hit `apply`, in the order given, one per call; while it is down, every call.
+
+use crate::oracle::Oracle;
+use meanwhile::stats::Millis;
+use meanwhile::stats::calendar::{Bucket, Family, Period};
+use meanwhile::store::{
+    Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, Page, Policy, Sealed, Shard, Store, StoreError,
+    WriterId,
+};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use tokio::sync::Semaphore;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Fault {
+    /// The call works.
+    None,
+    /// Not carried out, and said so.
+    Unavailable,
+    /// Not carried out, no answer.
+    LostCall,
+    /// Carried out, no answer.
+    LostAnswer,
+    /// No answer, and not carried out before [`Unreliable::deliver`].
+    Delayed,
+}
+
+pub(crate) struct Unreliable {
+    pub(crate) inner: Oracle,
+    faults: Mutex<VecDeque<Fault>>,
+    down: AtomicBool,
+    delayed: Mutex<Vec<Frame>>,
+    /// Frames that came, repetitions included.
+    pub(crate) calls: AtomicUsize,
+    /// Each call takes one of these permits.
+    pub(crate) gate: Semaphore,
+}
+
+impl Unreliable {
+    pub(crate) fn new(inner: Oracle) -> Arc<Self> {
+        Arc::new(Self {
+            inner,
+            faults: Mutex::default(),
+            down: AtomicBool::new(false),
+            delayed: Mutex::default(),
+            calls: AtomicUsize::new(0),
+            gate: Semaphore::new(Semaphore::MAX_PERMITS),
+        })
+    }
+
+    pub(crate) fn fail(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.faults.lock().unwrap().extend(faults);
+    }
+
+    pub(crate) fn set_down(&self, down: bool) {
+        self.down.store(down, Ordering::SeqCst);
+    }
+
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    /// Carries out the delayed calls now, as a network would that had held them back.
+    pub(crate) async fn deliver(&self) {
+        let delayed = std::mem::take(&mut *self.delayed.lock().unwrap());
+        for frame in delayed {
+            self.inner.apply(0, &frame).await.unwrap();
+        }
+    }
+
+    fn reach(&self) -> Result<(), StoreError> {
+        if self.down.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable("down".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+fn no_answer() -> StoreError {
+    StoreError::Unknown("no answer".to_owned())
+}
+
+#[async_trait::async_trait]
+impl Store for Unreliable {
+    fn name(&self) -> String {
+        "unreliable".to_owned()
+    }
+
+    fn durability(&self) -> Durability {
+        self.inner.durability()
+    }
+
+    fn policy(&self) -> Policy {
+        self.inner.policy()
+    }
+
+    fn connection(&self) -> u64 {
+        self.inner.connection()
+    }
+
+    async fn head(&self, shard: Shard, writer: WriterId) -> Result<Head, StoreError> {
+        self.reach()?;
+        self.inner.head(shard, writer).await
+    }
+
+    async fn found(&self, shard: Shard) -> Result<i64, StoreError> {
+        self.reach()?;
+        self.inner.found(shard).await
+    }
+
+    async fn apply(&self, shard: Shard, frame: &Frame) -> Result<Answer, StoreError> {
+        self.gate.acquire().await.unwrap().forget();
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        self.reach()?;
+        let fault = self.faults.lock().unwrap().pop_front().unwrap_or(Fault::None);
+        match fault {
+            Fault::None => self.inner.apply(shard, frame).await,
+            Fault::Unavailable => Err(StoreError::Unavailable("loading".to_owned())),
+            Fault::LostCall => Err(no_answer()),
+            Fault::LostAnswer => {
+                self.inner.apply(shard, frame).await?;
+                Err(no_answer())
+            }
+            Fault::Delayed => {
+                self.delayed.lock().unwrap().push(frame.clone());
+                Err(no_answer())
+            }
+        }
+    }
+
+    async fn due(&self, shard: Shard, limit: usize) -> Result<Due, StoreError> {
+        self.reach()?;
+        self.inner.due(shard, limit).await
+    }
+
+    async fn seal(&self, shard: Shard, bucket: Bucket, family: &Family) -> Result<Sealed, StoreError> {
+        self.reach()?;
+        self.inner.seal(shard, bucket, family).await
+    }
+
+    async fn page(
+        &self,
+        shard: Shard,
+        bucket: Bucket,
+        generation: i64,
+        cursor: u64,
+    ) -> Result<Option<Page>, StoreError> {
+        self.reach()?;
+        self.inner.page(shard, bucket, generation, cursor).await
+    }
+
+    async fn ack(&self, shard: Shard, life: Life) -> Result<Acked, StoreError> {
+        self.reach()?;
+        self.inner.ack(shard, life).await
+    }
+
+    async fn close(&self, shard: Shard, life: Life, family: &Family, cursor: u64) -> Result<Closed, StoreError> {
+        self.reach()?;
+        self.inner.close(shard, life, family, cursor).await
+    }
+
+    async fn open(
+        &self,
+        shard: Shard,
+        sources: &[Arc<str>],
+        periods: &[Period],
+        from: Millis,
+        to: Millis,
+    ) -> Result<Open, StoreError> {
+        self.reach()?;
+        self.inner.open(shard, sources, periods, from, to).await
+    }
+}
