@@ -244,6 +244,11 @@ impl Oracle {
         (state.epoch, state.highest) = (head.epoch, head.epoch.unwrap_or_default());
     }
 
+    /// How many writers it has seen.
+    pub(crate) fn writers(&self) -> usize {
+        self.state.lock().unwrap().writers.len()
+    }
+
     /// The lives that are half moved up: which sources went first is the store's own choice.
     pub(crate) fn closing(&self) -> Vec<Bucket> {
         let state = self.state.lock().unwrap();

@@ -9,7 +9,6 @@ use crate::stats::Millis;
 use crate::stats::calendar::Bucket;
 use crate::stats::layout::SCALAR_DOUBLES;
 use crate::store::{BucketDeltas, Frame, KeyRecord, MAX_FRAME_DOUBLES, WriterId};
-use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
@@ -45,7 +44,6 @@ pub(super) struct Pending {
     deltas: Vec<BucketDeltas>,
     /// Where a source stands in the deltas of the same index.
     indexes: Vec<SourceIndex>,
-    key_ids: HashSet<[u8; 16]>,
     doubles: usize,
 }
 
@@ -58,9 +56,6 @@ impl Pending {
     pub(super) fn is_full_for(&self, work: &Work) -> bool {
         if self.is_empty() {
             return false;
-        }
-        if work.key.is_some_and(|key| self.key_ids.contains(&key.id)) {
-            return true;
         }
         let all: usize = work.part.deltas.iter().map(|d| d.sources.len()).sum();
         let room = MAX_FRAME_DOUBLES.saturating_sub(self.doubles) / SCALAR_DOUBLES;
@@ -86,7 +81,6 @@ impl Pending {
                 self.merge(deltas);
             }
         }
-        self.key_ids.extend(work.key.map(|key| key.id));
         self.works.push(work);
     }
 

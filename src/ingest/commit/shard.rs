@@ -2,8 +2,8 @@
 //! its outcome is certain.
 //!
 //! Started by `commit.rs`. A frame whose answer did not come is sent again, the same bytes with the
-//! same sequence. When its requests have run out of time it is replaced by an empty frame of the
-//! same sequence: once that is in the store, the first can never be counted any more.
+//! same sequence. When its requests have run out of time it is given up, and the next frame takes
+//! its sequence: only one of the two can ever be counted.
 
 use super::pending::{Pending, Work};
 use super::{CommitError, PartOutcome, REQUEST_DEADLINE, Shared};
@@ -44,7 +44,7 @@ pub(super) struct Task {
     sequence: u64,
     /// Identity of the store's contents.
     epoch: i64,
-    /// The next sequence may or may not be taken by a frame whose requests are answered.
+    /// The next sequence may be taken by a frame that was given up.
     doubtful: bool,
     refreshed: Instant,
     /// Requests in the last two frames, the newest first.
@@ -165,21 +165,20 @@ impl Task {
     /// Sends the frame, made anew where the store asks for it, until its end is certain. `Ok`: the
     /// works still pending are counted. `Err`: they are not, or nobody can say.
     async fn settle(&mut self, pending: &mut Pending, queue: &mut UnboundedReceiver<Work>) -> Result<(), CommitError> {
-        if self.doubtful {
-            self.fence().await.map_err(|e| CommitError::NotApplied(e.to_string()))?;
-        }
         while !pending.is_empty() {
             let frame = pending.frame(self.writer, self.sequence + 1);
             match self.send(&frame, queue).await? {
                 Answer::Applied => {
-                    self.sequence += 1;
+                    self.taken();
                     self.wake_for_new(&frame);
                     return Ok(());
                 }
                 Answer::Dup { checksum } if checksum == frame.checksum => {
-                    self.sequence += 1;
+                    self.taken();
                     return Ok(());
                 }
+                // The frame that was given up had arrived; this one takes the next place.
+                Answer::Dup { .. } if self.doubtful => self.taken(),
                 Answer::Dup { .. } => self.go_on_as_new("another process writes under this node's id"),
                 Answer::Gap { last } => {
                     let lost = self.sequence.saturating_sub(last);
@@ -199,6 +198,12 @@ impl Task {
         Ok(())
     }
 
+    /// The next sequence is in the store: with it, no frame of this sequence can be counted any more.
+    fn taken(&mut self) {
+        self.sequence += 1;
+        self.doubtful = false;
+    }
+
     /// A bucket that was not in the last frame may be due before the rollover thinks of looking.
     fn wake_for_new(&mut self, frame: &Frame) {
         let buckets: Vec<Bucket> = frame.deltas.iter().map(|d| d.bucket).collect();
@@ -209,17 +214,14 @@ impl Task {
     }
 
     /// Sends a frame until its outcome is known. `NotApplied`: it is not in the store. `Unknown`:
-    /// its requests have run out of time; [`Self::fence`] has to make sure of it.
+    /// its requests have run out of time.
     async fn send(&mut self, frame: &Frame, queue: &mut UnboundedReceiver<Work>) -> Result<Answer, CommitError> {
         let started = clock::instant();
         let mut pause = RETRY_MIN;
         let mut unknown = false;
         loop {
             let reason = match self.store.apply(self.shard, frame).await {
-                Ok(answer) => {
-                    self.shared.down.store(false, Ordering::Relaxed);
-                    return Ok(answer);
-                }
+                Ok(answer) => return Ok(answer),
                 Err(StoreError::Refused(reason)) if !unknown => {
                     tracing::error!("the store refuses a frame: {reason}");
                     return Err(CommitError::NotApplied(reason));
@@ -245,24 +247,6 @@ impl Task {
         }
     }
 
-    /// Puts an empty frame where a frame of unknown outcome is or would be. Whatever the answer,
-    /// that frame cannot be counted any more if it has not been.
-    async fn fence(&mut self) -> Result<(), StoreError> {
-        let received = self.shared.elapsed.load(Ordering::Relaxed);
-        let empty = Frame::new(self.writer, self.sequence + 1, received, Vec::new(), Vec::new());
-        match self.store.apply(self.shard, &empty).await? {
-            Answer::Applied | Answer::Dup { .. } => self.sequence += 1,
-            Answer::Lost => self.found_again().await?,
-            Answer::Gap { .. } => self.go_on_as_new("the store went back in time"),
-            // An empty frame meets no bucket and no key; a new head makes it young again.
-            Answer::Stale | Answer::Seen(_) | Answer::Closing(_) | Answer::Late(_) => {
-                return Err(StoreError::Unavailable("the store's clock is being read again".to_owned()));
-            }
-        }
-        self.doubtful = false;
-        Ok(())
-    }
-
     /// Turns requests away at once from now on, those in the queue too: memory stays flat.
     fn turn_away(&self, reason: &str, queue: &mut UnboundedReceiver<Work>) {
         if !self.shared.down.swap(true, Ordering::Relaxed) {
@@ -275,11 +259,7 @@ impl Task {
 
     /// Asks for the head; opens the door again after the store was away.
     async fn look_after(&mut self) {
-        let mut looked = self.refresh().await;
-        if looked.is_ok() && self.doubtful {
-            looked = self.fence().await;
-        }
-        match looked {
+        match self.refresh().await {
             Ok(()) => {
                 if self.shared.down.swap(false, Ordering::Relaxed) {
                     tracing::info!("the store {} answers again", self.store.name());
