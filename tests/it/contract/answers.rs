@@ -1,7 +1,7 @@
 //! What `apply` answers, in which order it checks, and that a refusal changes nothing.
 
 use super::closing::half_closed;
-use crate::world::{MINUTE, OTHER_WRITER, POLICY, SECOND, T0, WRITER, World, delta, key, moments};
+use crate::world::{HOUR, MINUTE, OTHER_WRITER, POLICY, SECOND, T0, WRITER, World, delta, key, moments};
 use meanwhile::stats::double_double::DoubleDouble;
 use meanwhile::stats::moments::Moments;
 use meanwhile::store::{Answer, BucketDeltas, Frame, KeyRecord, Late, Life, OpenLife, Policy, StoreError, WriterId};
@@ -145,6 +145,9 @@ pub(super) async fn late_buckets_are_refused_by_index(mut world: World) {
     let sequence = world.head().await.sequence + 1;
     check(&world, &frame(&world, WRITER, sequence, vec![key(1, 1)], deltas.clone()).await, Answer::Late(vec![1, 2]))
         .await;
+    // Late stays late when the clock goes back.
+    world.pass(-HOUR);
+    check(&world, &frame(&world, WRITER, sequence, vec![], deltas[1..].to_vec()).await, Answer::Late(vec![0, 1])).await;
     let rest = frame(&world, WRITER, sequence, vec![key(1, 1)], deltas[..1].to_vec()).await;
     assert_eq!(world.apply(&rest).await, Answer::Applied);
 }

@@ -29,6 +29,8 @@ pub(super) async fn a_first_life_carries_the_epoch(world: World) {
 pub(super) async fn a_late_life_gets_a_new_generation(world: World) {
     let epoch = world.head().await.epoch.unwrap();
     let late = |n: i64| world.bucket("1m", T0 - n * MINUTE);
+    // In the millisecond of the founding: the epoch counts as given.
+    assert_eq!(put(&world, late(5)).await, epoch + 1);
     world.set(late(1).end + POLICY.lateness);
     assert_eq!(put(&world, late(1)).await, epoch + POLICY.lateness);
     // In the same millisecond the highest one given decides.
