@@ -34,9 +34,9 @@ fn merge_in_lua(pairs: &[Pair]) -> Vec<Option<Vec<u8>>> {
 }
 
 /// Sees that both give the same answer, for each order of the two, and returns Rust's.
-fn check_pairs(pairs: Vec<Pair>) -> Vec<Option<Vec<u8>>> {
+fn check_pairs(pairs: &[Pair]) -> Vec<Option<Vec<u8>>> {
     let swapped: Vec<Pair> = pairs.iter().map(|(a, b)| (b.clone(), a.clone())).collect();
-    let both = [pairs.clone(), swapped].concat();
+    let both = [pairs, &swapped].concat();
     for ((a, b), lua) in both.iter().zip(merge_in_lua(&both)) {
         let rust = layout::merge(a, b).ok();
         assert_eq!(rust.as_ref().map(hex), lua.as_ref().map(hex), "\n{} and\n{}", hex(a), hex(b));
@@ -44,11 +44,12 @@ fn check_pairs(pairs: Vec<Pair>) -> Vec<Option<Vec<u8>>> {
     pairs.iter().map(|(a, b)| layout::merge(a, b).ok()).collect()
 }
 
-/// Header, then a group per double.
+/// Header, then a number per double.
 fn hex(bytes: impl AsRef<[u8]>) -> String {
-    let digits = |part: &[u8]| part.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let digits = |part: &[u8]| part.iter().fold(0u64, |digits, byte| digits << 8 | u64::from(*byte));
     let (head, doubles) = bytes.as_ref().split_at(bytes.as_ref().len().min(4));
-    std::iter::once(digits(head)).chain(doubles.chunks(8).map(digits)).collect::<Vec<_>>().join(" ")
+    let parts = std::iter::once(head).chain(doubles.chunks(8));
+    parts.map(|part| format!("{:0width$x}", digits(part), width = 2 * part.len())).collect::<Vec<_>>().join(" ")
 }
 
 fn state(profile: u8, dimension: u16, doubles: &[f64]) -> Vec<u8> {
@@ -90,7 +91,7 @@ fn scalar_states() {
         (raw([1.0, 1.0, 5e-17, 1.0, -5e-17, 1.0, 1.0]), raw([1.0, -1.0, 5e-17, 1.0, 5e-17, -1.0, -1.0])),
         (raw([1.0, f64::MAX / 4.0, 1e290, f64::MAX / 4.0, -1e290, 1.0, 1.0]), scalar(&[3.0])),
     ];
-    assert!(check_pairs(pairs).iter().all(Option::is_some), "every one of these merges");
+    assert!(check_pairs(&pairs).iter().all(Option::is_some), "every one of these merges");
 }
 
 /// Doubles of a state before its sparse part, all different: a mixed up index shows.
@@ -121,7 +122,7 @@ fn every_element_kind_and_dimension() {
             }
         }
     }
-    assert!(check_pairs(pairs).iter().all(Option::is_some), "every one of these merges");
+    assert!(check_pairs(&pairs).iter().all(Option::is_some), "every one of these merges");
 }
 
 #[test]
@@ -132,7 +133,7 @@ fn the_latest_wins_by_time_then_by_values() {
         state(ORDER_2 | LATEST, 2, &doubles)
     };
     let check = |a: [f64; 3], b: [f64; 3], expected: [f64; 3]| {
-        let merged = check_pairs(vec![(of(&a), of(&b))]).remove(0).expect("the same shape");
+        let merged = check_pairs(&[(of(&a), of(&b))]).remove(0).expect("the same shape");
         assert_eq!(merged[merged.len() - 24..], of(&expected)[merged.len() - 24..], "{a:?} and {b:?}");
     };
     check([5.0, 1.0, 9.0], [6.0, 0.0, 0.0], [6.0, 0.0, 0.0]);
@@ -185,7 +186,7 @@ fn what_cannot_be_read_is_refused_by_both() {
     // Both can be read, but their shapes differ.
     pairs.push((good.clone(), state(ORDER_2, 2, &filled(ORDER_2, 2, 1.0))));
     pairs.push((good, sparse(1.0, &[1.0, 1.0])));
-    assert!(check_pairs(pairs).iter().all(Option::is_none), "none of these merges");
+    assert!(check_pairs(&pairs).iter().all(Option::is_none), "none of these merges");
 }
 
 /// The script is the store's own guard: it also refuses a sum that is not finite.
@@ -257,5 +258,5 @@ fn random_states() {
     let pairs: Vec<Pair> = (0..RANDOM_PAIRS)
         .map(|_| pairs.new_tree(&mut runner).expect("nothing is filtered for long").current())
         .collect();
-    assert!(check_pairs(pairs).iter().all(Option::is_some), "every one of these merges");
+    assert!(check_pairs(&pairs).iter().all(Option::is_some), "every one of these merges");
 }

@@ -123,7 +123,8 @@ pub(super) async fn every_chunk_keeps_the_total(world: World) {
 /// Whoever drives the close may die after any chunk, and the store with it; the next one begins
 /// with cursor 0.
 pub(super) async fn a_crash_between_chunks_changes_nothing(mut world: World) {
-    for crash_after in 1..=3 {
+    for crash_after in 1..=3u8 {
+        let each = f64::from(crash_after);
         let minute = world.now();
         let life = half_closed(&world, minute).await;
         let mut cursor = 0;
@@ -134,12 +135,12 @@ pub(super) async fn a_crash_between_chunks_changes_nothing(mut world: World) {
             }
         }
         world.crash().await;
-        check_total(&world, &TREE, crash_after as f64, "after a crash").await;
+        check_total(&world, &TREE, each, "after a crash").await;
         while let Closed::More(_) = close(&world, life, 0).await {
-            check_total(&world, &TREE, crash_after as f64, "between chunks with cursor 0").await;
+            check_total(&world, &TREE, each, "between chunks with cursor 0").await;
         }
         assert_eq!(close(&world, life, 0).await, Closed::Gone);
-        check_total(&world, &TREE, crash_after as f64, "after the close").await;
+        check_total(&world, &TREE, each, "after the close").await;
     }
 }
 
@@ -206,8 +207,9 @@ pub(super) async fn a_closing_parent_is_finished_first(world: World) {
 pub(super) async fn two_parents_get_each_reading_once(mut world: World) {
     world.calendar = calendar("1d,1w,1mo");
     let old = T0 - 100 * 24 * HOUR;
-    for round in 1..=2 {
-        let day = world.bucket("1d", old + (round - 1) * 24 * HOUR);
+    for round in 1..=2u8 {
+        let each = f64::from(round);
+        let day = world.bucket("1d", old + Millis::from(round - 1) * 24 * HOUR);
         assert_eq!(world.family(day).parents, [world.bucket("1w", old), world.bucket("1mo", old)]);
         fill(&world, day).await;
         world.pass(SECOND);
@@ -215,15 +217,15 @@ pub(super) async fn two_parents_get_each_reading_once(mut world: World) {
         loop {
             match close(&world, life, 0).await {
                 Closed::More(_) => {
-                    check_total(&world, &["1d", "1w"], round as f64, "in day and week").await;
-                    check_total(&world, &["1d", "1mo"], round as f64, "in day and month").await;
+                    check_total(&world, &["1d", "1w"], each, "in day and week").await;
+                    check_total(&world, &["1d", "1mo"], each, "in day and month").await;
                 }
                 Closed::Done => break,
                 other => panic!("{other:?}"),
             }
         }
-        check_total(&world, &["1w"], round as f64, "in the week").await;
-        check_total(&world, &["1mo"], round as f64, "in the month").await;
+        check_total(&world, &["1w"], each, "in the week").await;
+        check_total(&world, &["1mo"], each, "in the month").await;
     }
     // The first parent is closing when a late day comes: that day waits for it.
     let day = world.bucket("1d", old);

@@ -110,8 +110,8 @@ pub(super) async fn an_open_life_says_whether_it_was_written(world: World) {
 }
 
 pub(super) async fn a_long_range_is_read_in_several_looks(world: World) {
-    let count = OPEN_BUCKETS + 1;
-    let minute = |i: usize| world.bucket("1m", T0 + i as i64 * MINUTE);
+    let count = Millis::try_from(OPEN_BUCKETS).unwrap() + 1;
+    let minute = |i: Millis| world.bucket("1m", T0 + i * MINUTE);
     world.put((0..count).map(|i| delta(minute(i), "a", &[1.0])).collect()).await;
     world.put(vec![delta(world.bucket("1h", T0), "a", &[1.0])]).await;
     let periods = ["1h", "1m"].map(|p| p.parse().unwrap());

@@ -128,10 +128,8 @@ impl Clients {
         let received = beside.elapsed().await;
         self.resolve(beside, node).await;
         let frame = self.frame(node, received, &arrived);
-        match fault {
-            Fault::None => {}
-            Fault::RequestLost => {}
-            Fault::AnswerLost => drop(beside.apply(&frame).await),
+        if fault == Fault::AnswerLost {
+            beside.apply(&frame).await;
         }
         self.nodes[node].in_flight = Some((frame, arrived));
         if fault == Fault::None {

@@ -1,0 +1,210 @@
+//! What each call does to the contents of the oracle: the rules of the contract, on plain maps.
+//!
+//! Called by `oracle.rs`, which locks, asks the clock and answers. Nothing here waits or fails but by
+//! the contract.
+
+use meanwhile::stats::Millis;
+use meanwhile::stats::calendar::{Bucket, Family};
+use meanwhile::stats::moments::Moments;
+use meanwhile::store::{
+    Answer, BucketDeltas, Closed, Frame, Late, Life, MAX_ADVANCE, MAX_DIRTY, Policy, StoreError, WriterId,
+};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Everything a shard holds.
+#[derive(Clone, Default)]
+pub(crate) struct State {
+    pub(super) epoch: Option<i64>,
+    /// Highest generation ever given, epochs included.
+    pub(super) highest: i64,
+    /// The clock at the last call that saved; `None` before the first.
+    pub(super) last_clock: Option<Millis>,
+    pub(super) elapsed: Millis,
+    pub(super) now: Millis,
+    /// Sequence and checksum of each writer's last applied frame.
+    pub(super) writers: HashMap<WriterId, (u64, u32)>,
+    pub(super) keys: HashMap<[u8; 16], Key>,
+    pub(super) lives: BTreeMap<Bucket, Present>,
+    /// When, in `elapsed`, the bucket closed.
+    pub(super) tombstones: HashMap<Bucket, Millis>,
+}
+
+/// An idempotency key that was counted.
+#[derive(Clone)]
+pub(super) struct Key {
+    pub(super) fingerprint: [u8; 16],
+    /// In `elapsed`. From then on a store may forget it, or not yet.
+    pub(super) expires: Millis,
+    /// Whether the store beside this one still remembers it after that.
+    pub(super) remembered: bool,
+}
+
+/// A life that is in the store.
+#[derive(Clone)]
+pub(super) struct Present {
+    pub(super) generation: i64,
+    pub(super) revision: i64,
+    /// The revision the sink has; 0 if none.
+    pub(super) acked: i64,
+    /// Since when, in `now`, there are readings that no revision covers.
+    pub(super) dirty_since: Option<Millis>,
+    pub(super) closing: bool,
+    pub(super) due: Millis,
+    pub(super) sources: BTreeMap<Arc<str>, Moments>,
+}
+
+impl Present {
+    pub(super) fn life(&self, bucket: Bucket) -> Life {
+        Life { bucket, generation: self.generation, revision: self.revision }
+    }
+}
+
+/// When a life must be looked at that is dirty since then.
+pub(super) fn due_again(bucket: Bucket, now: Millis, since: Millis, grace: Millis) -> Millis {
+    (bucket.end + grace).max((now + grace).min(since + MAX_DIRTY))
+}
+
+impl State {
+    /// `elapsed` and `now` as a call at this clock sees them.
+    pub(super) fn times(&self, clock: Millis) -> (Millis, Millis) {
+        let advance = (clock - self.last_clock.unwrap_or(clock)).clamp(0, MAX_ADVANCE);
+        (self.elapsed + advance, clock.max(self.now + advance))
+    }
+
+    pub(super) fn tick(&mut self, clock: Millis) {
+        (self.elapsed, self.now) = self.times(clock);
+        self.last_clock = Some(clock);
+    }
+
+    pub(super) fn next_generation(&mut self) -> i64 {
+        self.highest = self.now.max(self.highest + 1);
+        self.highest
+    }
+
+    /// Puts readings into a life, which begins with `generation` if there is none.
+    fn touch(&mut self, bucket: Bucket, generation: i64, grace: Millis) -> &mut BTreeMap<Arc<str>, Moments> {
+        let now = self.now;
+        let life = self.lives.entry(bucket).or_insert_with(|| Present {
+            generation,
+            revision: 0,
+            acked: 0,
+            dirty_since: None,
+            closing: false,
+            due: 0,
+            sources: BTreeMap::new(),
+        });
+        life.due = due_again(bucket, now, *life.dirty_since.get_or_insert(now), grace);
+        &mut life.sources
+    }
+
+    fn merge(&mut self, deltas: &BucketDeltas, first_life: bool, grace: Millis) {
+        let generation = match (self.lives.get(&deltas.bucket), self.epoch) {
+            (Some(life), _) => life.generation,
+            (None, Some(epoch)) if first_life => epoch,
+            (None, _) => self.next_generation(),
+        };
+        let sources = self.touch(deltas.bucket, generation, grace);
+        for (source, moments) in &deltas.sources {
+            sources.entry(Arc::clone(source)).or_default().merge(moments);
+        }
+    }
+
+    pub(super) fn descendants_open(&self, bucket: Bucket, family: &Family) -> bool {
+        let inside = |b: &Bucket| family.descendants.contains(&b.period) && bucket.contains(b.start);
+        self.lives.keys().any(inside)
+    }
+
+    fn first_closing(&self, buckets: &[Bucket]) -> Option<Life> {
+        buckets.iter().find_map(|b| self.lives.get(b).filter(|l| l.closing).map(|l| l.life(*b)))
+    }
+
+    fn check_frame(&self, frame: &Frame, policy: Policy) -> Option<Answer> {
+        if self.epoch.is_none() {
+            return Some(Answer::Lost);
+        }
+        let (last, checksum) = self.writers.get(&frame.writer).copied().unwrap_or_default();
+        if frame.sequence <= last {
+            return Some(Answer::Dup { checksum });
+        }
+        if frame.sequence > last + 1 {
+            return Some(Answer::Gap { last });
+        }
+        if self.elapsed - frame.received > policy.idempotency_ttl / 2 {
+            return Some(Answer::Stale);
+        }
+        let alive = |key: &&Key| key.remembered || self.elapsed < key.expires;
+        let seen = |(i, id)| self.keys.get(id).filter(alive).map(|k| (i, k.fingerprint));
+        let seen: Vec<_> = frame.keys.iter().map(|k| &k.id).enumerate().filter_map(seen).collect();
+        if !seen.is_empty() {
+            return Some(Answer::Seen(seen));
+        }
+        let buckets: Vec<Bucket> = frame.deltas.iter().map(|d| d.bucket).collect();
+        let closing: Vec<Life> = buckets.iter().filter_map(|b| self.first_closing(&[*b])).collect();
+        if !closing.is_empty() {
+            return Some(Answer::Closing(closing));
+        }
+        let over = |b: &Bucket| policy.late == Late::Refuse && self.now >= b.end + policy.lateness;
+        let late: Vec<usize> = (0..buckets.len()).filter(|&i| over(&buckets[i])).collect();
+        (!late.is_empty()).then_some(Answer::Late(late))
+    }
+
+    pub(super) fn apply(&mut self, frame: &Frame, policy: Policy) -> Result<Answer, StoreError> {
+        if let Some(answer) = self.check_frame(frame, policy) {
+            return Ok(answer);
+        }
+        for deltas in &frame.deltas {
+            let first_life = self.now < deltas.bucket.end + policy.lateness;
+            let first_life = first_life && !self.tombstones.contains_key(&deltas.bucket);
+            self.merge(deltas, first_life, policy.grace);
+        }
+        if self.lives.values().flat_map(|l| l.sources.values()).any(|m| !m.is_finite()) {
+            return Err(StoreError::Refused("a sum is not finite".into()));
+        }
+        for key in &frame.keys {
+            let expires = self.elapsed + key.ttl;
+            self.keys.insert(key.id, Key { fingerprint: key.fingerprint, expires, remembered: false });
+        }
+        self.writers.insert(frame.writer, (frame.sequence, frame.checksum));
+        Ok(Answer::Applied)
+    }
+
+    /// Whether a close may begin or go on, by the life's own state and those around it.
+    pub(super) fn check_close(&self, life: Life, family: &Family, lateness: Millis) -> Option<Closed> {
+        let Some(present) = self.lives.get(&life.bucket) else {
+            return Some(Closed::Gone);
+        };
+        if present.life(life.bucket) != life {
+            return Some(Closed::Refused);
+        }
+        if present.closing {
+            return None;
+        }
+        let clean = present.dirty_since.is_none() && present.acked == present.revision;
+        if !clean || self.now < life.bucket.end + lateness {
+            return Some(Closed::Refused);
+        }
+        if self.descendants_open(life.bucket, family) {
+            return Some(Closed::Waiting);
+        }
+        self.first_closing(&family.parents).map(Closed::ParentClosing)
+    }
+
+    /// Moves `count` sources of a closing life up into its parents.
+    pub(super) fn move_up(&mut self, bucket: Bucket, family: &Family, count: usize, grace: Millis) -> Closed {
+        let now = self.now;
+        let life = self.lives.get_mut(&bucket).expect("checked");
+        life.closing = true;
+        life.due = now;
+        let moved: Vec<_> = std::iter::from_fn(|| life.sources.pop_first()).take(count).collect();
+        let done = life.sources.is_empty();
+        for &parent in &family.parents {
+            self.merge(&BucketDeltas { bucket: parent, sources: moved.clone() }, false, grace);
+        }
+        if done {
+            self.lives.remove(&bucket);
+            self.tombstones.insert(bucket, self.elapsed);
+        }
+        if done { Closed::Done } else { Closed::More(0) }
+    }
+}
