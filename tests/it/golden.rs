@@ -4,10 +4,13 @@
 //! The script runs inside a real server, with the very number formatting and packing it has there.
 
 use crate::servers::RedisServer;
+use crate::world::{POLICY, T0, WRITER, calendar, moments};
+use meanwhile::clock::Clock;
 use meanwhile::stats::double_double::DoubleDouble;
 use meanwhile::stats::layout::{self, LATEST, ORDER_2, POWERS, SPARSE, VERSION, encode, header};
 use meanwhile::stats::moments::Moments;
-use meanwhile::store::redis::MERGE_LUA;
+use meanwhile::store::redis::{MERGE_LUA, RedisStore};
+use meanwhile::store::{Answer, BucketDeltas, Frame, Store, keys};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -59,7 +62,7 @@ fn state(profile: u8, dimension: u16, doubles: &[f64]) -> Vec<u8> {
 }
 
 fn scalar(values: &[f64]) -> Vec<u8> {
-    encode(&crate::world::moments(values)).to_vec()
+    encode(&moments(values)).to_vec()
 }
 
 /// A scalar state of these very doubles: count, both sums as pairs, minimum, maximum.
@@ -187,6 +190,27 @@ fn what_cannot_be_read_is_refused_by_both() {
     pairs.push((good.clone(), state(ORDER_2, 2, &filled(ORDER_2, 2, 1.0))));
     pairs.push((good, sparse(1.0, &[1.0, 1.0])));
     assert!(check_pairs(&pairs).iter().all(Option::is_none), "none of these merges");
+}
+
+/// A stored state that cannot be read costs its own source what it had, and nobody else anything.
+#[tokio::test]
+async fn an_unreadable_state_is_set_aside() {
+    let server = RedisServer::start();
+    let store = RedisStore::connect(&server.url(), POLICY, Some(Clock::manual(T0))).await.unwrap();
+    store.found(0).await.unwrap();
+    let bucket = calendar("1m").bucket("1m".parse().unwrap(), T0);
+    let deltas = ["a", "b"].map(|s| (s.into(), moments(&[2.0]))).to_vec();
+    let frame = |n| Frame::new(WRITER, n, 0, vec![], vec![BucketDeltas { bucket, sources: deltas.clone() }]);
+    assert_eq!(store.apply(0, &frame(1)).await.unwrap(), Answer::Applied);
+    let mut raw = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
+    let mut set = redis::cmd("HSET");
+    set.arg(keys::bucket(0, &bucket)).arg(keys::source_field("a")).arg("not a state");
+    set.exec(&mut raw).unwrap();
+    assert_eq!(store.apply(0, &frame(2)).await.unwrap(), Answer::Applied);
+    let open = store.open(0, &["a".into(), "b".into()], &[bucket.period], T0, T0 + 1).await.unwrap();
+    assert_eq!(open.lives[0].moments, [Some(moments(&[2.0])), Some(moments(&[2.0, 2.0]))]);
+    let aside: Vec<String> = redis::cmd("HVALS").arg(keys::aside(0)).query(&mut raw).unwrap();
+    assert_eq!(aside, ["not a state"]);
 }
 
 /// The script is the store's own guard: it also refuses a sum that is not finite.
