@@ -1,8 +1,15 @@
 //! The integration tests, in one binary: it links once, and this list is the map of what is tested.
 
+mod http;
 mod oracle;
+mod seeded;
 mod servers;
+mod service;
+mod sink_files;
 mod world;
+
+// The service from the outside: HTTP, the commands, the files of the sink.
+mod first_steps;
 
 // The store contract: each promise, random schedules, and the bytes of merged states.
 mod contract;
