@@ -9,6 +9,7 @@ mod sink_files;
 mod world;
 
 // The service from the outside: HTTP, the commands, the files of the sink.
+mod bad_input;
 mod first_steps;
 
 // The store contract: each promise, random schedules, and the bytes of merged states.
