@@ -11,6 +11,7 @@ mod world;
 // The service from the outside: HTTP, the commands, the files of the sink.
 mod bad_input;
 mod first_steps;
+mod late;
 mod retries;
 
 // The store contract: each promise, random schedules, and the bytes of merged states.
