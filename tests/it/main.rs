@@ -12,6 +12,7 @@ mod world;
 mod bad_input;
 mod first_steps;
 mod late;
+mod moving;
 mod retries;
 
 // The store contract: each promise, random schedules, and the bytes of merged states.

@@ -1,0 +1,109 @@
+//! A bucket on its way from the store to the sink, and from minutes up into hours, is never missing
+//! in an answer and never in it twice.
+//!
+//! One writer posts ones all the time into buckets of a second that close as soon as they may;
+//! readers ask for the total in every period. What they see lies between what was acknowledged
+//! before the question and what was sent until the answer.
+
+use crate::http::{Client, array, reading};
+use crate::service::{On, Service, eventually};
+use serde_json::Value;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, sleep};
+use std::time::Duration;
+
+const PERIODS: [&str; 4] = ["1s", "1m", "1h", "1d"];
+/// Over all readers.
+const QUESTIONS: u64 = 2_400;
+const READERS: usize = 3;
+/// Readings in a batch.
+const BATCH: u64 = 5;
+/// Between two batches: the readers are to have the machine.
+const PAUSE: Duration = Duration::from_millis(5);
+
+#[derive(Default)]
+struct Counters {
+    sent: AtomicU64,
+    acknowledged: AtomicU64,
+    questions: AtomicU64,
+    /// Answers with a bucket that was still open, that was on its way, and that had left the store.
+    seen: [AtomicU64; 3],
+}
+
+/// The count in all rows of an answer; `None` if the service asks to try again.
+fn ask(client: &Client, period: &str, counters: &Counters) -> Option<u64> {
+    let answer = client.get(&format!("/v1/stats?source=a&period={period}"));
+    if answer.status == 503 {
+        return None;
+    }
+    let page = answer.ok().json();
+    assert_eq!((&page["next"], &page["partial"] == &Value::Bool(true)), (&Value::Null, false), "{page}");
+    let rows = page["rows"].as_array().unwrap();
+    for (state, seen) in ["open", "settling", "closed"].iter().zip(&counters.seen) {
+        if rows.iter().any(|row| row["state"] == *state) {
+            seen.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    Some(rows.iter().map(|row| row["count"].as_u64().unwrap()).sum())
+}
+
+fn write(client: &Client, counters: &Counters, stop: &AtomicBool) {
+    for batch in 0.. {
+        counters.sent.fetch_add(BATCH, Ordering::SeqCst);
+        client.post_keyed(&format!("batch-{batch}"), &array((0..BATCH).map(|_| reading("a", 1.0)))).ok();
+        counters.acknowledged.fetch_add(BATCH, Ordering::SeqCst);
+        if stop.load(Ordering::SeqCst) {
+            return;
+        }
+        sleep(PAUSE);
+    }
+}
+
+fn read(client: &Client, counters: &Counters) {
+    for period in PERIODS.iter().cycle() {
+        if counters.questions.load(Ordering::SeqCst) >= QUESTIONS {
+            return;
+        }
+        let before = counters.acknowledged.load(Ordering::SeqCst);
+        let Some(seen) = ask(client, period, counters) else { continue };
+        let until = counters.sent.load(Ordering::SeqCst);
+        assert!((before..=until).contains(&seen), "{period}: {seen} is not between {before} and {until}");
+        counters.questions.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn a_moving_bucket(on: On) {
+    let service = Service::start(on, &["--periods", "1s,1m,1h,1d", "--grace", "50ms", "--lateness", "100ms"]);
+    let client = service.client();
+    let counters = Arc::new(Counters::default());
+    let stop = Arc::new(AtomicBool::new(false));
+    let run = |body: fn(&Client, &Counters, &AtomicBool)| {
+        let (client, counters, stop) = (service.client(), Arc::clone(&counters), Arc::clone(&stop));
+        thread::spawn(move || body(&client, &counters, &stop))
+    };
+    let writer = run(write);
+    eventually("the first batch", || (counters.acknowledged.load(Ordering::SeqCst) > 0).then_some(()));
+    let readers: Vec<_> = (0..READERS).map(|_| run(|client, counters, _| read(client, counters))).collect();
+    let read: Vec<_> = readers.into_iter().map(thread::JoinHandle::join).collect();
+    stop.store(true, Ordering::SeqCst);
+    writer.join().unwrap();
+    assert!(read.iter().all(Result::is_ok), "a reader has failed, see above");
+
+    let all = counters.acknowledged.load(Ordering::SeqCst);
+    for period in PERIODS {
+        assert_eq!(client.total("a", period), (all, all as f64), "{period}");
+    }
+    let seen = counters.seen.each_ref().map(|seen| seen.load(Ordering::SeqCst));
+    assert!(seen.iter().all(|&answers| answers > 10), "answers with open, settling and closed rows: {seen:?}");
+}
+
+#[test]
+fn a_moving_bucket_embedded() {
+    a_moving_bucket(On::Embedded);
+}
+
+#[test]
+fn a_moving_bucket_redis() {
+    a_moving_bucket(On::Redis);
+}
