@@ -15,10 +15,15 @@ use crate::stats::row::{LifeRow, Row, Update};
 use crate::store::{OpenLife, StoreError};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::sleep;
 
-/// How often a window is read anew because a bucket moved during it. One close per look is bad
-/// luck, this many in a row mean that the sink is slower than the buckets are short.
-const ATTEMPTS: usize = 8;
+/// How often a window whose first bucket moved is read anew. One close per look is bad luck, this
+/// many in a row mean that the sink is slower than the buckets are short.
+const ATTEMPTS: u32 = 10;
+/// After the second time it is given time to finish its move, doubled each time: 1 s in all, which
+/// a month with all its days, hours and minutes needs after an import.
+const FIRST_PAUSE: Duration = Duration::from_millis(4);
 
 /// Buckets of one stored period that start in `[from, to)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -88,9 +93,13 @@ impl Query {
         want: usize,
     ) -> Result<Window, QueryError> {
         let mut first = self.look(sources, segment).await;
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
+            if attempt > 1 {
+                sleep(FIRST_PAUSE * 2_u32.pow(attempt - 2)).await;
+                first = self.look(sources, segment).await;
+            }
             if let Ok(look) = &first {
-                segment.to = look.upto;
+                segment.to = segment.to.min(look.upto);
             }
             let sunk = self.sunk(sources, segment, want).await;
             if let Ok((_, upto)) = &sunk {
@@ -100,6 +109,9 @@ impl Query {
                 Ok(_) => self.look(sources, segment).await,
                 Err(_) => Err(StoreError::Unavailable(String::new())),
             };
+            // What starts before the first bucket that moved is certain, and answered as it is.
+            let moving = first.as_ref().ok().zip(second.as_ref().ok()).and_then(|(first, second)| moved(first, second));
+            let certain = |upto: Millis| moving.map_or(upto, |moving| moving.min(upto));
             match (sunk, first, second) {
                 (Err(sink), Err(store), _) | (Err(sink), _, Err(store)) => {
                     return Err(QueryError::Unavailable(format!("{store}; {sink}")));
@@ -108,12 +120,20 @@ impl Query {
                     tracing::warn!(%error, "a query is answered without the store");
                     return Ok(Window { rows: assemble(rows, &[], upto, true), upto, partial: true });
                 }
-                (_, Ok(before), Ok(look)) if moved(&before, &look) => first = Ok(look),
+                (_, _, Ok(look)) if certain(look.upto) <= segment.from => {
+                    first = Ok(look);
+                    if attempt > 0 {
+                        // Alone; the others come with the next window.
+                        segment.to = segment.to.min(self.calendar.bucket(segment.period, segment.from).end);
+                    }
+                }
                 (Err(error), _, Ok(Look { parts, upto })) => {
                     tracing::warn!(%error, "a query is answered without the sink");
+                    let upto = certain(upto);
                     return Ok(Window { rows: assemble(Vec::new(), &parts, upto, false), upto, partial: true });
                 }
                 (Ok((rows, _)), _, Ok(Look { parts, upto })) => {
+                    let upto = certain(upto);
                     return Ok(Window { rows: assemble(rows, &parts, upto, false), upto, partial: false });
                 }
             }
@@ -211,13 +231,14 @@ impl Query {
     }
 }
 
-/// Whether something of the first look that counts in the second one's rows is gone from it. The
-/// life alone does not tell: a closing life stays until its last source has moved up, and the sink
-/// may have been read before the revision that the source left behind there.
-fn moved(first: &Look, second: &Look) -> bool {
+/// The start of the first bucket of which the first look saw something that is gone from the second.
+/// The life alone does not tell: a closing life stays until its last source has moved up, and the
+/// sink may have been read before the revision that the source left behind there.
+fn moved(first: &Look, second: &Look) -> Option<Millis> {
     let still: HashSet<_> = second.parts.iter().map(|p| (p.bucket, p.generation, &p.source)).collect();
     let counts = first.parts.iter().filter(|p| p.target.start < second.upto);
-    counts.map(|p| (p.bucket, p.generation, &p.source)).any(|seen| !still.contains(&seen))
+    let gone = counts.filter(|p| !still.contains(&(p.bucket, p.generation, &p.source)));
+    gone.map(|p| p.target.start).min()
 }
 
 /// Rows from both sides that start before `upto`. `blind`: the store was not seen.

@@ -64,7 +64,8 @@ async fn a_bucket_that_moves_between_the_looks_is_read_again() {
     let minute = world.bucket("1m", 0);
     world.lock().read("a", 0, 1.0);
     world.lock().between.push_back(Box::new(move |state| state.close(minute)));
-    check(&world, &ask("a", "1m"), "a@0 1 Closed").await;
+    let from_there = StatsQuery { from: Some(0), ..ask("a", "1m") };
+    check(&world, &from_there, "a@0 1 Closed").await;
     assert_eq!(world.lock().looks, 3, "the second look is the first one of the next attempt");
 }
 
@@ -96,6 +97,24 @@ async fn a_closing_child_counts_once() {
     world.lock().move_up(minute, "a");
     check(&world, &ask("a,b", "1h"), "a@0 2 Open, b@0 2 Open").await;
     check(&world, &ask("a,b", "1m"), "a@0 1 Closed, b@0 1 Settling, a@1 1 Open, b@1 1 Open").await;
+}
+
+/// They need not wait for it, nor those after it once it stands still.
+#[tokio::test]
+async fn what_starts_before_a_moving_bucket_is_answered() {
+    let world = World::new("1m,1h", "UTC");
+    let (first, third) = (world.bucket("1m", 0), world.bucket("1m", 2 * MINUTE));
+    for minute in 0..4 {
+        world.lock().read("a", minute * MINUTE, 1.0);
+    }
+    world.lock().close(first);
+    for _ in 0..3 {
+        world.lock().between.push_back(Box::new(move |state| {
+            state.close(third);
+            state.read("a", 2 * MINUTE, 1.0);
+        }));
+    }
+    check(&world, &ask("a", "1m"), "a@0 1 Closed, a@1 1 Open, a@2 4 Open, a@3 1 Open").await;
 }
 
 #[tokio::test]
