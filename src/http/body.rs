@@ -1,10 +1,11 @@
-//! A request's body on its way in: bounded in size and in time, hashed while it passes.
+//! A request's body on its way in: bounded in size and in time, hashed while it passes; what is left
+//! of it when it is refused is let through to the ground.
 //!
 //! Used by `receive.rs`. Nothing is decoded here; content encodings are refused by header.
 
 use super::idempotency::Fingerprint;
 use super::problem::{Kind, Problem};
-use axum::body::{Body, BodyDataStream, Bytes};
+use axum::body::{BodyDataStream, Bytes};
 use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
 use std::time::Duration;
@@ -13,6 +14,9 @@ use std::time::Duration;
 pub(super) const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 /// How long a body may take to arrive: the largest at 2 Mbit/s; it bounds what slow clients hold.
 pub(super) const BODY_TIMEOUT: Duration = Duration::from_mins(1);
+/// Bytes and time that are spent on the rest of a refused body: enough for a batch twice too large.
+const DRAIN_BYTES: usize = 2 * MAX_BODY_BYTES;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Waits for a body and what is made of it, for so long.
 pub(super) async fn within<T>(
@@ -41,16 +45,36 @@ fn too_large() -> Problem {
     Problem::new(Kind::BodyTooLarge, format!("the body has more than {mib} MiB: send it in several requests"))
 }
 
+/// Reads the rest of a refused body and drops it. Many a client sends to the end before it looks for
+/// an answer, and a connection that is closed on it takes the answer along.
+pub(super) async fn drain(headers: &HeaderMap, body: &mut BodyDataStream) {
+    // This client waits to be asked for the body, and reading would ask.
+    if headers.contains_key(header::EXPECT) {
+        return;
+    }
+    let rest = async {
+        let mut bytes = 0;
+        while let Some(Ok(chunk)) = body.next().await {
+            bytes += chunk.len();
+            if bytes > DRAIN_BYTES {
+                return;
+            }
+        }
+    };
+    // Whether all of it came makes no difference to the answer.
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, rest).await;
+}
+
 /// A body on its way in.
 pub(super) struct Arriving<'f> {
-    body: BodyDataStream,
+    body: &'f mut BodyDataStream,
     bytes: usize,
     fingerprint: Option<&'f mut Fingerprint>,
 }
 
 impl<'f> Arriving<'f> {
-    pub(super) fn new(body: Body, fingerprint: Option<&'f mut Fingerprint>) -> Self {
-        Self { body: body.into_data_stream(), bytes: 0, fingerprint }
+    pub(super) fn new(body: &'f mut BodyDataStream, fingerprint: Option<&'f mut Fingerprint>) -> Self {
+        Self { body, bytes: 0, fingerprint }
     }
 
     /// The next chunk that is not empty.
@@ -92,5 +116,18 @@ mod tests {
     async fn a_body_that_stalls_is_given_up() {
         let stalled = within(Duration::ZERO, std::future::pending::<Result<(), Problem>>()).await;
         assert_eq!(stalled.unwrap_err().kind(), Kind::BodyTimeout);
+    }
+
+    #[tokio::test]
+    async fn the_rest_of_a_refused_body_is_read_unless_it_has_to_be_asked_for() {
+        let left = async |headers: &[(header::HeaderName, header::HeaderValue)]| {
+            let chunks = (0..3).map(|_| Ok::<_, std::convert::Infallible>(Bytes::from_static(b"x")));
+            let body = axum::body::Body::from_stream(futures_util::stream::iter(chunks));
+            let mut body = body.into_data_stream();
+            drain(&headers.iter().cloned().collect(), &mut body).await;
+            body.count().await
+        };
+        assert_eq!(left(&[]).await, 0);
+        assert_eq!(left(&[(header::EXPECT, header::HeaderValue::from_static("100-continue"))]).await, 3);
     }
 }

@@ -4,7 +4,7 @@
 //! guarantees that decoding never holds a runtime thread for long: lines are decoded piece by
 //! piece, a large array on a thread of its own. What bounds a body is in `body.rs`.
 
-use super::body::{Arriving, BODY_TIMEOUT, refuse_by_headers, within};
+use super::body::{Arriving, BODY_TIMEOUT, drain, refuse_by_headers, within};
 use super::idempotency::Fingerprint;
 use super::problem::{Kind, Problem};
 use crate::ingest::commit::RequestKey;
@@ -14,7 +14,7 @@ use crate::ingest::decode::{Batch, Decoded, json};
 use crate::stats::Millis;
 use crate::stats::calendar::Calendar;
 use crate::store::{Late, Policy};
-use axum::body::{Body, Bytes};
+use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::Query;
 use axum::http::{HeaderMap, Uri, header};
 use std::sync::Arc;
@@ -54,6 +54,22 @@ pub(super) async fn receive(
     uri: &Uri,
     headers: &HeaderMap,
     body: Body,
+) -> Result<Received, Problem> {
+    let mut body = body.into_data_stream();
+    let received = read(calendar, policy, now, uri, headers, &mut body).await;
+    if received.is_err() {
+        drain(headers, &mut body).await;
+    }
+    received
+}
+
+async fn read(
+    calendar: &Arc<Calendar>,
+    policy: Policy,
+    now: Millis,
+    uri: &Uri,
+    headers: &HeaderMap,
+    body: &mut BodyDataStream,
 ) -> Result<Received, Problem> {
     let options = options(uri)?;
     let mut fingerprint = Fingerprint::begin(headers, "", uri.query().unwrap_or_default(), policy.idempotency_ttl)?;
