@@ -14,6 +14,7 @@ mod crashes;
 mod first_steps;
 mod late;
 mod moving;
+mod outages;
 mod retries;
 
 // The store contract: each promise, random schedules, and the bytes of merged states.

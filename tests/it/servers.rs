@@ -71,6 +71,19 @@ impl RedisServer {
         assert!(self.launch(), "redis-server did not start again; its log:\n{}", self.log());
     }
 
+    /// Sends the running server a signal, by its short name.
+    pub(crate) fn signal(&self, name: &str) {
+        let child = self.child.as_ref().expect("the server runs");
+        crate::service::signal(name, child.id());
+    }
+
+    /// Says something to the server with `redis-cli`.
+    pub(crate) fn cli(&self, words: &[&str]) {
+        let said = Command::new("redis-cli").args(["-e", "-p", &self.port.to_string()]).args(words).output();
+        let said = said.expect("redis-cli comes with redis-server");
+        assert!(said.status.success(), "redis-cli {words:?}: {}", String::from_utf8_lossy(&said.stderr));
+    }
+
     /// Whether the server answers; not if its port was taken.
     fn launch(&mut self) -> bool {
         let child = Command::new("redis-server")
