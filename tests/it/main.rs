@@ -16,6 +16,7 @@ mod late;
 mod moving;
 mod outages;
 mod retries;
+mod weather;
 
 // The store contract: each promise, random schedules, and the bytes of merged states.
 mod contract;
