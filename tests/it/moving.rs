@@ -7,7 +7,6 @@
 
 use crate::http::{Client, array, reading};
 use crate::service::{On, Service, eventually};
-use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, sleep};
@@ -42,7 +41,7 @@ fn ask(client: &Client, period: &str, counters: &Counters) -> Option<u64> {
         return None;
     }
     let page = answer.ok().json();
-    assert_eq!((&page["next"], &page["partial"] == &Value::Bool(true)), (&Value::Null, false), "{page}");
+    assert!(page["next"].is_null() && page["partial"] != true, "{page}");
     let rows = page["rows"].as_array().unwrap();
     for (state, seen) in ["open", "settling", "closed"].iter().zip(&counters.seen) {
         if rows.iter().any(|row| row["state"] == *state) {

@@ -1,4 +1,4 @@
-//! Numbers that look random and are the same in every run (SplitMix64).
+//! Numbers that look random and are the same in every run (splitmix64).
 //!
 //! Used by the tests that make up data or choose moments.
 

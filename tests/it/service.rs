@@ -52,7 +52,7 @@ impl Service {
         service
     }
 
-    /// The embedded store's directory, the CSV files and the log.
+    /// The store as `--store` names it.
     pub(crate) fn store(&self) -> String {
         match &self.redis {
             Some(redis) => redis.url(),

@@ -1,7 +1,7 @@
 //! The CSV sink's files as any tool reads them: lines by row, the newest version of each.
 //!
 //! Used by the tests from the outside. Nothing here is shared with the sink: what these tests find
-//! is what DuckDB or pandas would find.
+//! is what any other reader of CSV would find.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -40,7 +40,7 @@ fn table(dir: &Path) -> (PathBuf, Months) {
                         text.push(',');
                         continue;
                     }
-                    let tenths = lowest + seeded.below(450) as i64;
+                    let tenths = lowest + seeded.below(450).cast_signed();
                     let cell =
                         format!("{}{}.{}", if tenths < 0 { "-" } else { "" }, tenths.abs() / 10, tenths.abs() % 10);
                     write!(text, ",{cell}").unwrap();
