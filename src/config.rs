@@ -24,7 +24,8 @@ pub struct ServeArgs {
     #[arg(long, value_name = "ADDR", env = "MEANWHILE_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: String,
 
-    /// Where open buckets live: embedded:PATH or redis://[USER:PASSWORD@]HOST[:PORT][/DB]
+    /// Where open buckets live: embedded:PATH or redis://HOST:PORT, with USER:PASSWORD@ before the
+    /// host where there is one and /DB behind the port for another database
     #[arg(
         long,
         value_name = "URL",

@@ -111,7 +111,7 @@ impl Rollover {
         }
     }
 
-    /// Does what is due, at most [`BUCKETS_PER_TICK`] buckets, and returns after how long to come
+    /// Does what is due, at most `BUCKETS_PER_TICK` buckets, and returns after how long to come
     /// back at the latest.
     pub async fn tick(&mut self) -> Result<Duration, RolloverError> {
         let mut next = LOOK_EVERY;

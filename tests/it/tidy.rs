@@ -68,7 +68,7 @@ fn files(folder: &str, extension: &str) -> Vec<File> {
 }
 
 /// Collects what breaks a rule and fails with all of it at once.
-fn check(rule: &str, broken: Vec<String>) {
+fn check(rule: &str, broken: &[String]) {
     assert!(broken.is_empty(), "{rule}\n  {}", broken.join("\n  "));
 }
 
@@ -93,7 +93,7 @@ fn imports_point_down() {
             }
         }
     }
-    check("imports point down LAYERS: move the shared type below both sides", broken);
+    check("imports point down LAYERS: move the shared type below both sides", &broken);
 }
 
 /// `words` may stand only in files whose path begins with one of `places`.
@@ -110,7 +110,7 @@ fn only_in(places: &[&str], words: &[&str], rule: &str) {
             }
         }
     }
-    check(rule, broken);
+    check(rule, &broken);
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn the_core_is_pure() {
             }
         }
     }
-    check("stats/ awaits nothing, does no I/O, reads no clock and logs nothing: let the caller do it", broken);
+    check("stats/ awaits nothing, does no I/O, reads no clock and logs nothing: let the caller do it", &broken);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn handlers_touch_no_sink_and_write_no_store() {
             }
         }
     }
-    check("a handler asks ingest/ or query/, never a store or a sink", broken);
+    check("a handler asks ingest/ or query/, never a store or a sink", &broken);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn files_say_what_they_are_for() {
             broken.push(format!("{}: {header} lines", file.path));
         }
     }
-    check("every file opens with 1 to 15 lines of //!: purpose, who calls it, what it guarantees", broken);
+    check("every file opens with 1 to 15 lines of //!: purpose, who calls it, what it guarantees", &broken);
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn scripts_say_what_they_take_and_return() {
             broken.push(file.path);
         }
     }
-    check("a script opens with `-- verb: purpose`, KEYS, ARGV and RETURNS", broken);
+    check("a script opens with `-- verb: purpose`, KEYS, ARGV and RETURNS", &broken);
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn names_explain_themselves() {
             broken.push(file.path);
         }
     }
-    check("name a file by what it is for", broken);
+    check("name a file by what it is for", &broken);
 }
 
 #[test]
