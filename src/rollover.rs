@@ -161,9 +161,9 @@ impl Rollover {
     async fn read(&self, shard: Shard, life: Life, connection: u64, batch: &mut Batch) -> Result<bool, RolloverError> {
         // A source may come in two pages; its later state has the greater count.
         let mut places: HashMap<Arc<str>, usize> = HashMap::new();
-        let mut cursor = 0;
+        let mut cursor: Option<String> = None;
         loop {
-            let Some(page) = self.store.page(shard, life.bucket, life.generation, cursor).await? else {
+            let Some(page) = self.store.page(shard, life.bucket, life.generation, cursor.as_deref()).await? else {
                 return Ok(false);
             };
             for (source, moments) in page.sources {
@@ -180,10 +180,10 @@ impl Rollover {
                 self.write(shard, connection, batch).await?;
                 places.clear();
             }
-            match page.next {
-                Some(next) => cursor = next,
-                None => return Ok(true),
+            if page.next.is_none() {
+                return Ok(true);
             }
+            cursor = page.next;
         }
     }
 

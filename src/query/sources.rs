@@ -174,18 +174,21 @@ impl Query {
             loop {
                 let open = self.store.open(shard, &[], self.calendar.periods(), at, LATEST).await?;
                 for OpenLife { life, .. } in open.lives {
-                    let mut cursor = Some(0);
-                    while let Some(from) = cursor {
+                    let mut cursor: Option<String> = None;
+                    loop {
                         if pages == LISTING_PAGES {
                             listing.cut = true;
                             return Ok(listing);
                         }
                         pages += 1;
                         // A life that has ended meanwhile has left its sources to the sink.
-                        let page = self.store.page(shard, life.bucket, life.generation, from).await?;
+                        let page = self.store.page(shard, life.bucket, life.generation, cursor.as_deref()).await?;
                         let page = page.unwrap_or_default();
                         for (source, _) in &page.sources {
                             widen(&mut listing.sources, source, life.bucket.start, life.bucket.start);
+                        }
+                        if page.next.is_none() {
+                            break;
                         }
                         cursor = page.next;
                     }

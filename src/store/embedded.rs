@@ -603,31 +603,35 @@ fn page(
     shard: Shard,
     bucket: &Bucket,
     generation: i64,
-    cursor: u64,
+    cursor: Option<&str>,
 ) -> DatabaseResult<Option<Page>> {
     let key = tables::bucket_key(shard, bucket);
     let life = t.open_table(tables::LIVES)?.get(&key[..])?.map(|life| LifeRecord::from_tuple(life.value()));
     if life.is_none_or(|life| life.generation != generation) {
         return Ok(None);
     }
-    // The cursor counts sources: states come and stay while a life is read, so a later page can
-    // only repeat some.
-    let range = tables::states_range(&key);
-    let skip = cursor as usize;
+    // The cursor is the last source read.
+    let mut range = tables::states_range(&key);
+    if let Some(source) = cursor {
+        range.start = tables::state_key(&key, source);
+    }
     let table = t.open_table(tables::STATES)?;
     let mut page = Page::default();
     let mut read = 0;
-    for entry in table.range(&range.start[..]..&range.end[..])?.skip(skip).take(PAGE_SOURCES) {
+    let bounds = (Bound::Excluded(&range.start[..]), Bound::Excluded(&range.end[..]));
+    for entry in table.range::<&[u8]>(bounds)?.take(PAGE_SOURCES) {
         let (key, state) = entry?;
         read += 1;
         let source = tables::source_of(key.value());
+        if read == PAGE_SOURCES {
+            page.next = Some(source.to_owned());
+        }
         match layout::decode(state.value()) {
             Ok(moments) => page.sources.push((Arc::from(source), moments)),
             // The close sets it aside; until then it is no reason to hold back the others.
             Err(e) => tracing::error!(source, bucket = %keys::bucket_name(bucket), "a state cannot be read: {e}"),
         }
     }
-    page.next = (read == PAGE_SOURCES).then_some(cursor + PAGE_SOURCES as u64);
     Ok(Some(page))
 }
 
@@ -730,9 +734,10 @@ impl Store for EmbeddedStore {
         shard: Shard,
         bucket: Bucket,
         generation: i64,
-        cursor: u64,
+        cursor: Option<&str>,
     ) -> Result<Option<Page>, StoreError> {
-        self.read(move |_, t| page(t, shard, &bucket, generation, cursor)).await
+        let cursor = cursor.map(str::to_owned);
+        self.read(move |_, t| page(t, shard, &bucket, generation, cursor.as_deref())).await
     }
 
     async fn ack(&self, shard: Shard, life: Life) -> Result<Acked, StoreError> {

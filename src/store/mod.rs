@@ -209,8 +209,8 @@ pub enum Sealed {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Page {
     pub sources: Vec<(Arc<str>, Moments)>,
-    /// Where the next page begins; `None` after the last.
-    pub next: Option<u64>,
+    /// Where the next page begins, in the store's own words; `None` after the last.
+    pub next: Option<String>,
 }
 
 /// The answer to an ack.
@@ -344,7 +344,7 @@ pub trait Store: Send + Sync + 'static {
     /// not sealed.
     async fn seal(&self, shard: Shard, bucket: Bucket, family: &Family) -> Result<Sealed, StoreError>;
 
-    /// Reads a page of a life, from `cursor` (0 for the first). `None` if the generation is no
+    /// Reads a page of a life, from `cursor` (`None` for the first). `None` if the generation is no
     /// longer the present one. Content may be newer than the sealed revision, never older. A cursor
     /// is worth nothing after [`Self::connection`] changed: a server that started again has another
     /// order, and pages read across that miss sources.
@@ -353,7 +353,7 @@ pub trait Store: Send + Sync + 'static {
         shard: Shard,
         bucket: Bucket,
         generation: i64,
-        cursor: u64,
+        cursor: Option<&str>,
     ) -> Result<Option<Page>, StoreError>;
 
     /// Says that the sink has this life. Counts only for the present generation and revision.

@@ -280,15 +280,15 @@ impl Store for RedisStore {
         shard: Shard,
         bucket: Bucket,
         generation: i64,
-        cursor: u64,
+        cursor: Option<&str>,
     ) -> Result<Option<Page>, StoreError> {
         let mut call = self.scripts.page.call(&[keys::bucket(shard, &bucket)]);
-        call.arg(generation).arg(cursor).arg(PAGE_SOURCES);
+        call.arg(generation).arg(cursor.unwrap_or("0")).arg(PAGE_SOURCES);
         let mut reply = Reply::of(self.rollover.run(&call).await?)?;
         if reply.is_empty() {
             return Ok(None);
         }
-        let next = reply.number()?;
+        let next = reply.text()?;
         let mut sources = Vec::new();
         while !reply.is_empty() {
             let (field, state) = (reply.text()?, reply.bytes()?);
@@ -299,7 +299,7 @@ impl Store for RedisStore {
                 Err(e) => tracing::error!(source, bucket = %keys::bucket_name(&bucket), "a state cannot be read: {e}"),
             }
         }
-        Ok(Some(Page { sources, next: (next > 0).then_some(next) }))
+        Ok(Some(Page { sources, next: (next != "0").then_some(next) }))
     }
 
     async fn ack(&self, shard: Shard, life: Life) -> Result<Acked, StoreError> {

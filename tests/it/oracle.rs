@@ -175,15 +175,21 @@ impl Store for Oracle {
         Ok(Sealed::Sealed { life: life.life(bucket), acked: life.acked == life.revision })
     }
 
-    async fn page(&self, _: Shard, bucket: Bucket, generation: i64, cursor: u64) -> Result<Option<Page>, StoreError> {
+    async fn page(
+        &self,
+        _: Shard,
+        bucket: Bucket,
+        generation: i64,
+        cursor: Option<&str>,
+    ) -> Result<Option<Page>, StoreError> {
         let state = self.state.lock().unwrap();
         let Some(life) = state.lives.get(&bucket).filter(|l| l.generation == generation) else {
             return Ok(None);
         };
-        let from = cursor as usize;
+        let from: usize = cursor.map_or(0, |cursor| cursor.parse().unwrap());
         let sources = life.sources.iter().skip(from).take(PAGE_SOURCES).map(|(s, m)| (Arc::clone(s), *m)).collect();
         let end = from + PAGE_SOURCES;
-        Ok(Some(Page { sources, next: (end < life.sources.len()).then_some(end as u64) }))
+        Ok(Some(Page { sources, next: (end < life.sources.len()).then(|| end.to_string()) }))
     }
 
     async fn ack(&self, _: Shard, life: Life) -> Result<Acked, StoreError> {

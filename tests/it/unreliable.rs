@@ -146,7 +146,7 @@ impl Store for Unreliable {
         shard: Shard,
         bucket: Bucket,
         generation: i64,
-        cursor: u64,
+        cursor: Option<&str>,
     ) -> Result<Option<Page>, StoreError> {
         self.reach()?;
         self.inner.page(shard, bucket, generation, cursor).await

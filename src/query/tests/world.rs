@@ -158,15 +158,21 @@ impl Store for World {
         unimplemented!()
     }
 
-    async fn page(&self, _: Shard, bucket: Bucket, generation: i64, cursor: u64) -> Result<Option<Page>, StoreError> {
+    async fn page(
+        &self,
+        _: Shard,
+        bucket: Bucket,
+        generation: i64,
+        cursor: Option<&str>,
+    ) -> Result<Option<Page>, StoreError> {
         let state = self.lock();
         let Some(held) = state.lives.get(&bucket).filter(|held| held.generation == generation) else {
             return Ok(None);
         };
         // Two sources a page, so that the tests turn pages.
-        let sources = held.sources.iter().skip(cursor as usize).take(2).map(|(s, m)| (Arc::clone(s), *m)).collect();
-        let next = cursor + 2;
-        Ok(Some(Page { sources, next: ((next as usize) < held.sources.len()).then_some(next) }))
+        let from: usize = cursor.map_or(0, |cursor| cursor.parse().unwrap());
+        let sources = held.sources.iter().skip(from).take(2).map(|(s, m)| (Arc::clone(s), *m)).collect();
+        Ok(Some(Page { sources, next: (from + 2 < held.sources.len()).then(|| (from + 2).to_string()) }))
     }
 
     async fn ack(&self, _: Shard, _: Life) -> Result<Acked, StoreError> {

@@ -38,7 +38,7 @@ pub(super) async fn reading_calls_do_not_move_the_clocks(world: World) {
     for _ in 0..3 {
         world.pass(4 * SECOND);
         world.open(&["a"]).await;
-        world.store.page(0, bucket, start.epoch.unwrap(), 0).await.unwrap();
+        world.store.page(0, bucket, start.epoch.unwrap(), None).await.unwrap();
         world.head().await;
     }
     // Twelve seconds since the last call that counts.

@@ -142,7 +142,7 @@ impl Beside {
     }
 
     /// A page must hold the present moments, unless the life is being moved up.
-    pub(super) async fn page(&self, life: Life, cursor: u64) -> Option<Page> {
+    pub(super) async fn page(&self, life: Life, cursor: Option<&str>) -> Option<Page> {
         let page = self.world.store.page(0, life.bucket, life.generation, cursor).await.unwrap();
         let expected = self.oracle.sources(life.bucket, life.generation);
         assert_eq!(page.is_some(), expected.is_some(), "page of {life:?}");

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 pub(super) enum Rollover {
     Idle,
-    Paging { life: Life, cursor: u64, read: BTreeMap<Arc<str>, Moments> },
+    Paging { life: Life, cursor: Option<String>, read: BTreeMap<Arc<str>, Moments> },
     Writing { life: Life, rows: Vec<LifeRow> },
     Acking(Life),
     Closing { life: Life, cursor: u64 },
@@ -66,7 +66,7 @@ async fn begin(beside: &Beside, choice: usize, forced: bool) -> Rollover {
     match beside.seal(buckets[choice % buckets.len()]).await {
         Sealed::Gone | Sealed::Waiting => Rollover::Idle,
         Sealed::Closing(life) => Rollover::Closing { life, cursor: 0 },
-        Sealed::Sealed { life, acked: false } => Rollover::Paging { life, cursor: 0, read: BTreeMap::new() },
+        Sealed::Sealed { life, acked: false } => Rollover::Paging { life, cursor: None, read: BTreeMap::new() },
         Sealed::Sealed { life, acked: true } if is_over(beside, life).await => Rollover::Closing { life, cursor: 0 },
         // An ack puts the due time back to the close.
         Sealed::Sealed { life, acked: true } => Rollover::Acking(life),
@@ -74,8 +74,8 @@ async fn begin(beside: &Beside, choice: usize, forced: bool) -> Rollover {
 }
 
 /// Reads one page; of a source that comes twice the greater count is right.
-async fn page(beside: &Beside, life: Life, cursor: u64, mut read: BTreeMap<Arc<str>, Moments>) -> Rollover {
-    let Some(page) = beside.page(life, cursor).await else {
+async fn page(beside: &Beside, life: Life, cursor: Option<String>, mut read: BTreeMap<Arc<str>, Moments>) -> Rollover {
+    let Some(page) = beside.page(life, cursor.as_deref()).await else {
         return Rollover::Idle;
     };
     for (source, moments) in page.sources {
@@ -84,7 +84,7 @@ async fn page(beside: &Beside, life: Life, cursor: u64, mut read: BTreeMap<Arc<s
             *known = moments;
         }
     }
-    if let Some(cursor) = page.next {
+    if let cursor @ Some(_) = page.next {
         return Rollover::Paging { life, cursor, read };
     }
     let Life { bucket, generation, revision } = life;
