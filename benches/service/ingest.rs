@@ -44,11 +44,10 @@ pub(crate) fn measure(binary: &Path, readings: usize, counts: bool) -> Result<Ve
         for connections in OTHER_CONNECTIONS {
             run(connections, readings.div_ceil(SHARE))?;
         }
-        if store == StoreKind::Redis {
-            let part = cost.total_per_million() / baseline;
-            goals.push(Goal::new("redis: CPU, part of what no service costs", part, GOAL_OF_BASELINE, counts));
-            goals.push(Goal::new("redis: p99 of a batch, ms", milliseconds(cost.p99), GOAL_P99_MS, counts));
-        }
+        let part = cost.total_per_million() / baseline;
+        let name = |what: &str| format!("{store}: {what}");
+        goals.push(Goal::new(name("CPU, part of what no service costs"), part, GOAL_OF_BASELINE, counts));
+        goals.push(Goal::new(name("p99 of a batch, ms"), milliseconds(cost.p99), GOAL_P99_MS, counts));
     }
     Ok(goals)
 }
