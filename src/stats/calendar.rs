@@ -271,14 +271,24 @@ impl Calendar {
         self.periods.iter().rev().copied().find(|&finer| finer < bucket.period && tiles(finer, bucket))
     }
 
-    /// The stored buckets fed by this one.
+    /// The stored buckets fed by this one. A bucket of a period that is no longer stored feeds what
+    /// it tiles, each once, so that a change of the periods leaves nothing behind.
     #[must_use]
     pub fn parents(&self, bucket: &Bucket) -> Vec<Bucket> {
-        let coarser = self.periods.iter().filter(|p| **p > bucket.period);
-        coarser
-            .map(|&period| self.bucket(period, bucket.start))
-            .filter(|parent| self.feeder(parent) == Some(bucket.period))
-            .collect()
+        let stored = self.periods.contains(&bucket.period);
+        let mut parents: Vec<Bucket> = Vec::new();
+        for &period in self.periods.iter().filter(|p| **p > bucket.period) {
+            let parent = self.bucket(period, bucket.start);
+            let feeds = if stored {
+                self.feeder(&parent) == Some(bucket.period)
+            } else {
+                tiles(bucket.period, &parent) && !parents.iter().any(|p| self.ancestor(p, period).is_some())
+            };
+            if feeds {
+                parents.push(parent);
+            }
+        }
+        parents
     }
 
     /// Parents and descendants of a bucket.
@@ -437,6 +447,22 @@ mod tests {
         check_feeding("1w,1mo", "UTC", "2021-02-10T00:00:00Z", "1w,1mo", "");
         // Local mean time: the day is off every grid and stands alone; the month is still fed by it.
         check_feeding("1h,1d,1mo", "Europe/Paris", "1905-05-05T00:00:00Z", "1h,1d", "1d>1mo");
+    }
+
+    #[test]
+    fn a_period_that_is_no_longer_stored_still_moves_up() {
+        let t = at("2026-11-20T05:00:00Z");
+        let check = |before: &str, after: &str, period: &str, parents: &[&str]| {
+            let bucket = calendar(before, "UTC").bucket(period.parse().unwrap(), t);
+            let got: Vec<_> = calendar(after, "UTC").parents(&bucket).iter().map(|p| p.period.to_string()).collect();
+            assert_eq!(got, parents, "{period} of {before} under {after}");
+        };
+        check("1m,1h,1d", "1m,1d", "1h", &["1d"]);
+        check("1m,1h,1d", "1h,1d", "1m", &["1h"]);
+        check("1m,1h,1d", "1m,1h", "1d", &[]);
+        check("1m,2h,1d", "1m,3h,1d", "2h", &["1d"]);
+        check("1m,1h,1d,1mo", "1m,1d,1w,1mo,1y", "1h", &["1d"]);
+        check("1m,1d,1mo", "1m,1w,1mo", "1d", &["1w", "1mo"]);
     }
 
     #[test]
