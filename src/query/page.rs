@@ -8,15 +8,19 @@
 use super::position::Position;
 use super::window::{Lives, Segment};
 use super::{EARLIEST, LATEST, PAGE_ROWS, Query, QueryError, StatsPage, StatsQuery, StatsRow};
+use crate::clock;
 use crate::sink::RowQuery;
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Period};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Windows read for one page, once it got anywhere: where little is found a page ends early rather
 /// than late.
 const MAX_WINDOWS: usize = 32;
+/// The same as a time, for where every window waits for buckets that move.
+const PAGE_TIME: Duration = Duration::from_secs(1);
 /// Buckets of the calendar that are looked at, at once, for who answers them: eleven years of days.
 const SEGMENT_BUCKETS: usize = 4_000;
 
@@ -75,14 +79,18 @@ impl Query {
         let mut partial = false;
         // What starts before `at` has been read; the rows that start before `whole` are complete.
         let (mut at, mut whole) = (ask.from, ask.from);
-        let mut windows = 0;
+        let (started, mut windows) = (clock::instant(), 0);
         while at < ask.to {
             let Some(segment) = self.segment(ask, at, &mut partial).await? else {
                 (at, whole) = (ask.to, ask.to);
                 break;
             };
             let want = if ask.stored { ask.limit - found.len() } else { PAGE_ROWS };
-            let window = self.window(&ask.sources, segment, want).await?;
+            let window = match self.window(&ask.sources, segment, want).await {
+                // What was found is certain; the next page tries again.
+                Err(QueryError::Moving) if whole > ask.from => break,
+                other => other?,
+            };
             partial |= window.partial;
             for row in window.rows {
                 self.add(ask, &mut found, row);
@@ -91,7 +99,8 @@ impl Query {
             whole = if ask.stored || at >= ask.to { at } else { self.calendar.bucket(ask.period, at).start };
             windows += 1;
             let complete = found.range(..Position::before(whole)).count();
-            if complete >= ask.limit || (windows >= MAX_WINDOWS && whole > ask.from) {
+            let long = windows >= MAX_WINDOWS || started.elapsed() > PAGE_TIME;
+            if complete >= ask.limit || (long && whole > ask.from) {
                 break;
             }
         }
