@@ -1,11 +1,13 @@
 //! A bucket on its way from the store to the sink, and from minutes up into hours, is never missing
 //! in an answer and never in it twice.
 //!
-//! One writer posts ones all the time into buckets of a second that close as soon as they may;
-//! readers ask for the total in every period. What they see lies between what was acknowledged
-//! before the question and what was sent until the answer.
+//! One writer posts ones all the time, into the present second and into seconds long over: those close
+//! after a moment without readings, and take new ones in another life. Readers ask for the total in
+//! every period. What they see lies between what was acknowledged before the question and what was
+//! sent until the answer.
 
-use crate::http::{Client, array, reading};
+use crate::http::{Client, array, reading, reading_at};
+use crate::seeded::Seeded;
 use crate::service::{On, Service, eventually};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,9 +23,11 @@ const OF_EACH: u64 = 50;
 const TOO_MANY: u64 = 100 * QUESTIONS;
 const READERS: usize = 3;
 /// Readings in a batch.
-const BATCH: u64 = 5;
+const BATCH: u64 = 2;
+/// Seconds of the past that are written to.
+const PAST: u64 = 20;
 /// Between two batches: the readers are to have the machine.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(10);
 
 #[derive(Default)]
 struct Counters {
@@ -34,21 +38,26 @@ struct Counters {
     seen: [AtomicU64; 3],
 }
 
-/// The count in all rows of an answer; `None` if the service asks to try again.
+/// The count in all rows, over all pages; `None` if the service asks to try again.
 fn ask(client: &Client, period: &str, counters: &Counters) -> Option<u64> {
-    let answer = client.get(&format!("/v1/stats?source=a&period={period}"));
-    if answer.status == 503 {
-        return None;
-    }
-    let page = answer.ok().json();
-    assert!(page["next"].is_null() && page["partial"] != true, "{page}");
-    let rows = page["rows"].as_array().unwrap();
-    for (state, seen) in ["open", "settling", "closed"].iter().zip(&counters.seen) {
-        if rows.iter().any(|row| row["state"] == *state) {
-            seen.fetch_add(1, Ordering::Relaxed);
+    let (mut count, mut cursor) = (0, String::new());
+    loop {
+        let answer = client.get(&format!("/v1/stats?source=a&period={period}{cursor}"));
+        if answer.status == 503 {
+            return None;
+        }
+        let page = answer.ok().json();
+        assert!(page["partial"] != true, "{page}");
+        let rows = page["rows"].as_array().unwrap();
+        for (state, seen) in ["open", "settling", "closed"].iter().zip(&counters.seen) {
+            seen.fetch_add(u64::from(rows.iter().any(|row| row["state"] == *state)), Ordering::Relaxed);
+        }
+        count += rows.iter().map(|row| row["count"].as_u64().unwrap()).sum::<u64>();
+        match page["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return Some(count),
         }
     }
-    Some(rows.iter().map(|row| row["count"].as_u64().unwrap()).sum())
 }
 
 impl Counters {
@@ -61,9 +70,16 @@ impl Counters {
 }
 
 fn write(client: &Client, counters: &Counters, stop: &AtomicBool) {
+    let mut seeded = Seeded::new(7);
+    let mut past = || {
+        let second = seeded.below(PAST);
+        reading_at("a", 1.0, &format!("2026-03-02T10:00:{second:02}Z"))
+    };
     for batch in 0.. {
         counters.sent.fetch_add(BATCH, Ordering::SeqCst);
-        client.post_keyed(&format!("batch-{batch}"), &array((0..BATCH).map(|_| reading("a", 1.0)))).ok();
+        client
+            .post_keyed(&format!("batch-{batch}"), &array((1..BATCH).map(|_| past()).chain([reading("a", 1.0)])))
+            .ok();
         counters.acknowledged.fetch_add(BATCH, Ordering::SeqCst);
         if stop.load(Ordering::SeqCst) {
             return;
