@@ -33,7 +33,7 @@ const COMPACT_EVERY: Duration = Duration::from_secs(10);
 const HOLD_ON_WEAK_STORES: Millis = 3_000;
 /// Pause after an error, growing.
 const RETRY_MIN: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(30);
+const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// Why a tick could not finish; what it left undone stays in the store and is due again.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +51,8 @@ pub struct Rollover {
     calendar: Arc<Calendar>,
     hold: Duration,
     compacted: Option<Instant>,
+    /// The last write failed; what it was to write is due again after a while.
+    sink_failed: bool,
 }
 
 /// Lives that were sealed and read in one tick and wait to be written.
@@ -68,7 +70,7 @@ impl Rollover {
     pub fn new(store: Arc<dyn Store>, sink: Arc<dyn Sink>, calendar: Arc<Calendar>, hold: Option<Millis>) -> Self {
         let by_durability = if store.durability() == Durability::Disk { 0 } else { HOLD_ON_WEAK_STORES };
         let hold = Duration::from_millis(hold.unwrap_or(by_durability).try_into().unwrap_or(0));
-        Self { store, sink, calendar, hold, compacted: None }
+        Self { store, sink, calendar, hold, compacted: None, sink_failed: false }
     }
 
     /// Ticks until `shutdown`, and finishes the tick it is in.
@@ -82,7 +84,9 @@ impl Rollover {
             woken.as_mut().enable();
             let sleep_for = match self.tick().await {
                 Ok(next) => {
-                    if std::mem::take(&mut failing) {
+                    // A tick without work says nothing about a sink that failed.
+                    if failing && !self.sink_failed {
+                        failing = false;
                         tracing::info!("the rollover goes on");
                     }
                     pause = RETRY_MIN;
@@ -130,7 +134,7 @@ impl Rollover {
         Ok(next)
     }
 
-    async fn roll_over(&self, shard: Shard, buckets: &[Bucket]) -> Result<(), RolloverError> {
+    async fn roll_over(&mut self, shard: Shard, buckets: &[Bucket]) -> Result<(), RolloverError> {
         let connection = self.store.connection();
         let mut batch = Batch::default();
         for &bucket in buckets {
@@ -158,7 +162,13 @@ impl Rollover {
 
     /// Reads a life's pages into the batch, writing it out when it is large. `false` if the life
     /// has become another one meanwhile.
-    async fn read(&self, shard: Shard, life: Life, connection: u64, batch: &mut Batch) -> Result<bool, RolloverError> {
+    async fn read(
+        &mut self,
+        shard: Shard,
+        life: Life,
+        connection: u64,
+        batch: &mut Batch,
+    ) -> Result<bool, RolloverError> {
         // A source may come in two pages; its later state has the greater count.
         let mut places: HashMap<Arc<str>, usize> = HashMap::new();
         let mut cursor: Option<String> = None;
@@ -189,7 +199,7 @@ impl Rollover {
 
     /// Brings the rows of a batch to the sink, after the hold. What was read before the connection
     /// to the store was renewed may be gone from it, so it is dropped, to be sealed and read again.
-    async fn write(&self, shard: Shard, connection: u64, batch: &mut Batch) -> Result<(), RolloverError> {
+    async fn write(&mut self, shard: Shard, connection: u64, batch: &mut Batch) -> Result<(), RolloverError> {
         if batch.rows.is_empty() {
             return Ok(());
         }
@@ -198,7 +208,9 @@ impl Rollover {
         if self.store.connection() != connection {
             return Err(StoreError::Unavailable("the connection was renewed, pages are read again".to_owned()).into());
         }
-        let report = self.sink.write(std::mem::take(&mut batch.rows)).await?;
+        let written = self.sink.write(std::mem::take(&mut batch.rows)).await;
+        self.sink_failed = written.is_err();
+        let report = written?;
         if report.older > 0 {
             tracing::error!(
                 rows = report.older,
