@@ -24,4 +24,4 @@ lint:
 
 # What the tests need besides the toolchain.
 tools:
-	@scripts/tools redis-server
+	@scripts/tools redis-server chromium

@@ -87,6 +87,7 @@ fn say_where(config: &Config, store: &dyn Store, address: std::net::SocketAddr) 
     tracing::info!("store {}, durability {}; sink {}", store.name(), store.durability(), config.sink);
     // Read by people and by programs that start the service: the port may have been chosen by the system.
     eprintln!("listening on http://{address}");
+    eprintln!("a page for people: http://{address}/");
     eprintln!("post readings to http://{address}/v1/readings, for example:");
     eprintln!("  curl http://{address}/v1/readings -d '{{\"source\": \"kitchen\", \"value\": 21.5}}'");
 }

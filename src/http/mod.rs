@@ -7,6 +7,7 @@
 mod body;
 mod format;
 mod idempotency;
+mod page;
 mod parameters;
 pub mod problem;
 mod readings;
@@ -43,7 +44,11 @@ pub fn router(service: Service) -> Router {
         // answering
         .route("/v1/stats", get(stats::stats))
         .route("/v1/sources", get(sources::sources))
-        .route("/v1/state", get(state::state));
+        .route("/v1/state", get(state::state))
+        // for people
+        .route("/", get(page::html))
+        .route("/page.css", get(page::style))
+        .route("/page.js", get(page::script));
     with_fallbacks(routes).with_state(service)
 }
 

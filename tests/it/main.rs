@@ -15,6 +15,7 @@ mod first_steps;
 mod late;
 mod moving;
 mod outages;
+mod page;
 mod retries;
 mod weather;
 

@@ -1,0 +1,39 @@
+//! `GET /`: the page for people, from three files built into the program.
+//!
+//! Called by the route table. The page asks only this service, by relative addresses, so it works
+//! under any path prefix; its security policy allows nothing else and no inline code.
+
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::IntoResponse;
+
+/// Nothing from elsewhere, no inline script or style, never in a frame.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+const HTML: &str = include_str!("../../web/index.html");
+const STYLE: &str = include_str!("../../web/page.css");
+const SCRIPT: &str = include_str!("../../web/page.js");
+
+pub(super) async fn html() -> impl IntoResponse {
+    file("text/html; charset=utf-8", HTML)
+}
+
+pub(super) async fn style() -> impl IntoResponse {
+    file("text/css; charset=utf-8", STYLE)
+}
+
+pub(super) async fn script() -> impl IntoResponse {
+    file("text/javascript; charset=utf-8", SCRIPT)
+}
+
+fn file(content_type: &'static str, content: &'static str) -> impl IntoResponse {
+    let headers: [(HeaderName, HeaderValue); 5] = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
+        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        // The next version of the program brings another page.
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+    ];
+    (headers, content)
+}
