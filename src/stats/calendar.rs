@@ -271,24 +271,16 @@ impl Calendar {
         self.periods.iter().rev().copied().find(|&finer| finer < bucket.period && tiles(finer, bucket))
     }
 
-    /// The stored buckets fed by this one. A bucket of a period that is no longer stored feeds what
-    /// it tiles, each once, so that a change of the periods leaves nothing behind.
+    /// The stored buckets fed by this one. A bucket whose own period is no longer stored, which an
+    /// earlier configuration left open, feeds those it would feed if it were: else what it holds
+    /// would never come to its day.
     #[must_use]
     pub fn parents(&self, bucket: &Bucket) -> Vec<Bucket> {
-        let stored = self.periods.contains(&bucket.period);
-        let mut parents: Vec<Bucket> = Vec::new();
-        for &period in self.periods.iter().filter(|p| **p > bucket.period) {
-            let parent = self.bucket(period, bucket.start);
-            let feeds = if stored {
-                self.feeder(&parent) == Some(bucket.period)
-            } else {
-                tiles(bucket.period, &parent) && !parents.iter().any(|p| self.ancestor(p, period).is_some())
-            };
-            if feeds {
-                parents.push(parent);
-            }
-        }
-        parents
+        let coarser = self.periods.iter().filter(|p| **p > bucket.period);
+        coarser
+            .map(|&period| self.bucket(period, bucket.start))
+            .filter(|parent| tiles(bucket.period, parent) && self.feeder(parent).is_none_or(|f| f <= bucket.period))
+            .collect()
     }
 
     /// Parents and descendants of a bucket.
@@ -450,19 +442,22 @@ mod tests {
     }
 
     #[test]
-    fn a_period_that_is_no_longer_stored_still_moves_up() {
+    fn what_a_dropped_period_left_open_moves_up() {
         let t = at("2026-11-20T05:00:00Z");
-        let check = |before: &str, after: &str, period: &str, parents: &[&str]| {
-            let bucket = calendar(before, "UTC").bucket(period.parse().unwrap(), t);
-            let got: Vec<_> = calendar(after, "UTC").parents(&bucket).iter().map(|p| p.period.to_string()).collect();
-            assert_eq!(got, parents, "{period} of {before} under {after}");
+        let check = |left: &str, periods: &str, expected: &str| {
+            let calendar = calendar(periods, "UTC");
+            let parents = calendar.parents(&calendar.bucket(left.parse().unwrap(), t));
+            let parents: Vec<String> = parents.iter().map(|parent| parent.period.to_string()).collect();
+            assert_eq!(parents.join(","), expected, "{left} under {periods}");
         };
-        check("1m,1h,1d", "1m,1d", "1h", &["1d"]);
-        check("1m,1h,1d", "1h,1d", "1m", &["1h"]);
-        check("1m,1h,1d", "1m,1h", "1d", &[]);
-        check("1m,2h,1d", "1m,3h,1d", "2h", &["1d"]);
-        check("1m,1h,1d,1mo", "1m,1d,1w,1mo,1y", "1h", &["1d"]);
-        check("1m,1d,1mo", "1m,1w,1mo", "1d", &["1w", "1mo"]);
+        check("1h", "1m,1d", "1d");
+        check("1m", "1h,1d", "1h");
+        check("10s", "1m,1h,1d", "1m");
+        check("1d", "1m,1h,1w,1mo,1y", "1w,1mo");
+        check("1d", "1m,1h", "");
+        check("1w", "1d,1mo", "");
+        // The hour has what its quarters had, which may be the same readings.
+        check("10m", "15m,1h", "");
     }
 
     #[test]
