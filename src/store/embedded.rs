@@ -749,6 +749,11 @@ impl Store for EmbeddedStore {
         self.write(redb::Durability::None, move |inner, t| close(inner, t, shard, life, &family)).await
     }
 
+    /// A durable commit, even an empty one, takes all before it to the disk.
+    async fn barrier(&self, _shard: Shard) -> Result<(), StoreError> {
+        self.write(redb::Durability::Immediate, |_, _| Ok(Ok(()))).await
+    }
+
     async fn open(
         &self,
         shard: Shard,

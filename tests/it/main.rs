@@ -17,6 +17,7 @@ mod moving;
 mod outages;
 mod page;
 mod retries;
+mod undone;
 mod weather;
 
 // The store contract: each promise, random schedules, and the bytes of merged states.

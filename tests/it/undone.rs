@@ -1,0 +1,121 @@
+//! What a crash of the embedded store undoes must not be in the sink: the real rollover, cut off right
+//! after every write of rows.
+//!
+//! A copy of the open files is what `kill -9` would leave at that moment. Kills of the whole service
+//! at random moments are in `crashes.rs`.
+
+use crate::servers::temporary;
+use crate::world::{HOUR, MINUTE, POLICY, T0, WRITER, calendar, copy, delta};
+use meanwhile::clock::Clock;
+use meanwhile::rollover::Rollover;
+use meanwhile::sink::csv::CsvSink;
+use meanwhile::sink::{Partition, RowQuery, Sink, SinkError, WriteReport};
+use meanwhile::stats::Millis;
+use meanwhile::stats::calendar::Zone;
+use meanwhile::stats::row::{LifeRow, Row};
+use meanwhile::stats::source::SourceSpan;
+use meanwhile::store::embedded::EmbeddedStore;
+use meanwhile::store::{Frame, Store};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use tempfile::TempDir;
+
+/// Enough to write and close everything, coarse buckets included.
+const TICKS: usize = 100;
+
+/// A sink that keeps a copy of all files as they are after each write.
+struct Copying {
+    sink: CsvSink,
+    home: PathBuf,
+    copies: Mutex<Vec<TempDir>>,
+}
+
+#[async_trait::async_trait]
+impl Sink for Copying {
+    fn name(&self) -> String {
+        self.sink.name()
+    }
+
+    async fn write(&self, lives: Vec<LifeRow>) -> Result<WriteReport, SinkError> {
+        let report = self.sink.write(lives).await?;
+        let files = temporary();
+        copy(&self.home, files.path());
+        self.copies.lock().unwrap().push(files);
+        Ok(report)
+    }
+
+    async fn rows(&self, query: &RowQuery) -> Result<Vec<Row>, SinkError> {
+        self.sink.rows(query).await
+    }
+
+    async fn sources(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<SourceSpan>, SinkError> {
+        self.sink.sources(prefix, after, limit).await
+    }
+
+    async fn compactable(&self, now: Millis) -> Result<Vec<Partition>, SinkError> {
+        self.sink.compactable(now).await
+    }
+
+    async fn compact(&self, partition: &Partition) -> Result<(), SinkError> {
+        self.sink.compact(partition).await
+    }
+}
+
+fn store(home: &Path, clock: &Clock) -> Arc<EmbeddedStore> {
+    Arc::new(EmbeddedStore::open(&home.join("store"), POLICY, clock.clone()).unwrap())
+}
+
+fn sink(home: &Path) -> CsvSink {
+    CsvSink::open(&home.join("csv"), Zone::utc()).unwrap()
+}
+
+/// Rolls over until nothing is left in the store.
+async fn roll_out(store: Arc<EmbeddedStore>, sink: Arc<dyn Sink>, clock: &Clock) {
+    let mut rollover = Rollover::new(Arc::clone(&store) as Arc<dyn Store>, sink, Arc::new(calendar("1m,1h,1d")), None);
+    for _ in 0..TICKS {
+        rollover.tick().await.unwrap();
+        let due = store.due(0, 1).await.unwrap();
+        if due.buckets.is_empty() && due.next.is_none() {
+            return;
+        }
+        clock.set(clock.now() + MINUTE);
+    }
+    panic!("buckets are left in the store");
+}
+
+async fn check_rows(sink: &dyn Sink, period: &str, count: f64, when: &str) {
+    let query = RowQuery {
+        sources: vec!["a".into()],
+        period: period.parse().unwrap(),
+        from: Millis::MIN,
+        to: Millis::MAX,
+        limit: 0,
+    };
+    let rows = sink.rows(&query).await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.state.count).sum::<f64>(), count, "{period} {when}");
+}
+
+#[tokio::test]
+async fn a_crash_after_any_write_to_the_sink_doubles_nothing() {
+    let home = temporary();
+    let clock = Clock::manual(T0);
+    let embedded = store(home.path(), &clock);
+    embedded.found(0).await.unwrap();
+    let calendar = calendar("1m,1h,1d");
+    let at = |t: Millis| delta(calendar.bucket("1m".parse().unwrap(), t), "a", &[1.0]);
+    let old = T0 - 100 * HOUR;
+    let deltas = vec![at(old), at(old + MINUTE), at(old + 2 * HOUR)];
+    embedded.apply(0, &Frame::new(WRITER, 1, 0, vec![], deltas)).await.unwrap();
+    let copying = Arc::new(Copying { sink: sink(home.path()), home: home.path().to_owned(), copies: Mutex::default() });
+    roll_out(embedded, Arc::clone(&copying) as Arc<dyn Sink>, &clock).await;
+
+    let copies = std::mem::take(&mut *copying.copies.lock().unwrap());
+    assert!(copies.len() >= 3, "minutes, hours and the day are written one after another");
+    for (write, files) in copies.iter().enumerate() {
+        let sink: Arc<dyn Sink> = Arc::new(sink(files.path()));
+        roll_out(store(files.path(), &clock), Arc::clone(&sink), &clock).await;
+        for period in ["1m", "1h", "1d"] {
+            check_rows(&*sink, period, 3.0, &format!("cut off after write {write}")).await;
+        }
+    }
+}
