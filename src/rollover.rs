@@ -200,13 +200,17 @@ impl Rollover {
     /// Brings the rows of a batch to the sink, after the hold. What was read before the connection
     /// to the store was renewed may be gone from it, so it is dropped, to be sealed and read again.
     async fn write(&mut self, shard: Shard, connection: u64, batch: &mut Batch) -> Result<(), RolloverError> {
-        if batch.rows.is_empty() {
+        if batch.rows.is_empty() && batch.lives.is_empty() {
             return Ok(());
         }
         sleep(self.hold).await;
         self.store.barrier(shard).await?;
+        // Also where no row is left to write: pages without rows may have missed some.
         if self.store.connection() != connection {
             return Err(StoreError::Unavailable("the connection was renewed, pages are read again".to_owned()).into());
+        }
+        if batch.rows.is_empty() {
+            return Ok(());
         }
         let written = self.sink.write(std::mem::take(&mut batch.rows)).await;
         self.sink_failed = written.is_err();

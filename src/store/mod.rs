@@ -371,9 +371,10 @@ pub trait Store: Send + Sync + 'static {
     /// rows go to the sink. What `due`, `seal`, `ack` and `close` did since the last barrier or frame
     /// a crash may undo, in order and as a whole: they are only done again. Were a row in the sink
     /// whose close was undone, its readings would move up twice.
-    async fn barrier(&self, _shard: Shard) -> Result<(), StoreError> {
-        Ok(())
-    }
+    ///
+    /// # Errors
+    /// Also if the connection was lost since the last call; or [`Self::connection`] has changed then.
+    async fn barrier(&self, shard: Shard) -> Result<(), StoreError>;
 
     /// The lives of `periods` with a start in `[from, to)`, with the moments of `sources`: one
     /// consistent look, of at most [`OPEN_BUCKETS`] lives.

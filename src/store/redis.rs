@@ -355,6 +355,12 @@ impl Store for RedisStore {
         })
     }
 
+    /// What a script did is as durable as any other's; what it does not know is whether the server is
+    /// still the one that did it. A connection that was lost unnoticed is found out by using it.
+    async fn barrier(&self, _shard: Shard) -> Result<(), StoreError> {
+        self.rollover.command::<Value>(&redis::cmd("PING")).await.map(drop)
+    }
+
     async fn open(
         &self,
         shard: Shard,

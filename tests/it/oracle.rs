@@ -216,6 +216,10 @@ impl Store for Oracle {
         Ok(state.move_up(life.bucket, family, PAGE_SOURCES, self.policy.grace))
     }
 
+    async fn barrier(&self, _: Shard) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn open(
         &self,
         _: Shard,

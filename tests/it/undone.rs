@@ -1,10 +1,12 @@
-//! What a crash of the embedded store undoes must not be in the sink: the real rollover, cut off right
-//! after every write of rows.
+//! What a crash of the store undoes must not be in the sink: the real rollover, cut off right after
+//! every write of rows, and over a server that starts again unnoticed.
 //!
-//! A copy of the open files is what `kill -9` would leave at that moment. Kills of the whole service
-//! at random moments are in `crashes.rs`.
+//! A copy of the embedded store's open files is what `kill -9` would leave at that moment. Kills of the
+//! whole service at random moments are in `crashes.rs`.
 
-use crate::servers::temporary;
+use crate::oracle::Oracle;
+use crate::servers::{RedisServer, temporary};
+use crate::unreliable::Unreliable;
 use crate::world::{HOUR, MINUTE, POLICY, T0, WRITER, calendar, copy, delta};
 use meanwhile::clock::Clock;
 use meanwhile::rollover::Rollover;
@@ -15,7 +17,8 @@ use meanwhile::stats::calendar::Zone;
 use meanwhile::stats::row::{LifeRow, Row};
 use meanwhile::stats::source::SourceSpan;
 use meanwhile::store::embedded::EmbeddedStore;
-use meanwhile::store::{Frame, Store};
+use meanwhile::store::redis::RedisStore;
+use meanwhile::store::{Frame, Sealed, Store};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
@@ -117,5 +120,40 @@ async fn a_crash_after_any_write_to_the_sink_doubles_nothing() {
         for period in ["1m", "1h", "1d"] {
             check_rows(&*sink, period, 3.0, &format!("cut off after write {write}")).await;
         }
+    }
+}
+
+#[tokio::test]
+async fn a_barrier_finds_out_that_the_server_has_started_again() {
+    let mut server = RedisServer::start_durable();
+    let store = RedisStore::connect(&server.url(), POLICY, None).await.unwrap();
+    store.due(0, 1).await.unwrap();
+    let connection = store.connection();
+    store.barrier(0).await.unwrap();
+    assert_eq!(store.connection(), connection, "nothing has happened");
+    server.kill();
+    server.restart();
+    let barrier = store.barrier(0).await;
+    assert!(barrier.is_err() || store.connection() != connection, "the restart went unnoticed");
+}
+
+#[tokio::test]
+async fn pages_read_across_a_restart_are_not_acked_even_if_they_are_empty() {
+    let clock = Clock::manual(T0);
+    let store = Unreliable::new(Oracle::new(POLICY, clock.clone()));
+    store.found(0).await.unwrap();
+    let calendar = Arc::new(calendar("1m"));
+    let minute = calendar.bucket("1m".parse().unwrap(), T0);
+    store.apply(0, &Frame::new(WRITER, 1, 0, vec![], vec![delta(minute, "a", &[1.0])])).await.unwrap();
+    clock.set(minute.end + POLICY.grace);
+    let home = temporary();
+    let mut rollover =
+        Rollover::new(Arc::clone(&store) as Arc<dyn Store>, Arc::new(sink(home.path())), Arc::clone(&calendar), None);
+    store.set_restarting(true);
+    assert!(rollover.tick().await.is_err());
+    store.set_restarting(false);
+    match store.seal(0, minute, &calendar.family(&minute)).await.unwrap() {
+        Sealed::Sealed { acked, .. } => assert!(!acked, "the sink has no row of it"),
+        other => panic!("{other:?}"),
     }
 }

@@ -1,6 +1,7 @@
 //! A store that fails on demand: the oracle behind faults that a network and a server can have.
 //!
-//! Used by `commit.rs`. Faults hit `apply`, in the order given, one per call; while it is down, every call.
+//! Used by `commit.rs` and `undone.rs`. Faults hit `apply`, in the order given, one per call; while it is
+//! down, every call.
 
 use crate::oracle::Oracle;
 use meanwhile::stats::Millis;
@@ -10,7 +11,7 @@ use meanwhile::store::{
     WriterId,
 };
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 
@@ -32,6 +33,10 @@ pub(crate) struct Unreliable {
     pub(crate) inner: Oracle,
     faults: Mutex<VecDeque<Fault>>,
     down: AtomicBool,
+    /// Every page comes from a server that has started again: the cursor leads nowhere.
+    restarting: AtomicBool,
+    /// Connections beyond the first.
+    renewed: AtomicU64,
     delayed: Mutex<Vec<Frame>>,
     /// Frames that came, repetitions included.
     pub(crate) calls: AtomicUsize,
@@ -45,6 +50,8 @@ impl Unreliable {
             inner,
             faults: Mutex::default(),
             down: AtomicBool::new(false),
+            restarting: AtomicBool::new(false),
+            renewed: AtomicU64::new(0),
             delayed: Mutex::default(),
             calls: AtomicUsize::new(0),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
@@ -57,6 +64,10 @@ impl Unreliable {
 
     pub(crate) fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::SeqCst);
+    }
+
+    pub(crate) fn set_restarting(&self, restarting: bool) {
+        self.restarting.store(restarting, Ordering::SeqCst);
     }
 
     pub(crate) fn calls(&self) -> usize {
@@ -98,7 +109,7 @@ impl Store for Unreliable {
     }
 
     fn connection(&self) -> u64 {
-        self.inner.connection()
+        self.inner.connection() + self.renewed.load(Ordering::SeqCst)
     }
 
     async fn head(&self, shard: Shard, writer: WriterId) -> Result<Head, StoreError> {
@@ -149,6 +160,10 @@ impl Store for Unreliable {
         cursor: Option<&str>,
     ) -> Result<Option<Page>, StoreError> {
         self.reach()?;
+        if self.restarting.load(Ordering::SeqCst) {
+            self.renewed.fetch_add(1, Ordering::SeqCst);
+            return Ok(Some(Page::default()));
+        }
         self.inner.page(shard, bucket, generation, cursor).await
     }
 
@@ -160,6 +175,11 @@ impl Store for Unreliable {
     async fn close(&self, shard: Shard, life: Life, family: &Family, cursor: u64) -> Result<Closed, StoreError> {
         self.reach()?;
         self.inner.close(shard, life, family, cursor).await
+    }
+
+    async fn barrier(&self, shard: Shard) -> Result<(), StoreError> {
+        self.reach()?;
+        self.inner.barrier(shard).await
     }
 
     async fn open(

@@ -183,6 +183,10 @@ impl Store for World {
         unimplemented!()
     }
 
+    async fn barrier(&self, _: Shard) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+
     async fn open(
         &self,
         _: Shard,
