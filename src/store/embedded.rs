@@ -5,6 +5,8 @@
 //! blocking thread; writes follow one another, reads see a snapshot.
 
 mod tables;
+#[cfg(test)]
+mod tests;
 
 use super::{
     Acked, Answer, Closed, Due, Durability, Frame, Head, Late, Life, MAX_ADVANCE, MAX_DIRTY, OPEN_BUCKETS, Open,
@@ -26,8 +28,10 @@ use tables::{LifeRecord, Lives};
 const LAYOUT: u64 = 1;
 /// The file in the store's directory.
 const FILE: &str = "meanwhile.redb";
-/// Expired slices' keys and tombstones forgotten in one call.
+/// Expired slices' keys and tombstones forgotten in one call of `due`.
 const SWEEP: usize = 1_000;
+/// Expired keys forgotten for each one recorded: `due` alone comes too seldom to keep up with a busy day.
+const FORGOTTEN_PER_KEY: usize = 2;
 /// States kept aside; beyond this they are only reported.
 const MAX_ASIDE: u64 = 1_000;
 const DAY: Millis = 86_400_000;
@@ -401,6 +405,7 @@ fn apply(
         lives.put(shard, &bucket, life)?;
     }
     t.open_table(tables::WRITERS)?.insert(writer, (frame.sequence, frame.checksum, clocks.elapsed))?;
+    forget_keys(t, shard, clocks.elapsed, FORGOTTEN_PER_KEY * frame.keys.len())?;
     record_keys(t, shard, frame, clocks.elapsed, inner.policy.idempotency_ttl)?;
     if frame.sequence == 1 {
         forget_writers(t, shard, clocks.elapsed)?;
@@ -421,7 +426,7 @@ fn past(bucket: &Bucket, clocks: &Clocks) -> BucketAndEnd {
 
 fn due(inner: &Inner, t: &WriteTransaction, shard: Shard, limit: usize) -> DatabaseResult<Due> {
     let clocks = Clocks::open(inner, t, shard)?;
-    forget_keys(t, shard, clocks.elapsed)?;
+    forget_keys(t, shard, clocks.elapsed, SWEEP)?;
     forget_tombstones(t, shard, &clocks)?;
     if clocks.epoch != 0 {
         clocks.save(t, shard)?;
@@ -430,7 +435,8 @@ fn due(inner: &Inner, t: &WriteTransaction, shard: Shard, limit: usize) -> Datab
     Ok(Due { now: clocks.now, elapsed: clocks.elapsed, buckets, next })
 }
 
-fn forget_keys(t: &WriteTransaction, shard: Shard, elapsed: Millis) -> DatabaseResult<()> {
+/// Forgets up to `most` keys of the first slice that has expired.
+fn forget_keys(t: &WriteTransaction, shard: Shard, elapsed: Millis, most: usize) -> DatabaseResult<()> {
     let mut slices = t.open_table(tables::SLICES)?;
     let expired = match slices.range((shard, i64::MIN)..=(shard, elapsed))?.next() {
         Some(slice) => slice?.0.value(),
@@ -439,11 +445,11 @@ fn forget_keys(t: &WriteTransaction, shard: Shard, elapsed: Millis) -> DatabaseR
     let mut keys = t.open_table(tables::KEYS)?;
     let (first, last) = ((shard, expired.1, [0; 16]), (shard, expired.1, [0xff; 16]));
     let mut removed = 0;
-    for key in keys.extract_from_if(first..=last, |_, _| true)?.take(SWEEP) {
+    for key in keys.extract_from_if(first..=last, |_, _| true)?.take(most) {
         key?;
         removed += 1;
     }
-    if removed < SWEEP {
+    if removed < most {
         slices.remove(expired)?;
     }
     Ok(())
