@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 /// Rows or sources on one page: about 4 MB of JSON.
 pub const PAGE_ROWS: usize = 10_000;
-/// Sources one question may name: a look at [`crate::store::OPEN_BUCKETS`] lives then holds about 15 MB.
+/// Sources one question may name: a look then still takes in 100 lives.
 pub const MAX_SOURCES: usize = 100;
 
 /// Where a range without a beginning begins, 1800-01-01: readings from before 1900 are refused, and

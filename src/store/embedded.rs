@@ -9,9 +9,9 @@ mod tables;
 mod tests;
 
 use super::{
-    Acked, Answer, Closed, Due, Durability, Frame, Head, Late, Life, MAX_ADVANCE, MAX_DIRTY, OPEN_BUCKETS, Open,
-    OpenLife, PAGE_SOURCES, Page, Policy, Sealed, Shard, Store, StoreError, TOMBSTONE_TTL, VISIBILITY, WAITING_RECHECK,
-    WRITER_TTL, WriterId, keys,
+    Acked, Answer, Closed, Due, Durability, Frame, Head, Late, Life, MAX_ADVANCE, MAX_DIRTY, Open, OpenLife,
+    PAGE_SOURCES, Page, Policy, Sealed, Shard, Store, StoreError, TOMBSTONE_TTL, VISIBILITY, WAITING_RECHECK,
+    WRITER_TTL, WriterId, keys, open_buckets,
 };
 use crate::clock::Clock;
 use crate::stats::Millis;
@@ -649,11 +649,12 @@ fn open(
     (from, to): (Millis, Millis),
 ) -> DatabaseResult<Open> {
     let (lives, states) = (t.open_table(tables::LIVES)?, t.open_table(tables::STATES)?);
+    let limit = open_buckets(sources.len());
     let mut found = Vec::new();
     for &period in periods {
         let range = tables::lives_range(shard, period, from, to);
         let range = (Bound::Included(&range.start[..]), Bound::Excluded(&range.end[..]));
-        for entry in lives.range::<&[u8]>(range)?.take(OPEN_BUCKETS + 1) {
+        for entry in lives.range::<&[u8]>(range)?.take(limit + 1) {
             let (key, life) = entry?;
             found.push((tables::bucket_of(key.value(), period), LifeRecord::from_tuple(life.value())));
         }
@@ -661,7 +662,7 @@ fn open(
     // The limit is for all periods together, so the first start beyond it is the same for each.
     let mut starts: Vec<Millis> = found.iter().map(|(bucket, _)| bucket.start).collect();
     starts.sort_unstable();
-    let until = starts.get(OPEN_BUCKETS).copied();
+    let until = starts.get(limit).copied();
     found.retain(|(bucket, _)| until.is_none_or(|until| bucket.start < until));
     let mut open = Open { lives: Vec::with_capacity(found.len()), until };
     for (bucket, life) in found {

@@ -39,6 +39,17 @@ pub const TOMBSTONE_TTL: Millis = 600_000;
 pub const PAGE_SOURCES: usize = 1_000;
 /// Buckets one `open` reads at most; a longer range is read in several calls.
 pub const OPEN_BUCKETS: usize = 2_000;
+/// States one `open` looks up at most, some 8 ms of Redis' time: a look for many sources takes fewer
+/// buckets.
+pub const OPEN_STATES: usize = 10_000;
+/// But always more than can share one start, or a look would not get on: the periods, in a few zones.
+const OPEN_BUCKETS_MIN: usize = 100;
+
+/// Buckets one `open` of so many sources reads at most.
+#[must_use]
+pub fn open_buckets(sources: usize) -> usize {
+    (OPEN_STATES / sources.max(1)).clamp(OPEN_BUCKETS_MIN, OPEN_BUCKETS)
+}
 
 /// One node process as the store knows it: random, new at every start.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -377,7 +388,7 @@ pub trait Store: Send + Sync + 'static {
     async fn barrier(&self, shard: Shard) -> Result<(), StoreError>;
 
     /// The lives of `periods` with a start in `[from, to)`, with the moments of `sources`: one
-    /// consistent look, of at most [`OPEN_BUCKETS`] lives.
+    /// consistent look, of at most [`open_buckets`] lives.
     async fn open(
         &self,
         shard: Shard,

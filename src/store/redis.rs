@@ -7,9 +7,8 @@
 mod link;
 
 use super::{
-    Acked, Answer, Closed, Due, Durability, Frame, Head, Late, Life, MAX_ADVANCE, OPEN_BUCKETS, Open, OpenLife,
-    PAGE_SOURCES, Page, Policy, Sealed, Shard, Store, StoreError, TOMBSTONE_TTL, VISIBILITY, WAITING_RECHECK, WriterId,
-    keys,
+    Acked, Answer, Closed, Due, Durability, Frame, Head, Late, Life, MAX_ADVANCE, Open, OpenLife, PAGE_SOURCES, Page,
+    Policy, Sealed, Shard, Store, StoreError, TOMBSTONE_TTL, VISIBILITY, WAITING_RECHECK, WriterId, keys, open_buckets,
 };
 use crate::clock::Clock;
 use crate::stats::Millis;
@@ -371,7 +370,7 @@ impl Store for RedisStore {
     ) -> Result<Open, StoreError> {
         let indexes: Vec<String> = periods.iter().map(|period| keys::open(shard, *period)).collect();
         let mut call = self.scripts.open.call(&indexes);
-        call.arg(keys::bucket_prefix(shard)).arg(from).arg(format!("({to}")).arg(OPEN_BUCKETS);
+        call.arg(keys::bucket_prefix(shard)).arg(from).arg(format!("({to}")).arg(open_buckets(sources.len()));
         for source in sources {
             call.arg(keys::source_field(source));
         }

@@ -125,6 +125,7 @@ for_each_store! {
     reading::lives_are_told_by_period_and_start,
     reading::an_open_life_says_whether_it_was_written,
     reading::a_long_range_is_read_in_several_looks,
+    reading::a_look_for_many_sources_takes_fewer_lives,
     closing::a_close_is_refused_until_all_is_written,
     closing::a_close_waits_for_descendants,
     closing::a_close_moves_up_and_ends,

@@ -14,8 +14,8 @@ use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::{Bucket, Family, Period};
 use meanwhile::stats::moments::Moments;
 use meanwhile::store::{
-    Acked, Answer, Closed, Due, Durability, Frame, Head, Life, OPEN_BUCKETS, Open, OpenLife, PAGE_SOURCES, Page,
-    Policy, Sealed, Shard, Store, StoreError, TOMBSTONE_TTL, VISIBILITY, WAITING_RECHECK, WriterId,
+    Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenLife, PAGE_SOURCES, Page, Policy, Sealed,
+    Shard, Store, StoreError, TOMBSTONE_TTL, VISIBILITY, WAITING_RECHECK, WriterId, open_buckets,
 };
 use rules::{Present, due_again};
 use std::collections::BTreeMap;
@@ -232,7 +232,7 @@ impl Store for Oracle {
         let asked = |b: &Bucket| periods.contains(&b.period) && from <= b.start && b.start < to;
         let mut starts: Vec<Millis> = state.lives.keys().filter(|b| asked(b)).map(|b| b.start).collect();
         starts.sort_unstable();
-        let until = starts.get(OPEN_BUCKETS).copied();
+        let until = starts.get(open_buckets(sources.len())).copied();
         let mut lives = Vec::new();
         for &period in periods {
             for (bucket, life) in &state.lives {

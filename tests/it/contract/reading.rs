@@ -5,7 +5,7 @@ use crate::world::{HOUR, MINUTE, POLICY, T0, World, delta, moments, wide_delta, 
 use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::Bucket;
 use meanwhile::stats::moments::Moments;
-use meanwhile::store::{Life, OPEN_BUCKETS, PAGE_SOURCES};
+use meanwhile::store::{Life, OPEN_BUCKETS, OPEN_STATES, PAGE_SOURCES};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -113,15 +113,27 @@ pub(super) async fn an_open_life_says_whether_it_was_written(world: World) {
 }
 
 pub(super) async fn a_long_range_is_read_in_several_looks(world: World) {
-    let count = Millis::try_from(OPEN_BUCKETS).unwrap() + 1;
+    check_looks(&world, 1, OPEN_BUCKETS).await;
+}
+
+/// So that Redis never stalls: each life costs a look-up for each source.
+pub(super) async fn a_look_for_many_sources_takes_fewer_lives(world: World) {
+    check_looks(&world, 40, OPEN_STATES / 40).await;
+}
+
+/// Sees that `most` lives and two more are read in several looks of at most so many, each once.
+async fn check_looks(world: &World, sources: usize, most: usize) {
+    let sources: Vec<Arc<str>> =
+        (0..sources).map(|i| if i == 0 { "a".into() } else { wide_source(i).into() }).collect();
+    let count = Millis::try_from(most).unwrap() + 1;
     let minute = |i: Millis| world.bucket("1m", T0 + i * MINUTE);
     world.put((0..count).map(|i| delta(minute(i), "a", &[1.0])).collect()).await;
     world.put(vec![delta(world.bucket("1h", T0), "a", &[1.0])]).await;
     let periods = ["1h", "1m"].map(|p| p.parse().unwrap());
     let (mut from, mut got, mut looks) = (Some(T0), Vec::new(), 0);
     while let Some(start) = from {
-        let open = world.store.open(0, &["a".into()], &periods, start, Millis::MAX).await.unwrap();
-        assert!(open.lives.len() <= OPEN_BUCKETS, "{} lives in one look", open.lives.len());
+        let open = world.store.open(0, &sources, &periods, start, Millis::MAX).await.unwrap();
+        assert!(open.lives.len() <= most, "{} lives in one look", open.lives.len());
         assert!(open.until.is_none_or(|until| until > start), "no progress");
         got.extend(open.lives.iter().map(|l| l.life.bucket));
         from = open.until;
