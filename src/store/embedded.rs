@@ -171,6 +171,7 @@ impl Inner {
                 transaction.open_table(tables::DUE)?;
                 transaction.open_table(tables::TOMBSTONES)?;
                 transaction.open_table(tables::TOMBSTONES_BY_TIME)?;
+                transaction.open_table(tables::FORGOTTEN)?;
                 transaction.open_table(tables::ASIDE)?;
             }
             transaction.commit()?;
@@ -391,6 +392,8 @@ fn apply(
     if !late.is_empty() {
         return Ok(Ok(Answer::Late(late)));
     }
+    // What may have closed and been forgotten is late by any rule but one that came later.
+    let forgotten = t.open_table(tables::FORGOTTEN)?.get(shard)?.map_or(Millis::MIN, |end| end.value());
     for ((bucket, over, life), deltas) in records.into_iter().zip(&frame.deltas) {
         // In the order of the keys, so that neighbours share a page of the file.
         let mut sources: Vec<_> = deltas.sources.iter().collect();
@@ -401,7 +404,7 @@ fn apply(
         }
         let buried = life.is_none()
             && t.open_table(tables::TOMBSTONES)?.get((shard, keys::bucket_name(&bucket).as_str()))?.is_some();
-        let life = clocks.touched(&bucket, life, !over && !buried);
+        let life = clocks.touched(&bucket, life, !over && !buried && bucket.end > forgotten);
         lives.put(shard, &bucket, life)?;
     }
     t.open_table(tables::WRITERS)?.insert(writer, (frame.sequence, frame.checksum, clocks.elapsed))?;
@@ -467,15 +470,23 @@ fn forget_tombstones(t: &WriteTransaction, shard: Shard, clocks: &Clocks) -> Dat
         return Ok(());
     }
     let mut tombstones = t.open_table(tables::TOMBSTONES)?;
+    let mut forgotten = Millis::MIN;
     for (at, name) in expired {
         by_time.remove((shard, at, name.as_str()))?;
-        if keys::parse_bucket_name(&name).is_some_and(|bucket| !past(&bucket, clocks).over) {
+        let bucket = keys::parse_bucket_name(&name);
+        if bucket.is_some_and(|bucket| !past(&bucket, clocks).over) {
             let at = clocks.elapsed + TOMBSTONE_TTL;
             by_time.insert((shard, at, name.as_str()), ())?;
             tombstones.insert((shard, name.as_str()), at)?;
         } else {
             tombstones.remove((shard, name.as_str()))?;
+            forgotten = forgotten.max(bucket.map_or(Millis::MIN, |bucket| bucket.end));
         }
+    }
+    let mut highest = t.open_table(tables::FORGOTTEN)?;
+    let before = highest.get(shard)?.map(|end| end.value());
+    if before.is_none_or(|before| before < forgotten) {
+        highest.insert(shard, forgotten)?;
     }
     Ok(())
 }

@@ -338,8 +338,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Merges all deltas of a frame and records its keys and its sequence, or changes nothing.
     ///
-    /// A bucket without a life gets one: generation = epoch if it has no tombstone and
-    /// `now < end + lateness`, else `max(highest generation + 1, now)`. A touched bucket is dirty
+    /// A bucket without a life gets one: generation = epoch if it has no tombstone,
+    /// `now < end + lateness` and it ends after every bucket whose tombstone is gone (it may have
+    /// closed under a shorter lateness); else `max(highest generation + 1, now)`. A touched bucket is dirty
     /// and due at `max(end + grace, min(now + grace, dirty since + MAX_DIRTY))`.
     ///
     /// # Errors

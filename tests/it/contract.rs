@@ -107,6 +107,7 @@ for_each_store! {
     lives::a_coarse_life_gets_a_new_generation,
     lives::a_closed_bucket_begins_a_new_generation,
     lives::a_tombstone_outlives_a_longer_lateness,
+    lives::a_longer_lateness_makes_no_second_first_life,
     schedule::a_bucket_is_due_after_its_grace,
     schedule::stragglers_delay_for_a_minute_at_most,
     schedule::a_late_life_is_due_when_idle,

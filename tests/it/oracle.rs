@@ -146,7 +146,10 @@ impl Store for Oracle {
         let mut state = self.tick();
         let (now, elapsed) = (state.now, state.elapsed);
         let lateness = self.policy.lateness;
-        state.tombstones.retain(|b, closed| elapsed < *closed + TOMBSTONE_TTL || now < b.end + lateness);
+        let kept = |b: &Bucket, closed: &Millis| elapsed < *closed + TOMBSTONE_TTL || now < b.end + lateness;
+        let forgotten = state.tombstones.iter().filter(|(b, closed)| !kept(b, closed)).map(|(b, _)| b.end).max();
+        state.forgotten = state.forgotten.max(forgotten);
+        state.tombstones.retain(|b, closed| kept(b, closed));
         let mut due: Vec<_> = state.lives.iter().filter(|(_, l)| l.due <= now).map(|(b, l)| (l.due, *b)).collect();
         due.sort_unstable();
         let buckets = due.into_iter().take(limit).map(|(_, bucket)| bucket).collect();

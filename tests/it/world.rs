@@ -52,7 +52,7 @@ enum Home {
 
 /// The contents of a store at one moment.
 pub(crate) enum Saved {
-    Oracle(State),
+    Oracle(Box<State>),
     Directory(TempDir),
 }
 
@@ -108,7 +108,7 @@ impl World {
         let policy = self.store.policy();
         self.release();
         let saved = match &mut self.home {
-            Home::Oracle(oracle) => Saved::Oracle(oracle.save()),
+            Home::Oracle(oracle) => Saved::Oracle(Box::new(oracle.save())),
             Home::Embedded(dir) => copy_of(dir.path()),
             Home::Redis(server) => {
                 server.kill();
@@ -126,7 +126,7 @@ impl World {
         let policy = self.store.policy();
         self.release();
         match (&mut self.home, saved) {
-            (Home::Oracle(oracle), Saved::Oracle(state)) => oracle.restore(state.clone()),
+            (Home::Oracle(oracle), Saved::Oracle(state)) => oracle.restore((**state).clone()),
             (Home::Embedded(dir), Saved::Directory(from)) => replace(dir.path(), from.path()),
             (Home::Redis(server), Saved::Directory(from)) => {
                 server.kill();
@@ -141,7 +141,7 @@ impl World {
     /// A store that has lost everything.
     pub(crate) async fn wipe(&mut self) {
         let empty = match &self.home {
-            Home::Oracle(_) => Saved::Oracle(State::default()),
+            Home::Oracle(_) => Saved::Oracle(Box::default()),
             Home::Embedded(_) | Home::Redis(_) => Saved::Directory(temporary()),
         };
         self.restore(&empty).await;

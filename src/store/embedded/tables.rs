@@ -30,6 +30,8 @@ pub(super) const TOMBSTONES: TableDefinition<(Shard, &str), i64> = TableDefiniti
 /// The same by time.
 pub(super) const TOMBSTONES_BY_TIME: TableDefinition<(Shard, i64, &str), ()> =
     TableDefinition::new("tombstones_by_time");
+/// shard -> highest end of a closed bucket that is no longer remembered.
+pub(super) const FORGOTTEN: TableDefinition<Shard, i64> = TableDefinition::new("forgotten");
 /// bucket name and source -> a state that could not be read, kept for a person to look at.
 pub(super) const ASIDE: TableDefinition<&str, &[u8]> = TableDefinition::new("aside");
 

@@ -131,7 +131,9 @@ for _, bucket in ipairs(buckets) do
   bucket.chunks = chunks
   if not bucket.life then
     local generation = epoch
-    if now >= bucket.ending + lateness or redis.call('ZSCORE', KEYS[3], bucket.name) then
+    -- What may have closed and been forgotten is late by any rule but one that came later.
+    local over = now >= bucket.ending + lateness or (forgotten and bucket.ending <= forgotten)
+    if over or redis.call('ZSCORE', KEYS[3], bucket.name) then
       generation = next_generation()
     end
     bucket.generation = generation

@@ -12,13 +12,17 @@ for _, slice in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', text(elapsed
 end
 -- A bucket that closed before its time is remembered until a new life of it would not be its first.
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', text(elapsed), 'LIMIT', 0, SWEEP)) do
-  if now >= tonumber(string.match(name, '(-?%d+)$')) + lateness then
+  local ending = tonumber(string.match(name, '(-?%d+)$'))
+  if now >= ending + lateness then
     redis.call('ZREM', KEYS[3], name)
+    forgotten = math.max(forgotten or ending, ending)
   else
     redis.call('ZADD', KEYS[3], text(elapsed + tonumber(ARGV[6])), name)
   end
 end
-if epoch then
+if epoch and forgotten then
+  save_head('forgotten', text(forgotten))
+elseif epoch then
   save_head()
 end
 

@@ -92,3 +92,15 @@ pub(super) async fn a_tombstone_outlives_a_longer_lateness(mut world: World) {
     world.elapse(TOMBSTONE_TTL + MINUTE).await;
     assert!(put(&world, minute).await > second, "the tombstone was forgotten too early");
 }
+
+pub(super) async fn a_longer_lateness_makes_no_second_first_life(mut world: World) {
+    let [minute, next] = [T0, T0 + MINUTE].map(|t| world.bucket("1m", t));
+    let first = put(&world, minute).await;
+    world.set(minute.end + POLICY.lateness);
+    end(&world, minute).await;
+    world.elapse(TOMBSTONE_TTL + MINUTE).await;
+    // Nothing tells any more that it has closed, but that it may have.
+    world.reopen(Policy { lateness: DAY, ..POLICY }).await;
+    assert!(put(&world, minute).await > first, "the sink has a row of this generation");
+    assert_eq!(put(&world, next).await, first, "a later bucket cannot have been forgotten");
+}

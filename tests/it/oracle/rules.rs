@@ -28,6 +28,8 @@ pub(crate) struct State {
     pub(super) lives: BTreeMap<Bucket, Present>,
     /// When, in `elapsed`, the bucket closed.
     pub(super) tombstones: HashMap<Bucket, Millis>,
+    /// Highest end of a bucket whose tombstone is gone.
+    pub(super) forgotten: Option<Millis>,
 }
 
 /// An idempotency key that was counted.
@@ -155,6 +157,7 @@ impl State {
         }
         for deltas in &frame.deltas {
             let first_life = self.now < deltas.bucket.end + policy.lateness;
+            let first_life = first_life && self.forgotten.is_none_or(|end| deltas.bucket.end > end);
             let first_life = first_life && !self.tombstones.contains_key(&deltas.bucket);
             self.merge(deltas, first_life, policy.grace);
         }
