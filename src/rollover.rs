@@ -122,7 +122,10 @@ impl Rollover {
         for shard in 0..self.store.shards() {
             let due = self.store.due(shard, BUCKETS_PER_TICK).await?;
             if !due.buckets.is_empty() {
-                self.roll_over(shard, &due.buckets).await?;
+                match self.roll_over(shard, &due.buckets).await {
+                    Err(RolloverError::Sink(SinkError::Refused(_))) => self.one_by_one(shard, &due.buckets).await?,
+                    other => other?,
+                }
                 next = Duration::ZERO;
             } else if let Some(at) = due.next {
                 next = next.min(Duration::from_millis((at - due.now).try_into().unwrap_or(0)));
@@ -158,6 +161,19 @@ impl Rollover {
             }
         }
         Ok(())
+    }
+
+    /// A broken file holds up the buckets that belong into it, and no others. The error is the first
+    /// of theirs.
+    async fn one_by_one(&self, shard: Shard, buckets: &[Bucket]) -> Result<(), RolloverError> {
+        let mut first = Ok(());
+        for &bucket in buckets {
+            match self.roll_over(shard, &[bucket]).await {
+                Err(error @ RolloverError::Sink(SinkError::Refused(_))) => first = first.and(Err(error)),
+                other => other?,
+            }
+        }
+        first
     }
 
     /// Reads a life's pages into the batch, writing it out when it is large. `false` if the life

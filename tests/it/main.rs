@@ -27,6 +27,7 @@ mod model;
 
 // From requests to frames, against a store that fails in every way.
 mod commit;
+mod rollover;
 mod unreliable;
 
 // The rules of the house.

@@ -1,0 +1,42 @@
+//! The rollover over a sink of which a part is broken.
+
+use crate::oracle::Oracle;
+use crate::servers::temporary;
+use crate::world::{DAY, POLICY, T0, WRITER, calendar, delta};
+use meanwhile::clock::Clock;
+use meanwhile::rollover::Rollover;
+use meanwhile::sink::csv::CsvSink;
+use meanwhile::sink::{RowQuery, Sink};
+use meanwhile::stats::Millis;
+use meanwhile::stats::calendar::Zone;
+use meanwhile::store::{Frame, Store};
+use std::fs;
+use std::sync::Arc;
+
+#[tokio::test]
+async fn a_broken_file_holds_up_no_other_bucket() {
+    let clock = Clock::manual(T0);
+    let store: Arc<dyn Store> = Arc::new(Oracle::new(POLICY, clock.clone()));
+    store.found(0).await.unwrap();
+    let home = temporary();
+    let sink = Arc::new(CsvSink::open(home.path(), Zone::utc()).unwrap());
+    let calendar = Arc::new(calendar("1m"));
+    let mut rollover =
+        Rollover::new(Arc::clone(&store), Arc::clone(&sink) as Arc<dyn Sink>, Arc::clone(&calendar), Some(0));
+    let minute = |t: Millis| calendar.bucket("1m".parse().unwrap(), t);
+    let put = async |sequence: u64, starts: &[Millis]| {
+        let deltas = starts.iter().map(|&t| delta(minute(t), "a", &[1.0])).collect();
+        store.apply(0, &Frame::new(WRITER, sequence, 0, vec![], deltas)).await.unwrap();
+        clock.set(clock.now() + POLICY.grace);
+    };
+    put(1, &[T0 - 2 * DAY]).await;
+    rollover.tick().await.unwrap();
+    fs::write(home.path().join("period=1m/date=2026-11-18/tail.csv"), "edited;by;hand\n").unwrap();
+    put(2, &[T0 - 2 * DAY, T0 - DAY]).await;
+    let error = rollover.tick().await.unwrap_err();
+    assert!(error.to_string().contains("date=2026-11-18/tail.csv is damaged"), "{error}");
+    let query = RowQuery { sources: vec!["a".into()], period: calendar.periods()[0], from: T0 - DAY, to: T0, limit: 0 };
+    assert_eq!(sink.rows(&query).await.unwrap().len(), 1, "the other day is written");
+    assert!(store.open(0, &[], calendar.periods(), T0 - DAY, T0).await.unwrap().lives.is_empty(), "and closed");
+    assert_eq!(store.open(0, &[], calendar.periods(), T0 - 3 * DAY, T0).await.unwrap().lives.len(), 1);
+}
