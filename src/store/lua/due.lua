@@ -4,7 +4,8 @@
 -- ARGV  1-3 see clock.lua   4 most buckets to return   5 prefix of slice keys   6 TTL of tombstones
 -- RETURNS  {now, elapsed, time of the next bucket that is not due yet or '', name, ...}
 
-local SWEEP = 100
+-- More than a tick of the rollover closes, about 1 ms.
+local SWEEP = 1000
 
 for _, slice in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', text(elapsed), 'LIMIT', 0, SWEEP)) do
   redis.call('UNLINK', ARGV[5] .. slice)
