@@ -14,8 +14,8 @@ use std::path::PathBuf;
 
 /// A day or two of waiting is a choice, more than a year a slip of the unit.
 const MAX_DURATION: Millis = 366 * 86_400_000;
-/// Shorter than any client's pause between two attempts: the key would protect nothing.
-const MIN_IDEMPOTENCY_TTL: Millis = 1_000;
+/// The store refuses frames older than half of it, and a request may be under way for 30 s.
+const MIN_IDEMPOTENCY_TTL: Millis = 60_000;
 
 /// The flags of `meanwhile serve`, as they were written.
 #[derive(clap::Args)]
@@ -192,7 +192,7 @@ impl TryFrom<&ServeArgs> for Config {
         let calendar = named("periods", periods.and_then(|periods| Calendar::new(periods, zone)))?;
         let idempotency_ttl = named("idempotency-ttl", duration(&args.idempotency_ttl))?;
         if !(MIN_IDEMPOTENCY_TTL..=MAX_IDEMPOTENCY_TTL).contains(&idempotency_ttl) {
-            let reason = format!("{} is not between 1s and 7d", args.idempotency_ttl);
+            let reason = format!("{} is not between 1m and 7d", args.idempotency_ttl);
             return Err(ConfigError { flag: "idempotency-ttl", reason });
         }
         let policy = Policy {
@@ -367,8 +367,8 @@ mod tests {
         check("--lateness=-1s", &["--lateness: "]);
         check("--hold=x", &["--hold: "]);
         check("--late=drop", &["--late: ", "reopen nor refuse"]);
-        check("--idempotency-ttl=8d", &["--idempotency-ttl: ", "between 1s and 7d"]);
-        check("--idempotency-ttl=0s", &["between 1s and 7d"]);
+        check("--idempotency-ttl=8d", &["--idempotency-ttl: ", "between 1m and 7d"]);
+        check("--idempotency-ttl=59s", &["between 1m and 7d"]);
     }
 
     #[test]
