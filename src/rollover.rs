@@ -165,7 +165,7 @@ impl Rollover {
 
     /// A broken file holds up the buckets that belong into it, and no others. The error is the first
     /// of theirs.
-    async fn one_by_one(&self, shard: Shard, buckets: &[Bucket]) -> Result<(), RolloverError> {
+    async fn one_by_one(&mut self, shard: Shard, buckets: &[Bucket]) -> Result<(), RolloverError> {
         let mut first = Ok(());
         for &bucket in buckets {
             match self.roll_over(shard, &[bucket]).await {
