@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench core`. Figures are per reading (or per state); the batch is the one of the
 //! architecture page, 1,000 readings over 1,000 sources in one minute. The whole service under load
-//! is in `service.rs`.
+//! is in `service/`.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use meanwhile::ingest::decode::ndjson::Ndjson;

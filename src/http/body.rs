@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
 use std::time::Duration;
 
-/// Bytes of a body after decompression: some 150,000 readings, and what one request may hold in memory.
+/// Bytes of a body: some 150,000 readings, and what one request may hold in memory.
 pub(super) const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 /// How long a body may take to arrive: the largest at 2 Mbit/s; it bounds what slow clients hold.
 pub(super) const BODY_TIMEOUT: Duration = Duration::from_mins(1);

@@ -1,6 +1,6 @@
 //! The headers `Idempotency-Key` and `Idempotency-TTL`, and the fingerprint of what came with them.
 //!
-//! Used by `readings.rs`. A key and a body are only ever kept as hashes; what they mean to the store
+//! Used by `receive.rs` and `body.rs`. A key and a body are only ever kept as hashes; what they mean to the store
 //! is in `store/mod.rs`. Without a key nothing is hashed.
 
 use super::problem::{Kind, Problem};
@@ -48,7 +48,7 @@ impl Fingerprint {
         Ok(Some(Self { id: id.digest128(), ttl, content }))
     }
 
-    /// Takes the next piece of the decompressed body; how it is cut makes no difference.
+    /// Takes the next piece of the body; how it is cut makes no difference.
     pub(super) fn update(&mut self, piece: &[u8]) {
         self.content.update(piece);
     }

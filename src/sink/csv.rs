@@ -1,7 +1,7 @@
 //! The sink on CSV files: a directory per period and local date that people and their tools read as it
 //! is (docs/csv.md).
 //!
-//! Implements the contract of `sink/mod.rs` for `rollover.rs` and `query.rs`. All file work runs on
+//! Implements the contract of `sink/mod.rs` for `rollover.rs` and `query/`. All file work runs on
 //! blocking threads: one writer behind a mutex (`csv/writer.rs`); readers hold it only while they
 //! open files, which appending and compacting then cannot change for them. One process per
 //! directory. `csv/line.rs` has the form of a line, `csv/partition.rs` the names, `csv/index.rs` where

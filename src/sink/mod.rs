@@ -1,6 +1,6 @@
 //! The contract of the sink: where the rows of written buckets are kept.
 //!
-//! Called by `rollover.rs` (write, compact) and `query.rs` (rows, sources). `csv.rs` implements it
+//! Called by `rollover.rs` (write, compact) and `query/` (rows, sources). `csv.rs` implements it
 //! on files. A row's version decides what is kept, never the order of calls; see `stats/row.rs`.
 
 pub mod csv;

@@ -1,7 +1,7 @@
 //! Periods, buckets, time zones, and which bucket feeds which.
 //!
 //! Called by `ingest/fold.rs` (where does a reading go), by the stores' callers (where do moments
-//! move up to) and by `query.rs` (which rows tile a period). Periods shorter than a day lie on the
+//! move up to) and by `query/` (which rows tile a period). Periods shorter than a day lie on the
 //! UTC grid; a day and longer follow the calendar of a time zone, so a day in spring may have 23
 //! hours. Feeding is decided bucket by bucket, from its two ends alone: exact for every offset a
 //! zone ever had, and the same on every node.

@@ -1,6 +1,6 @@
 //! The mergeable statistics of one source in one bucket, and what can be read from them.
 //!
-//! Made by `ingest/fold.rs`, merged by the stores and by `query.rs`, read out by everything that
+//! Made by `ingest/fold.rs`, merged by the stores and by `query/`, read out by everything that
 //! shows numbers. The bytes of this state are in `layout.rs`; the arithmetic is in
 //! `double_double.rs`. Merging is element-wise, so any split of the readings and any order gives
 //! the same answer to about 106 bits.

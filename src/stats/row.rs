@@ -1,6 +1,6 @@
 //! One (source, bucket) as the sink holds it, and the one rule by which a row takes a new version.
 //!
-//! Lives come out of the store (`store/`), rows go into the sink (`sink/`); `query.rs` puts the two
+//! Lives come out of the store (`store/`), rows go into the sink (`sink/`); `query/` puts the two
 //! together with the same rule. The order of versions is `(generation, gen_count, revision)`.
 
 use super::calendar::Bucket;

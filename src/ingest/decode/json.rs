@@ -1,6 +1,6 @@
 //! `application/json`: one reading or an array of readings, decoded once the body is complete.
 //!
-//! Called by `http/readings.rs`. The elements of an array go straight into the batch; a bad element
+//! Called by `http/receive.rs`. The elements of an array go straight into the batch; a bad element
 //! is noted and the array goes on, while a text that is not JSON ends the decoding.
 
 use super::reading::{JsonReading, fields};

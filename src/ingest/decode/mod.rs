@@ -1,6 +1,6 @@
 //! One file per wire format: bytes of a request in, folded parts and a list of bad lines out.
 //!
-//! Called by `http/readings.rs`; every format pushes its readings one by one into a [`Batch`], which
+//! Called by `http/receive.rs`; every format pushes its readings one by one into a [`Batch`], which
 //! checks and folds them, so no list of readings ever exists. Whether a batch with bad lines is
 //! refused is the caller's decision. `reading.rs` is the JSON form of one reading, `time.rs` says
 //! what a timestamp means.

@@ -1,6 +1,6 @@
 //! `application/x-ndjson`: one reading per line, decoded while the body arrives. The hot path.
 //!
-//! Called by `http/readings.rs` with chunks as the network cuts them. Whole lines are decoded in
+//! Called by `http/receive.rs` with chunks as the network cuts them. Whole lines are decoded in
 //! place, only a line broken by a chunk's end is copied. A line that is not JSON is a bad line like
 //! any other: the next one begins at the next line end. Blank lines are counted and skipped.
 
