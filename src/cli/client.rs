@@ -64,7 +64,9 @@ pub struct LineProblem {
 
 impl fmt::Display for LineProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.field {
+        // Most reasons of the service begin with the field; a column of a table they do not know.
+        let named = |field: &&String| self.reason.strip_prefix(*field).is_some_and(|rest| rest.starts_with(' '));
+        match self.field.as_ref().filter(|field| !named(field)) {
             Some(field) => write!(f, "{}: {field}: {}", self.line, self.reason),
             None => write!(f, "{}: {}", self.line, self.reason),
         }
@@ -158,6 +160,8 @@ impl Client {
         let url = Secret::new(&self.base);
         match error {
             ureq::Error::Io(io) if io.kind() == io::ErrorKind::ConnectionRefused => ClientError::NoServer(url),
+            // Without the prefix ureq gives it.
+            ureq::Error::Io(io) => ClientError::NoAnswer { url, reason: io.to_string() },
             ureq::Error::ConnectionFailed | ureq::Error::HostNotFound => ClientError::NoServer(url),
             other => ClientError::NoAnswer { url, reason: other.to_string() },
         }
@@ -247,10 +251,24 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_line_names_its_field_once() {
+        let check = |field: Option<&str>, reason: &str, expected: &str| {
+            let problem = LineProblem { line: 7, field: field.map(str::to_owned), reason: reason.to_owned() };
+            assert_eq!(problem.to_string(), expected);
+        };
+        check(Some("value"), "value is missing", "7: value is missing");
+        check(Some("wind"), "value is missing", "7: wind: value is missing");
+        check(Some("v"), "value is missing", "7: v: value is missing");
+        check(Some("value"), "\"x\" is not a finite number", "7: value: \"x\" is not a finite number");
+        check(None, "the line is not UTF-8", "7: the line is not UTF-8");
+    }
+
+    #[test]
     fn an_answer_that_is_no_problem_document_names_its_status() {
         assert!(get_error("502 Bad Gateway", "<html>").ends_with("/prefix answered 502 Bad Gateway (502)"));
         assert!(get_error("200 OK", "<html>").contains("does not answer like a meanwhile service"));
-        assert!(get_error("", "").starts_with("no answer from http://127.0.0.1:"));
+        let broken = get_error("", "");
+        assert!(broken.starts_with("no answer from http://127.0.0.1:") && !broken.contains(": io: "), "{broken}");
     }
 
     #[test]

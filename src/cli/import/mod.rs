@@ -46,10 +46,10 @@ pub const EXAMPLES: &str = "EXAMPLES:
       From standard input.
 
 Lines go in batches of 1,000, in the order of the file. A batch with a bad line
-is not counted at all, the ones before it are. Repeating an import is safe for
-7 days: what was counted is not counted again, whatever the file is called. But
-import a file when it is complete: if it has grown since, its last batch is
-another one and is counted anew.";
+is not counted at all, the ones before it are. Repeating an import with the same
+options is safe for 7 days: what was counted is not counted again, whatever the
+file is called. But import a file when it is complete: if it has grown since, its
+last batch is another one and is counted anew.";
 
 #[derive(clap::Args)]
 pub struct ImportArgs {

@@ -77,7 +77,14 @@ impl<R: Read> Table<R> {
         let (file, lines) = watch(file);
         // Flexible, because rows of another length are to be named, not to end the import at once.
         let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(file);
-        let header = reader.headers().context("cannot read the header")?.clone();
+        let header = match reader.headers() {
+            Ok(header) if header.is_empty() => bail!("the file is empty: its first line names the columns"),
+            Ok(header) => header.clone(),
+            Err(error) if matches!(error.kind(), csv::ErrorKind::Utf8 { .. }) => {
+                bail!("the header is not UTF-8: save the file as UTF-8")
+            }
+            Err(error) => return Err(error).context("cannot read the header"),
+        };
         let position = |name: &str| {
             let mut found = header.iter().enumerate().filter(|(_, column)| *column == name);
             match (found.next(), found.next()) {
@@ -326,10 +333,18 @@ mod tests {
             "no column \"place\": the file has date, location, wind",
         );
         check_refused(file, &wide(None, "x", "wind,gust", None), "no column \"gust\"");
+        check_refused("", &narrow(None), "the file is empty");
         check_refused("a,a\n", &wide(None, "x", "a", None), "\"a\" stands in the header twice");
         check_refused(file, &narrow(None), "this one has date, location, wind");
         check_refused("source,value,time\n", &narrow(None), "the column \"time\" is none of source,value,timestamp");
         check_refused("source,value\n", &narrow(Some("when")), "no column \"when\"");
+    }
+
+    #[test]
+    fn a_header_in_another_encoding() {
+        let utf_16 = b"\xff\xfes\0o\0,\0\n\0".as_slice();
+        let error = Table::open(utf_16, &narrow(None)).err().unwrap();
+        assert_eq!(error.to_string(), "the header is not UTF-8: save the file as UTF-8");
     }
 
     #[test]
