@@ -1,6 +1,6 @@
-//! Query parameters of the routes that read: taken by name, and refused by name.
+//! Query parameters: taken by name, and refused by name.
 //!
-//! Called by `stats.rs`, `sources.rs` and `state.rs`. Guarantees: what is not known, given twice or
+//! Called by the routes that read and by `receive.rs`. Guarantees: what is not known, given twice or
 //! not valid is a 400 that names the parameter and says what would be right; nothing is ignored.
 
 use super::problem::{Kind, Problem};

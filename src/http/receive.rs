@@ -6,6 +6,7 @@
 
 use super::body::{Arriving, BODY_TIMEOUT, drain, refuse_by_headers, within};
 use super::idempotency::Fingerprint;
+use super::parameters::{Parameters, refuse};
 use super::problem::{Kind, Problem};
 use crate::ingest::commit::RequestKey;
 use crate::ingest::decode::ndjson::Ndjson;
@@ -15,10 +16,11 @@ use crate::stats::Millis;
 use crate::stats::calendar::Calendar;
 use crate::store::{Late, Policy};
 use axum::body::{Body, BodyDataStream, Bytes};
-use axum::extract::Query;
+use axum::extract::RawQuery;
 use axum::http::{HeaderMap, Uri, header};
 use std::sync::Arc;
 
+const PARAMETERS: [&str; 2] = ["precision", "on_error"];
 /// Lines are decoded in pieces of this size, each less than a millisecond, with other tasks between.
 const PIECE_BYTES: usize = 64 * 1024;
 /// An array larger than this is decoded on a thread for blocking work; a smaller one takes about as
@@ -101,28 +103,15 @@ fn batch(calendar: &Calendar, now: Millis, precision: Precision, keep_lines: boo
 }
 
 fn options(uri: &Uri) -> Result<Options, Problem> {
-    let invalid = |detail: String| Problem::new(Kind::InvalidParameter, detail);
-    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
-        .map_err(|_| invalid("the query is not of the form name=value&name=value".to_owned()))?;
-    let (mut precision, mut skip_bad_lines) = (None, None);
-    for (name, value) in pairs {
-        let again = match name.as_str() {
-            "precision" => precision.replace(value.parse().map_err(invalid)?).is_some(),
-            "on_error" => {
-                let skip = match value.as_str() {
-                    "skip" => true,
-                    "refuse" => false,
-                    _ => return Err(invalid(format!("on_error=\"{value}\" is not known: write skip or refuse"))),
-                };
-                skip_bad_lines.replace(skip).is_some()
-            }
-            _ => return Err(invalid(format!("\"{name}\" is not a parameter here: there are precision and on_error"))),
-        };
-        if again {
-            return Err(invalid(format!("{name} is given more than once")));
-        }
-    }
-    Ok(Options { precision: precision.unwrap_or_default(), skip_bad_lines: skip_bad_lines.unwrap_or_default() })
+    let parameters = Parameters::read(&RawQuery(uri.query().map(str::to_owned)), &PARAMETERS, "")?;
+    let precision = parameters.one("precision").map(str::parse).transpose();
+    let skip_bad_lines = match parameters.one("on_error") {
+        None | Some("refuse") => false,
+        Some("skip") => true,
+        Some(other) => return Err(refuse("on_error", &format!("\"{other}\" is not known: write skip or refuse"))),
+    };
+    let precision = precision.map_err(|reason: String| refuse("precision", &reason))?.unwrap_or_default();
+    Ok(Options { precision, skip_bad_lines })
 }
 
 /// The format by Content-Type; where a client names none, as `curl -d` does, by the first character.
@@ -290,10 +279,10 @@ mod tests {
         )
         .await;
         for (query, detail) in [
-            ("precision=m", "\"m\" is not a precision: write s, ms, us or ns"),
-            ("precision=s&precision=s", "precision is given more than once"),
-            ("on_error=ignore", "on_error=\"ignore\" is not known: write skip or refuse"),
-            ("precison=s", "\"precison\" is not a parameter here: there are precision and on_error"),
+            ("precision=m", "precision: \"m\" is not a precision: write s, ms, us or ns"),
+            ("precision=s&precision=s", "precision: it is given more than once"),
+            ("on_error=ignore", "on_error: \"ignore\" is not known: write skip or refuse"),
+            ("precison=s", "precison: there is no such parameter here: use precision, on_error"),
         ] {
             check_refused(&format!("/?{query}"), "", READING, 400, detail).await;
         }

@@ -121,7 +121,7 @@ fn bodies_that_cannot_be_read() {
     check(one, &[JSON, ("Idempotency-TTL", "8d")], "", (400, "invalid-header", "at most 7d"));
     check(one, &[JSON, ("Idempotency-Key", "used")], "", (422, "key-reused", "nothing was counted"));
     check(one, &[JSON], "?precision=m", (400, "invalid-parameter", "write s, ms, us or ns"));
-    check(one, &[JSON], "?precison=s", (400, "invalid-parameter", "precison"));
+    check(one, &[JSON], "?precison=s", (400, "invalid-parameter", "precison: "));
 }
 
 /// A client that announces more than it sends, and hangs up.
