@@ -51,6 +51,8 @@ pub struct Rollover {
     calendar: Arc<Calendar>,
     hold: Duration,
     compacted: Option<Instant>,
+    /// Partitions the sink refused to compact since then.
+    refused: Vec<Partition>,
     /// The last write failed; what it was to write is due again after a while.
     sink_failed: bool,
 }
@@ -70,7 +72,7 @@ impl Rollover {
     pub fn new(store: Arc<dyn Store>, sink: Arc<dyn Sink>, calendar: Arc<Calendar>, hold: Option<Millis>) -> Self {
         let by_durability = if store.durability() == Durability::Disk { 0 } else { HOLD_ON_WEAK_STORES };
         let hold = Duration::from_millis(hold.unwrap_or(by_durability).try_into().unwrap_or(0));
-        Self { store, sink, calendar, hold, compacted: None, sink_failed: false }
+        Self { store, sink, calendar, hold, compacted: None, refused: Vec::new(), sink_failed: false }
     }
 
     /// Ticks until `shutdown`, and finishes the tick it is in.
@@ -246,11 +248,20 @@ impl Rollover {
             return Ok(false);
         }
         for partition in self.sink.compactable(now).await? {
-            if !self.any_open(shard, &partition).await? {
-                self.sink.compact(&partition).await?;
-                return Ok(true);
+            if self.refused.contains(&partition) || self.any_open(shard, &partition).await? {
+                continue;
+            }
+            match self.sink.compact(&partition).await {
+                Ok(()) => return Ok(true),
+                // No reason to hold up buckets or the other partitions.
+                Err(SinkError::Refused(reason)) => {
+                    tracing::error!("a partition stays as it is: {reason}");
+                    self.refused.push(partition);
+                }
+                Err(error) => return Err(error.into()),
             }
         }
+        self.refused.clear();
         self.compacted = Some(clock::instant());
         Ok(false)
     }

@@ -14,6 +14,28 @@ use std::fs;
 use std::sync::Arc;
 
 #[tokio::test]
+async fn a_broken_file_holds_up_no_compaction_of_others() {
+    let clock = Clock::manual(T0);
+    let store: Arc<dyn Store> = Arc::new(Oracle::new(POLICY, clock.clone()));
+    store.found(0).await.unwrap();
+    let home = temporary();
+    let sink: Arc<dyn Sink> = Arc::new(CsvSink::open(home.path(), Zone::utc()).unwrap());
+    let calendar = Arc::new(calendar("1m"));
+    let deltas = [2, 1].map(|days| delta(calendar.bucket("1m".parse().unwrap(), T0 - days * DAY), "a", &[1.0]));
+    store.apply(0, &Frame::new(WRITER, 1, 0, vec![], deltas.to_vec())).await.unwrap();
+    clock.set(T0 + POLICY.grace);
+    let mut rollover = Rollover::new(store, sink, calendar, Some(0));
+    rollover.tick().await.unwrap();
+    let day = |date: &str| home.path().join(format!("period=1m/date={date}"));
+    fs::write(day("2026-11-18").join("tail.csv"), "edited;by;hand\n").unwrap();
+    for _ in 0..3 {
+        rollover.tick().await.unwrap();
+    }
+    assert!(day("2026-11-19").join("rows.csv").exists(), "the other day is compacted");
+    assert!(!day("2026-11-18").join("rows.csv").exists());
+}
+
+#[tokio::test]
 async fn a_broken_file_holds_up_no_other_bucket() {
     let clock = Clock::manual(T0);
     let store: Arc<dyn Store> = Arc::new(Oracle::new(POLICY, clock.clone()));
