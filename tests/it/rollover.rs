@@ -1,7 +1,7 @@
-//! The rollover over a sink of which a part is broken.
+//! The rollover over a sink of which a part is broken, and over a Redis that is full.
 
 use crate::oracle::Oracle;
-use crate::servers::temporary;
+use crate::servers::{RedisServer, temporary};
 use crate::world::{DAY, POLICY, T0, WRITER, calendar, delta};
 use meanwhile::clock::Clock;
 use meanwhile::rollover::Rollover;
@@ -9,7 +9,8 @@ use meanwhile::sink::csv::CsvSink;
 use meanwhile::sink::{RowQuery, Sink};
 use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::Zone;
-use meanwhile::store::{Frame, Store};
+use meanwhile::store::redis::RedisStore;
+use meanwhile::store::{Answer, Frame, Store, StoreError};
 use std::fs;
 use std::sync::Arc;
 
@@ -61,4 +62,29 @@ async fn a_broken_file_holds_up_no_other_bucket() {
     assert_eq!(sink.rows(&query).await.unwrap().len(), 1, "the other day is written");
     assert!(store.open(0, &[], calendar.periods(), T0 - DAY, T0).await.unwrap().lives.is_empty(), "and closed");
     assert_eq!(store.open(0, &[], calendar.periods(), T0 - 3 * DAY, T0).await.unwrap().lives.len(), 1);
+}
+
+#[tokio::test]
+async fn a_full_redis_is_emptied() {
+    let clock = Clock::manual(T0);
+    let server = RedisServer::start();
+    let store: Arc<dyn Store> =
+        Arc::new(RedisStore::connect(&server.url(), POLICY, Some(clock.clone())).await.unwrap());
+    store.found(0).await.unwrap();
+    let calendar = Arc::new(calendar("1m,1h"));
+    let delta = delta(calendar.bucket("1m".parse().unwrap(), T0 - DAY), "a", &[1.0]);
+    let frame = |sequence| Frame::new(WRITER, sequence, 0, vec![], vec![delta.clone()]);
+    store.apply(0, &frame(1)).await.unwrap();
+    server.cli(&["config", "set", "maxmemory", "1"]);
+    assert!(matches!(store.apply(0, &frame(2)).await, Err(StoreError::Unavailable(_))), "it is full");
+    let repeated = store.apply(0, &frame(1)).await.unwrap();
+    assert!(matches!(repeated, Answer::Dup { .. }), "what it has is known: {repeated:?}");
+    let home = temporary();
+    let sink: Arc<dyn Sink> = Arc::new(CsvSink::open(home.path(), Zone::utc()).unwrap());
+    let mut rollover = Rollover::new(Arc::clone(&store), sink, Arc::clone(&calendar), Some(0));
+    for _ in 0..4 {
+        clock.set(clock.now() + POLICY.grace);
+        rollover.tick().await.unwrap();
+    }
+    assert_eq!(store.open(0, &[], calendar.periods(), Millis::MIN, Millis::MAX).await.unwrap().lives, []);
 }

@@ -8,6 +8,7 @@ local life = read_life(KEYS[3])
 if not life or life.closing or life.generation ~= tonumber(ARGV[6]) or life.revision ~= tonumber(ARGV[7]) then
   return 'IGNORED'
 end
+work_when_full()
 save_head()
 redis.call('HSET', KEYS[3], 'acked', text(life.revision))
 local ending = tonumber(ARGV[5])

@@ -30,6 +30,7 @@ if record then
   last = tonumber(last)
 end
 if sequence <= last then
+  work_when_full()
   save_head()
   return { 'DUP', last_checksum }
 end

@@ -36,8 +36,14 @@ local highest = tonumber(head[5] or 0)
 -- Highest end of a closed bucket that is no longer remembered; nothing if there is none.
 local forgotten = head[6] and tonumber(head[6])
 
--- Writes the clocks, and more fields of the head if given. Of all writes of a script this comes
--- first: a store that is out of memory or read-only refuses here, before anything is changed.
+-- Writes the clocks, and more fields of the head if given. This comes before all that changes
+-- anything else: a store that is out of memory or read-only refuses here.
 local function save_head(...)
   redis.call('HSET', KEYS[1], 'elapsed', text(elapsed), 'clock', text(clock), 'now', text(now), ...)
+end
+
+-- For what frees memory in the end, or only looks: it must work when there is none left. After a first
+-- write, and be it one that needs no memory and changes nothing, Redis refuses no other for want of it.
+local function work_when_full()
+  redis.call('HDEL', KEYS[1], '')
 end

@@ -75,6 +75,7 @@ for _, parent in ipairs(parents) do
   end
 end
 
+work_when_full()
 save_head('generation', text(highest))
 for _, parent in ipairs(parents) do
   local dirty = now

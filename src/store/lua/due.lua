@@ -7,6 +7,7 @@
 -- More than a tick of the rollover closes, about 1 ms.
 local SWEEP = 1000
 
+work_when_full()
 for _, slice in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', text(elapsed), 'LIMIT', 0, SWEEP)) do
   redis.call('UNLINK', ARGV[5] .. slice)
   redis.call('ZREM', KEYS[4], slice)

@@ -14,6 +14,7 @@ end
 if life.closing then
   return { 'CLOSING', text(life.generation), text(life.revision) }
 end
+work_when_full()
 if any_open(4, #KEYS, ARGV[5], ARGV[6]) then
   save_head()
   redis.call('ZADD', KEYS[2], text(now + tonumber(ARGV[8])), name)
