@@ -17,6 +17,7 @@ use super::client::{Client, ClientError, LineProblem};
 use super::{Usage, output};
 use crate::clock::Clock;
 use crate::config::{ServerArgs, duration};
+use crate::ingest::decode::time::Precision;
 use crate::stats::calendar::Zone;
 use crate::stats::{Millis, timestamp};
 use crate::store::MAX_IDEMPOTENCY_TTL;
@@ -78,6 +79,10 @@ pub struct ImportArgs {
     /// CSV: the zone of dates and of times without offset [default: that of the service]
     #[arg(long, value_name = "ZONE")]
     timezone: Option<Zone>,
+
+    /// The unit of times that are numbers [default: ms]
+    #[arg(long, value_name = "s|ms|us|ns")]
+    precision: Option<Precision>,
 
     /// Begin with the batch that holds this line of the file
     #[arg(long, value_name = "N")]
@@ -168,6 +173,7 @@ fn import(args: &ImportArgs, client: &Client, path: &Path, format: Format, total
         Format::Csv => Batches::csv(file, &shape(args)).with_context(|| name.clone())?,
     };
     let options = options(args, format);
+    let target = target(args);
     let retry_for = Duration::from_millis(args.retry_for.unsigned_abs());
     let lines_before = totals.lines;
     while let Some(batch) = batches.next().with_context(|| name.clone())? {
@@ -181,7 +187,7 @@ fn import(args: &ImportArgs, client: &Client, path: &Path, format: Format, total
             return Err(bad_lines(&name, &batch, &batch.errors, batch.errors.len(), imported));
         }
         let say = |text: &str| bar.suspend(|| output::note(text));
-        match send::send(client, &batch, &batch.key(&options), retry_for, say) {
+        match send::send(client, &target, &batch, &batch.key(&options), retry_for, say) {
             Ok(acknowledged) => totals.add(&name, &batch, &acknowledged),
             Err(error) => {
                 bar.finish_and_clear();
@@ -223,7 +229,17 @@ fn options(args: &ImportArgs, format: Format) -> String {
     let zone = args.timezone.as_ref().map(ToString::to_string);
     let source = args.source.as_ref().map(Template::as_str);
     let format = if format == Format::Csv { "csv" } else { "ndjson" };
-    serde_json::to_string(&(format, &args.time, source, &args.values, zone)).expect("options are text")
+    let mut options =
+        serde_json::to_string(&(format, &args.time, source, &args.values, zone)).expect("options are text");
+    // Came later than the others: without it the text is what it was.
+    options.extend(args.precision.map(Precision::symbol));
+    options
+}
+
+/// Where the batches go.
+fn target(args: &ImportArgs) -> String {
+    let query = args.precision.map(|precision| format!("?precision={}", precision.symbol()));
+    format!("/v1/readings{}", query.unwrap_or_default())
 }
 
 /// A batch that the service did not take.

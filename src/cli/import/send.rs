@@ -34,10 +34,11 @@ pub(super) struct Rejected {
     pub line: u64,
 }
 
-/// Sends a batch, again and again while the service cannot take it, for `retry_for` since it last
+/// Sends a batch to `path`, again and again while the service cannot take it, for `retry_for` since it last
 /// could. `say` is told once why it takes longer.
 pub(super) fn send(
     client: &Client,
+    path: &str,
     batch: &Batch,
     key: &str,
     retry_for: Duration,
@@ -47,7 +48,7 @@ pub(super) fn send(
     let started = clock::instant();
     let mut pause = FIRST_PAUSE;
     loop {
-        let error = match client.post("/v1/readings", &headers, &batch.body) {
+        let error = match client.post(path, &headers, &batch.body) {
             Ok(acknowledged) => return Ok(acknowledged),
             Err(error) if !may_pass(&error) => return Err(error),
             Err(error) => error,
@@ -94,7 +95,7 @@ mod tests {
         let (client, served) = serve(answers);
         let batch = Batches::ndjson("{\"source\": \"a\", \"value\": 1}\n".as_bytes()).next().unwrap().unwrap();
         let said = std::cell::Cell::new(0);
-        let result = send(&client, &batch, "import-1", retry_for, |_| said.set(said.get() + 1));
+        let result = send(&client, "/v1/readings", &batch, "import-1", retry_for, |_| said.set(said.get() + 1));
         (result, said.get(), served.requests())
     }
 

@@ -74,14 +74,25 @@ fn every_option_that_changes_what_is_counted_changes_the_key() {
     let key = |flags: &[&str]| keys(&attempt(("a.csv", text), flags, vec![TAKEN]).1)[0].to_owned();
     let base = key(&["--time=t", "--source={s}", "--values=v"]);
     assert_eq!(base, key(&["--time=t", "--source={s}", "--values=v"]));
-    // Each of these sends the same body.
+    // Each of these sends the same body, and the last one another query.
     let others = [
         key(&["--time=u", "--source={s}", "--values=v"]),
         key(&["--time=t", "--source={s}", "--values=w"]),
         key(&["--time=t", "--source=a", "--values=v"]),
         key(&["--time=t", "--source={s}", "--values=v", "--timezone=UTC"]),
+        key(&["--time=t", "--source={s}", "--values=v", "--precision=s"]),
     ];
     assert!(others.iter().all(|other| *other != base));
+}
+
+#[test]
+fn the_unit_of_numbers_is_said_to_the_service() {
+    let check = |flags: &[&str], expected: &str| {
+        let (_, requests) = attempt(("a.csv", "source,value,timestamp\na,1,1795150800\n"), flags, vec![TAKEN]);
+        assert_eq!(requests[0].lines().next(), Some(expected), "{flags:?}");
+    };
+    check(&[], "POST /prefix/v1/readings HTTP/1.1");
+    check(&["--precision=s"], "POST /prefix/v1/readings?precision=s HTTP/1.1");
 }
 
 #[test]
@@ -150,6 +161,7 @@ fn wrong_usage_is_found_before_anything_is_sent() {
     check_usage(&["a.csv", "--values=x", "--source={x"], "write {name}, or {{ and }}");
     check_usage(&["a.csv", "--timezone=Mars"], "Europe/Berlin");
     check_usage(&["a.csv", "--retry-for=5"], "250ms");
+    check_usage(&["a.csv", "--precision=h"], "write s, ms, us or ns");
     let args = args(&["-", "x.csv", "--format=ndjson"]).unwrap();
     assert_eq!(check(&args).unwrap_or_default().iter().map(|f| f.1).collect::<Vec<_>>(), [Format::Ndjson; 2]);
 }
