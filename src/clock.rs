@@ -26,6 +26,7 @@ impl Clock {
         Self::Manual(Arc::new(AtomicI64::new(t)))
     }
 
+    /// The time, in milliseconds since 1970; it may step forwards and backwards.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     pub fn now(&self) -> Millis {

@@ -88,6 +88,7 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// `detail` says what is wrong here and what to do about it.
     #[must_use]
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
         Self { kind, detail: detail.into(), members: Map::new() }
@@ -108,11 +109,13 @@ impl Problem {
         Self::new(Kind::InvalidReadings, detail).with("errors", line_errors(errors)).with("error_count", count.into())
     }
 
+    /// What decides status, type and title.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
+    /// As it was given to [`Self::new`].
     #[must_use]
     pub fn detail(&self) -> &str {
         &self.detail

@@ -43,6 +43,7 @@ pub struct Partition {
     pub to: Millis,
 }
 
+/// Why the sink did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
     /// Nothing of the call is to be relied on; repeat it later. The store keeps the state.
@@ -53,6 +54,7 @@ pub enum SinkError {
     Refused(String),
 }
 
+/// See the module; each method says what it promises.
 #[async_trait::async_trait]
 pub trait Sink: Send + Sync + 'static {
     /// How the sink is called in messages, without secrets.

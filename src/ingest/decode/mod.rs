@@ -77,6 +77,7 @@ impl<'c> Batch<'c> {
         Self { folder, times, readings: 0, errors: Vec::new(), error_count: 0 }
     }
 
+    /// What was taken, bad lines beside it.
     #[must_use]
     pub fn finish(self) -> Decoded {
         let (parts, lines) = self.folder.finish_with_lines();

@@ -23,6 +23,7 @@ pub struct Ndjson<'c> {
 }
 
 impl<'c> Ndjson<'c> {
+    /// A body whose readings go into this batch.
     #[must_use]
     pub fn new(batch: Batch<'c>) -> Self {
         Self { batch, line: 0, carry: Vec::new(), dropping: false }
