@@ -165,9 +165,11 @@ impl Task {
     /// Sends the frame, made anew where the store asks for it, until its end is certain. `Ok`: the
     /// works still pending are counted. `Err`: they are not, or nobody can say.
     async fn settle(&mut self, pending: &mut Pending, queue: &mut UnboundedReceiver<Work>) -> Result<(), CommitError> {
+        // A frame without answer may still be on its way when another answer asks for a new one.
+        let mut unknown = false;
         while !pending.is_empty() {
             let frame = pending.frame(self.writer, self.sequence + 1);
-            match self.send(&frame, queue).await? {
+            match self.send(&frame, &mut unknown, queue).await? {
                 Answer::Applied => {
                     self.taken();
                     self.wake_for_new(&frame);
@@ -215,26 +217,30 @@ impl Task {
 
     /// Sends a frame until its outcome is known. `NotApplied`: it is not in the store. `Unknown`:
     /// its requests have run out of time.
-    async fn send(&mut self, frame: &Frame, queue: &mut UnboundedReceiver<Work>) -> Result<Answer, CommitError> {
+    async fn send(
+        &mut self,
+        frame: &Frame,
+        unknown: &mut bool,
+        queue: &mut UnboundedReceiver<Work>,
+    ) -> Result<Answer, CommitError> {
         let started = clock::instant();
         let mut pause = RETRY_MIN;
-        let mut unknown = false;
         loop {
             let reason = match self.store.apply(self.shard, frame).await {
                 Ok(answer) => return Ok(answer),
-                Err(StoreError::Refused(reason)) if !unknown => {
+                Err(StoreError::Refused(reason)) if !*unknown => {
                     tracing::error!("the store refuses a frame: {reason}");
                     return Err(CommitError::NotApplied(reason));
                 }
                 Err(StoreError::Unknown(reason)) => {
-                    unknown = true;
+                    *unknown = true;
                     reason
                 }
                 Err(StoreError::Unavailable(reason) | StoreError::Refused(reason)) => reason,
             };
             if started.elapsed() > PATIENCE {
                 self.turn_away(&reason, queue);
-                if !unknown {
+                if !*unknown {
                     return Err(CommitError::NotApplied(format!("the store is unavailable: {reason}")));
                 }
             }
