@@ -128,7 +128,8 @@ async fn what_never_stands_still_is_an_error() {
             state.read("a", 0, 1.0);
         }));
     }
-    assert_eq!(query(&world).stats(&ask("a", "1m")).await, Err(QueryError::Moving));
+    let from_there = StatsQuery { from: Some(0), ..ask("a", "1m") };
+    assert_eq!(query(&world).stats(&from_there).await, Err(QueryError::Moving));
 }
 
 fn readings(count: usize) -> Moments {
