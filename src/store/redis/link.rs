@@ -160,7 +160,8 @@ pub(super) async fn durability(link: &Link) -> Result<Durability, StoreError> {
         Ok(settings) => settings,
         Err(StoreError::Refused(_)) => return Ok(Durability::Unknown),
         // A user without the right to CONFIG; managed servers rename or forbid it.
-        Err(StoreError::Unavailable(e)) if e.contains("NOPERM") => return Ok(Durability::Unknown),
+        // The library spells the code its own way.
+        Err(StoreError::Unavailable(e)) if e.to_ascii_uppercase().contains("NOPERM") => return Ok(Durability::Unknown),
         Err(e) => return Err(e),
     };
     let setting = |name: &str| settings.get(name).map(String::as_str);
