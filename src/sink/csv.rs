@@ -13,10 +13,13 @@ mod disk;
 mod index;
 mod line;
 mod partition;
+mod probe;
 mod recent;
 #[cfg(test)]
 mod tests;
 mod writer;
+
+pub use probe::probe;
 
 use super::{Partition, RowQuery, Sink, SinkError, WriteReport};
 use crate::stats::Millis;

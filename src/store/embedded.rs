@@ -4,9 +4,12 @@
 //! give the reasons. Tables and their keys are in `embedded/tables.rs`. Every call runs on a
 //! blocking thread; writes follow one another, reads see a snapshot.
 
+mod probe;
 mod tables;
 #[cfg(test)]
 mod tests;
+
+pub use probe::probe;
 
 use super::{
     Acked, Answer, Closed, Due, Durability, Frame, Head, Late, Life, MAX_ADVANCE, MAX_DIRTY, Open, OpenLife,

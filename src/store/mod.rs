@@ -8,6 +8,7 @@
 pub mod closing;
 pub mod embedded;
 pub mod keys;
+pub mod probe;
 pub mod redis;
 
 use crate::stats::Millis;

@@ -5,6 +5,9 @@
 //! `redis/link.rs`. Three connections, so that a long page never delays a commit.
 
 mod link;
+mod probe;
+
+pub use probe::probe;
 
 use super::{
     Acked, Answer, Closed, Due, Durability, Frame, Head, Late, Life, MAX_ADVANCE, Open, OpenLife, PAGE_SOURCES, Page,

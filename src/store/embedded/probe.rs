@@ -1,0 +1,56 @@
+//! A look at the file of the embedded store, beside a service that may be running on it.
+//!
+//! Called by `meanwhile check`. Opens an existing file for reading only and makes none.
+
+use super::{FILE, LAYOUT, tables};
+use crate::store::probe::Probe;
+use crate::store::{Durability, StoreError};
+use redb::{DatabaseError, ReadOnlyDatabase, ReadableDatabase, ReadableTableMetadata, TableError};
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::path::Path;
+
+/// Looks at the store in this directory. That the directory can be written is the caller's to see.
+///
+/// # Errors
+/// If the file cannot be opened, is damaged or has another layout.
+pub fn probe(directory: &Path) -> Result<Probe, StoreError> {
+    let file = directory.join(FILE);
+    let ok = |found: &str| Ok(Probe { found: found.to_owned(), durability: Durability::Disk, warning: None });
+    match OpenOptions::new().read(true).write(true).open(&file) {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => return ok("new, made at the first start"),
+        Err(error) => return Err(StoreError::Unavailable(format!("cannot open {}: {error}", file.display()))),
+    }
+    let database = match ReadOnlyDatabase::open(&file) {
+        Ok(database) => database,
+        Err(DatabaseError::DatabaseAlreadyOpen) => return ok("in use by a running meanwhile"),
+        Err(DatabaseError::RepairAborted) => return ok("was not closed properly; the next start repairs it"),
+        Err(error) => return Err(StoreError::Unavailable(format!("{}: {error}", file.display()))),
+    };
+    match look(&database) {
+        Ok((layout, _)) if layout != Some(LAYOUT) => Err(StoreError::Refused(format!(
+            "{} has {}, this program needs layout {LAYOUT}: give it another directory, or use the program that made it",
+            file.display(),
+            layout.map_or("no layout".to_owned(), |layout| format!("layout {layout}")),
+        ))),
+        Ok((_, open)) => ok(&format!("layout {LAYOUT}, {open} open buckets")),
+        Err(error) => Err(StoreError::Unavailable(format!("{}: {error}", file.display()))),
+    }
+}
+
+/// Layout and number of open buckets.
+fn look(database: &ReadOnlyDatabase) -> Result<(Option<u64>, u64), redb::Error> {
+    let transaction = database.begin_read()?;
+    let layout = match transaction.open_table(tables::META) {
+        Ok(meta) => meta.get("layout")?.map(|layout| layout.value()),
+        Err(TableError::TableDoesNotExist(_)) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let open = match transaction.open_table(tables::LIVES) {
+        Ok(lives) => lives.len()?,
+        Err(TableError::TableDoesNotExist(_)) => 0,
+        Err(error) => return Err(error.into()),
+    };
+    Ok((layout, open))
+}
