@@ -1,9 +1,15 @@
 //! What a service runs with, in two stages: what the user wrote, and the validated [`Config`].
 //!
-//! The only place that reads the environment: every flag is also `MEANWHILE_<FLAG>`. Called by
-//! `cli/`; `app.rs` gets the validated object. A value that is wrong is refused by the name of its
-//! flag, with what would be right. Passwords in addresses are never printed: not in errors, not in
-//! `--help`, not by `Debug`.
+//! The only place that reads the environment: every flag is also `MEANWHILE_<FLAG>`, and a key of the
+//! TOML file; `config/layers.rs` puts the three together. Called by `cli/`; `app.rs` gets the
+//! validated object. A value that is wrong is refused by the name of its flag, with what would be
+//! right. Passwords in addresses are never printed: not in errors, not in `--help`, not by `Debug`.
+
+mod file;
+mod layers;
+mod secret_file;
+
+pub use layers::{Effective, Given, LoadError, Setting};
 
 use crate::stats::Millis;
 use crate::stats::calendar::{Calendar, Zone};
@@ -17,7 +23,8 @@ const MAX_DURATION: Millis = 366 * 86_400_000;
 /// The store refuses frames older than half of it, and a request may be under way for 30 s.
 const MIN_IDEMPOTENCY_TTL: Millis = 60_000;
 
-/// The flags of `meanwhile serve`, as they were written.
+/// The flags of `meanwhile serve`, as they were written. Each is also an environment variable and a
+/// key of the file; one whose value may hold a password says so by `hide_env_values`.
 #[derive(clap::Args)]
 pub struct ServeArgs {
     /// Address and port to listen on; port 0 picks a free one
@@ -34,6 +41,10 @@ pub struct ServeArgs {
         default_value = "embedded:./meanwhile-data"
     )]
     pub store: String,
+
+    /// Reads --store from a file of one line, which only its owner should be able to read
+    #[arg(long, value_name = "PATH", env = "MEANWHILE_STORE_FILE")]
+    pub store_file: Option<PathBuf>,
 
     /// Where finished buckets go: csv:DIR
     #[arg(

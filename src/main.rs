@@ -3,12 +3,14 @@
 //! 0 done, 1 failed, 2 wrong usage. The commands are in `cli/`.
 
 use clap::Parser;
-use meanwhile::cli::{Cli, Command, Usage, import, output, query, serve, sources, state};
+use meanwhile::cli::{Cli, Command, Usage, check, config, import, output, query, serve, sources, state};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
+        Command::Check(given) => check::run(&given),
+        Command::Config(given) => config::run(&given),
         Command::Import(args) => import::run(&args),
         Command::Query(args) => query::run(&args),
         Command::Sources(args) => sources::run(&args),

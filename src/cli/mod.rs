@@ -1,13 +1,16 @@
 //! The command line: one file per command.
 //!
-//! Called by `main.rs`. `serve` runs the service in this process, all others are clients of a
-//! running one (`client.rs`). Data goes to standard output, everything else to standard error
+//! Called by `main.rs`. `serve` runs the service in this process, `check` and `config` look at what it
+//! would run with, all others are clients of a running one (`client.rs`). Data goes to standard output, everything else to standard error
 //! (`output.rs`). The flags that are also environment variables stand in `config.rs`.
 
+pub mod check;
 pub mod client;
+pub mod config;
 pub mod import;
 pub mod output;
 pub mod query;
+mod reload;
 pub mod serve;
 pub mod sources;
 pub mod state;
@@ -24,7 +27,15 @@ pub struct Cli {
 pub enum Command {
     /// Run the service: take readings over HTTP, keep their statistics, write finished buckets
     #[command(after_help = serve::EXAMPLES)]
-    Serve(crate::config::ServeArgs),
+    Serve(crate::config::Given),
+
+    /// Look whether a service with these settings could run: configuration, store, sink
+    #[command(after_help = check::EXAMPLES)]
+    Check(crate::config::Given),
+
+    /// Show the settings in force and where each came from
+    #[command(after_help = config::EXAMPLES)]
+    Config(crate::config::Given),
 
     /// Bring files of readings into a running service, each reading counted once
     #[command(after_help = import::EXAMPLES)]
@@ -57,3 +68,11 @@ const EXAMPLES: &str = "EXAMPLES:
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(pub String);
+
+impl Usage {
+    /// A wrong setting is wrong usage.
+    #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+    fn of(error: crate::config::LoadError) -> Self {
+        Self(error.to_string())
+    }
+}

@@ -1,9 +1,10 @@
 //! `meanwhile serve`: validates the configuration, binds the listener, hands both to `app.rs`.
 //!
-//! SIGTERM and SIGINT are the stop signal; what start and stop mean is decided in `app.rs`.
+//! SIGTERM and SIGINT are the stop signal; what start and stop mean is decided in `app.rs`. With
+//! `--config`, SIGHUP reads the file again (`reload.rs`).
 
-use super::Usage;
-use crate::config::{Config, ServeArgs};
+use super::{Usage, config, reload};
+use crate::config::Given;
 use crate::telemetry;
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -17,24 +18,34 @@ pub const EXAMPLES: &str = "EXAMPLES:
   meanwhile serve --listen 0.0.0.0:8080 --timezone Europe/Berlin --sink csv:/srv/statistics
       Listens on every interface; days begin at midnight in Berlin.
   MEANWHILE_STORE=redis://:PASSWORD@redis:6379 meanwhile serve
-      Every flag is also an environment variable: the place for passwords.
+      Every flag is also an environment variable: a place for passwords. Another is
+      a file of its own: --store-file PATH.
+  meanwhile serve --config meanwhile.toml
+      Takes settings from a file; meanwhile.example.toml has all of them. The environment
+      wins over the file, a flag over both. SIGHUP reads it again.
 
 Durations are written 250ms, 5s, 1m, 1h or 7d. SIGTERM or Ctrl-C stops the
 service; what it has acknowledged stays in the store.";
 
 /// Runs the service until it is told to stop.
-pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
-    let config = Config::try_from(args).map_err(|error| Usage(error.to_string()))?;
-    telemetry::install(&args.log).map_err(|error| Usage(format!("--log: {error}")))?;
+pub fn run(given: &Given) -> anyhow::Result<()> {
+    let settings = given.load().map_err(Usage::of)?;
+    let config = config::validated(&settings).map_err(Usage::of)?;
+    telemetry::install(&settings.args.log)?;
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(async {
         // Before anything is opened, so that an early signal is not lost.
         let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+        let reloading = reload::at_hangup(given.clone(), settings)?;
         let shutdown = async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
+                () = reloading => {}
             }
         };
         let listener = TcpListener::bind(config.listen)

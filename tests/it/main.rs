@@ -10,6 +10,7 @@ mod world;
 
 // The service from the outside: HTTP, the commands, the files of the sink.
 mod bad_input;
+mod configuration;
 mod crashes;
 mod first_steps;
 mod late;

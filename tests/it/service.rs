@@ -124,6 +124,11 @@ impl Service {
         assert_eq!(ended.code(), Some(0), "{}", self.log());
     }
 
+    /// Sends it a signal, by its short name.
+    pub(crate) fn signal(&self, name: &str) {
+        signal(name, self.child.as_ref().expect("the service runs").id());
+    }
+
     /// Memory in use now, in KiB.
     pub(crate) fn resident_kib(&self) -> u64 {
         let child = self.child.as_ref().expect("the service runs");
