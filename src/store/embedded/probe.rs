@@ -29,11 +29,12 @@ pub fn probe(directory: &Path) -> Result<Probe, StoreError> {
         Err(error) => return Err(StoreError::Unavailable(format!("{}: {error}", file.display()))),
     };
     match look(&database) {
-        Ok((layout, _)) if layout != Some(LAYOUT) => Err(StoreError::Refused(format!(
-            "{} has {}, this program needs layout {LAYOUT}: give it another directory, or use the program that made it",
+        Ok((Some(layout), _)) if layout != LAYOUT => Err(StoreError::Refused(format!(
+            "{} has layout {layout}, this program needs {LAYOUT}: give it another directory, or use the program that made it",
             file.display(),
-            layout.map_or("no layout".to_owned(), |layout| format!("layout {layout}")),
         ))),
+        // Its first start did not come far.
+        Ok((None, _)) => ok("empty, made ready at the next start"),
         Ok((_, open)) => ok(&format!("layout {LAYOUT}, {open} open buckets")),
         Err(error) => Err(StoreError::Unavailable(format!("{}: {error}", file.display()))),
     }
@@ -53,4 +54,32 @@ fn look(database: &ReadOnlyDatabase) -> Result<(Option<u64>, u64), redb::Error> 
         Err(error) => return Err(error.into()),
     };
     Ok((layout, open))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use redb::Database;
+
+    #[test]
+    fn another_layout_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let check = |layout: Option<u64>, expected: Result<&str, &str>| {
+            let database = Database::create(dir.path().join(FILE)).unwrap();
+            if let Some(layout) = layout {
+                let transaction = database.begin_write().unwrap();
+                transaction.open_table(tables::META).unwrap().insert("layout", layout).unwrap();
+                transaction.commit().unwrap();
+            }
+            drop(database);
+            let said = probe(dir.path()).map(|probe| probe.found).map_err(|error| error.to_string());
+            match expected {
+                Ok(found) => assert_eq!(said.as_deref(), Ok(found)),
+                Err(part) => assert!(said.as_ref().is_err_and(|error| error.contains(part)), "{said:?}"),
+            }
+        };
+        check(None, Ok("empty, made ready at the next start"));
+        check(Some(LAYOUT + 1), Err("has layout 2, this program needs 1"));
+        check(Some(LAYOUT), Ok("layout 1, 0 open buckets"));
+    }
 }
