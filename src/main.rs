@@ -3,7 +3,9 @@
 //! 0 done, 1 failed, 2 wrong usage. The commands are in `cli/`.
 
 use clap::Parser;
-use meanwhile::cli::{Cli, Command, Usage, check, config, import, output, query, serve, sources, state};
+use meanwhile::cli::{
+    Cli, Command, Usage, check, completions, config, import, man, output, query, serve, sources, state,
+};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -15,6 +17,8 @@ fn main() -> ExitCode {
         Command::Query(args) => query::run(&args),
         Command::Sources(args) => sources::run(&args),
         Command::State(args) => state::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,13 +1,16 @@
 //! The command line: one file per command.
 //!
 //! Called by `main.rs`. `serve` runs the service in this process, `check` and `config` look at what it
-//! would run with, all others are clients of a running one (`client.rs`). Data goes to standard output, everything else to standard error
+//! would run with, `completions` and `man` print what a shell wants, all others are clients of a running
+//! service (`client.rs`). Data goes to standard output, everything else to standard error
 //! (`output.rs`). The flags that are also environment variables stand in `config.rs`.
 
 pub mod check;
 pub mod client;
+pub mod completions;
 pub mod config;
 pub mod import;
+pub mod man;
 pub mod output;
 pub mod query;
 mod reload;
@@ -17,7 +20,7 @@ pub mod state;
 
 /// Exact statistics per source and time bucket, folded as the readings arrive.
 #[derive(clap::Parser)]
-#[command(version, after_help = EXAMPLES, propagate_version = true)]
+#[command(version = VERSION, after_help = EXAMPLES, propagate_version = true)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -52,7 +55,18 @@ pub enum Command {
     /// Show the open state of a source as the store holds it, in decimal
     #[command(after_help = state::EXAMPLES)]
     State(state::StateArgs),
+
+    /// Print the script that lets a shell complete commands and flags
+    #[command(after_help = completions::EXAMPLES)]
+    Completions(completions::CompletionsArgs),
+
+    /// Print the manual page, or write one per command
+    #[command(after_help = man::EXAMPLES)]
+    Man(man::ManArgs),
 }
+
+/// With the commit it was built from, where there is one: see build.rs.
+pub const VERSION: &str = env!("MEANWHILE_VERSION");
 
 const EXAMPLES: &str = "EXAMPLES:
   meanwhile serve
