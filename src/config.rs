@@ -104,6 +104,17 @@ pub struct ServerArgs {
     pub url: String,
 }
 
+/// Whether texts in this environment may hold more than ASCII. The first of the three that is set
+/// decides, as in the C library.
+#[must_use]
+pub fn locale_is_utf8() -> bool {
+    let set = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().filter_map(std::env::var_os).find(|value| !value.is_empty());
+    set.is_some_and(|value| {
+        let value = value.to_string_lossy().to_ascii_lowercase();
+        value.contains("utf-8") || value.contains("utf8")
+    })
+}
+
 /// Everything a service needs to know, valid as a whole.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {

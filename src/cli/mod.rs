@@ -17,6 +17,7 @@ mod reload;
 pub mod serve;
 pub mod sources;
 pub mod state;
+pub mod when;
 
 /// Exact statistics per source and time bucket, folded as the readings arrive.
 #[derive(clap::Parser)]

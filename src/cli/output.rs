@@ -7,7 +7,10 @@ use crate::stats::calendar::{Period, Zone};
 use crate::stats::timestamp;
 use anyhow::Context;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use std::fmt::Write as _;
 use std::io::{self, Write};
+
+const PIPE_WIDTH: usize = 80;
 
 /// Standard output could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +32,13 @@ pub fn note(line: &str) {
 #[must_use]
 pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<OutputError>().is_some_and(|error| error.0.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Characters of a line: those of the terminal; where there is none, in a pipe or a file, of most
+/// terminals.
+#[must_use]
+pub fn width() -> usize {
+    terminal_size::terminal_size_of(io::stdout()).map_or(PIPE_WIDTH, |(width, _)| width.0.into())
 }
 
 /// Lays rows out in columns without borders, so that a table is also easy to cut and to diff.
@@ -53,8 +63,9 @@ pub fn zone(name: &str) -> anyhow::Result<Zone> {
     name.parse().with_context(|| format!("the service names the time zone \"{name}\"; is this client older?"))
 }
 
-/// The start of a bucket on the clock of `zone`, as short as its period allows. `text` is what the
-/// service sent, shown as it is if it is no instant.
+/// The start of a bucket on the clock of `zone`, as short as its period allows; of two equal local
+/// times the second with its offset. `text` is what the service sent, shown as it is if it is no
+/// instant.
 #[must_use]
 pub fn local_start(text: &str, period: &str, zone: &Zone) -> String {
     let Some(t) = timestamp::parse(text, zone) else { return text.to_owned() };
@@ -66,7 +77,13 @@ pub fn local_start(text: &str, period: &str, zone: &Zone) -> String {
         Ok(_) if local.hour() == 0 && local.minute() == 0 => "%Y-%m-%d",
         Ok(_) => "%Y-%m-%d %H:%M",
     };
-    local.strftime(format).to_string()
+    let mut start = local.strftime(format).to_string();
+    if zone.instant(local).is_some_and(|first| first < t) {
+        let minutes = Zone::utc().instant(local).map_or(0, |as_utc| as_utc - t).div_euclid(60_000);
+        let sign = if minutes < 0 { '-' } else { '+' };
+        let _ = write!(start, "{sign}{:02}:{:02}", minutes.abs() / 60, minutes.abs() % 60);
+    }
+    start
 }
 
 /// An amount with separators, for people: `12,000`.
@@ -90,6 +107,9 @@ mod tests {
         check("2026-11-20T05:00:00Z", "1m", "Europe/Berlin", "2026-11-20 06:00");
         check("2026-11-20T05:00:10Z", "10s", "UTC", "2026-11-20 05:00:10");
         check("2026-11-19T23:00:00Z", "1d", "Europe/Berlin", "2026-11-20");
+        check("2026-10-25T00:00:00Z", "1h", "Europe/Berlin", "2026-10-25 02:00");
+        check("2026-10-25T01:00:00Z", "1h", "Europe/Berlin", "2026-10-25 02:00+01:00");
+        check("2026-11-01T06:30:00Z", "1m", "America/New_York", "2026-11-01 01:30-05:00");
         check("2018-11-04T03:00:00Z", "1d", "America/Sao_Paulo", "2018-11-04 01:00");
         check("soon", "1h", "UTC", "soon");
     }

@@ -1,17 +1,24 @@
 //! `meanwhile query`: the statistics of sources, bucket by bucket.
 //!
 //! Asks `GET /v1/sources` for the periods, the time zone and the span of the sources, chooses what
-//! was left open (period, range), then follows `GET /v1/stats` page by page, printing each. Numbers
-//! are shown in every digit the service sent.
+//! was left open (period, range), then follows `GET /v1/stats` page by page. What is printed of each
+//! page is in `query/print.rs`.
 
+mod axis;
+mod plot;
+mod print;
+
+use self::plot::{Band, Look};
+use self::print::{Printer, Row};
 use super::client::Client;
+use super::when::When;
 use super::{Usage, output, sources};
-use crate::config::ServerArgs;
-use crate::stats::calendar::{Calendar, Period};
-use crate::stats::{Millis, source, timestamp};
+use crate::clock::Clock;
+use crate::config::{self, ServerArgs};
+use crate::stats::calendar::{Calendar, Period, Zone};
+use crate::stats::{Millis, timestamp};
 use anyhow::Context;
-use serde::{Deserialize, Serialize};
-use serde_json::Number;
+use serde::Deserialize;
 
 /// What is shown without a range: a screen, not a history.
 const NEWEST_BUCKETS: usize = 50;
@@ -19,17 +26,27 @@ const NEWEST_BUCKETS: usize = 50;
 pub const EXAMPLES: &str = "EXAMPLES:
   meanwhile query kitchen
       Shows the newest 50 buckets, of the finest period whose 50 buckets hold all there is.
-  meanwhile query kitchen cellar --period 1h --from 2026-11-20 --to 2026-11-21
+  meanwhile query kitchen --from -24h --format plot
+      Draws the mean of the last 24 hours between minimum and maximum.
+  meanwhile query kitchen cellar --period 1h --from yesterday --to today
       Shows the hours of one day of two sources.
   meanwhile query kitchen --period 1m --from 2026-11-01 --format csv > kitchen.csv
       Exports the minutes since the first of November.
   meanwhile query kitchen --format json | jq '.[].mean'
       Prints the means only.
 
-Times are RFC 3339 (2026-11-20T05:00:00Z), dates (2026-11-20) or local times
-(2026-11-20T06:00) in the time zone of the service. --from is included, --to is
-not; both speak of the start of a bucket. A bucket is open until it is first
-written to the sink, settling until it closes, then closed.";
+--from is included, --to is not; both speak of the start of a bucket. A time is
+  now, -90m, -24h      that long ago, to the second
+  -7d, -2w, -1mo, -1y  the same time of the day, so many days, weeks, ... ago
+  today, yesterday     their first moment
+  2026-11, 2026-11-20  the first moment of that month, of that day
+  '2026-11-20 06:00', 2026-11-20T06:00:30, 2026-11-20T05:00:00Z
+So '--from 2026-10 --to 2026-11' is October, and '--from yesterday --to today'
+all of yesterday. Where clocks go back, '02:30' is the first one and a table
+shows the offset of the second: 2026-10-25 02:30+01:00.
+
+A bucket is open until it is first written to the sink, settling until it
+closes, then closed.";
 
 #[derive(clap::Args)]
 pub struct QueryArgs {
@@ -41,17 +58,26 @@ pub struct QueryArgs {
     #[arg(long, value_name = "P")]
     period: Option<Period>,
 
-    /// Show buckets that start at this time or later
-    #[arg(long, value_name = "T")]
-    from: Option<String>,
+    /// Show buckets that start at this time or later: -24h, yesterday, 2026-11-20, ...
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    from: Option<When>,
 
     /// Show buckets that start before this time
-    #[arg(long, value_name = "T")]
-    to: Option<String>,
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    to: Option<When>,
+
+    /// Time zone of --from and --to, of tables and of plots [default: that of the service]; days
+    /// begin where they begin for the service
+    #[arg(long, value_name = "ZONE")]
+    timezone: Option<Zone>,
 
     /// How to print them; text is the classic line 'id, mean, variance'
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
+
+    /// What a plot shows around the mean [default: minmax]
+    #[arg(long, value_enum)]
+    band: Option<Band>,
 
     #[command(flatten)]
     server: ServerArgs,
@@ -63,49 +89,8 @@ enum Format {
     Csv,
     Json,
     Text,
+    Plot,
 }
-
-/// A row as the service sends it, in the order of its columns.
-#[derive(Debug, Deserialize, Serialize)]
-struct Row {
-    source: String,
-    period: String,
-    start: String,
-    end: String,
-    count: Number,
-    sum: Option<Number>,
-    mean: Option<Number>,
-    var_pop: Option<Number>,
-    var_samp: Option<Number>,
-    stddev_pop: Option<Number>,
-    stddev_samp: Option<Number>,
-    min: Option<Number>,
-    max: Option<Number>,
-    sum_sq: Option<Number>,
-    state: String,
-    generation: Number,
-    revision: Number,
-}
-
-const COLUMNS: [&str; 17] = [
-    "source",
-    "period",
-    "start",
-    "end",
-    "count",
-    "sum",
-    "mean",
-    "var_pop",
-    "var_samp",
-    "stddev_pop",
-    "stddev_samp",
-    "min",
-    "max",
-    "sum_sq",
-    "state",
-    "generation",
-    "revision",
-];
 
 #[derive(Debug, Deserialize)]
 struct Page {
@@ -125,17 +110,13 @@ struct Range {
 
 /// Prints the rows asked for on standard output.
 pub fn run(args: &QueryArgs) -> anyhow::Result<()> {
+    if args.band.is_some() && args.format != Format::Plot {
+        return Err(Usage("--band is what a plot shows: add --format plot".to_owned()).into());
+    }
     let client = Client::new(&args.server)?;
     let (calendar, span) = survey(&client, &args.sources)?;
-    let instant = |flag: &str, text: &Option<String>| match text {
-        None => Ok(None),
-        Some(text) => timestamp::parse(text, calendar.zone()).map(Some).ok_or_else(|| {
-            Usage(format!(
-                "--{flag}: \"{text}\" is not a time: write 2026-11-20T05:00:00Z, 2026-11-20 or 2026-11-20T06:00"
-            ))
-        }),
-    };
-    let asked = Range { from: instant("from", &args.from)?, to: instant("to", &args.to)? };
+    let zone = args.timezone.as_ref().unwrap_or(calendar.zone());
+    let asked = range(args, Clock::System.now(), zone)?;
     let (period, range) = plan(&calendar, span, args.period, asked);
 
     let (period, from, to) = (period.to_string(), range.from.map(timestamp::format), range.to.map(timestamp::format));
@@ -144,7 +125,13 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<()> {
     query.extend(from.iter().map(|from| ("from", from.as_str())));
     query.extend(to.iter().map(|to| ("to", to.as_str())));
 
-    let mut printer = Printer { format: args.format, calendar, several: args.sources.len() > 1, rows: 0 };
+    let look = Look {
+        zone: zone.clone(),
+        width: output::width(),
+        unicode: config::locale_is_utf8(),
+        band: args.band.unwrap_or_default(),
+    };
+    let mut printer = Printer::new(args.format, look, args.sources.len() > 1);
     let mut cursor: Option<String> = None;
     loop {
         let mut query = query.clone();
@@ -159,11 +146,27 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<()> {
             break;
         }
     }
-    output::print(printer.end())?;
-    if printer.rows == 0 {
+    output::print(&printer.end())?;
+    if printer.rows() == 0 {
         output::note(&format!("no {period} buckets in this range"));
     }
     Ok(())
+}
+
+/// The instants that `--from` and `--to` mean.
+fn range(args: &QueryArgs, now: Millis, zone: &Zone) -> Result<Range, Usage> {
+    let instant = |flag: &str, when: &Option<When>| match when.as_ref().map(|when| when.at(now, zone)) {
+        Some(None) => Err(Usage(format!("--{flag}: this lies outside the years 0 to 9999"))),
+        known => Ok(known.flatten()),
+    };
+    let range = Range { from: instant("from", &args.from)?, to: instant("to", &args.to)? };
+    match (range.from, range.to) {
+        (Some(from), Some(to)) if from > to => {
+            let [from, to] = [from, to].map(timestamp::format);
+            Err(Usage(format!("--from is after --to ({from} is after {to}): exchange them")))
+        }
+        _ => Ok(range),
+    }
 }
 
 /// The calendar of the service, and the starts of the first and last bucket of these sources. A
@@ -225,113 +228,6 @@ fn fits(calendar: &Calendar, period: Period, from: Millis, to: Millis) -> bool {
     false
 }
 
-/// Turns pages into text; the pages of one answer make one document.
-struct Printer {
-    format: Format,
-    calendar: Calendar,
-    /// Whether a table needs the column that tells the sources apart.
-    several: bool,
-    /// Rows so far.
-    rows: usize,
-}
-
-impl Printer {
-    fn page(&mut self, rows: &[Row]) -> anyhow::Result<Vec<u8>> {
-        let first = self.rows == 0;
-        self.rows += rows.len();
-        let mut text = Vec::new();
-        match self.format {
-            // Aligned within a page: a table of any length is printed as it comes.
-            Format::Table if rows.is_empty() => {}
-            Format::Table => text = self.table(rows).into_bytes(),
-            Format::Csv => {
-                let mut csv = csv::Writer::from_writer(text);
-                if first {
-                    csv.write_record(COLUMNS)?;
-                }
-                for row in rows {
-                    csv.write_record(cells(row))?;
-                }
-                text = csv.into_inner().map_err(csv::IntoInnerError::into_error)?;
-            }
-            Format::Json => {
-                for (i, row) in rows.iter().enumerate() {
-                    text.extend_from_slice(if first && i == 0 { b"[\n" } else { b",\n" });
-                    serde_json::to_writer(&mut text, row)?;
-                }
-            }
-            Format::Text => {
-                for row in rows {
-                    let line =
-                        format!("{}, {}, {}\n", row.source, number(row.mean.as_ref()), number(row.var_pop.as_ref()));
-                    text.extend_from_slice(line.as_bytes());
-                }
-            }
-        }
-        Ok(text)
-    }
-
-    /// What closes the document.
-    fn end(&self) -> &'static [u8] {
-        match self.format {
-            Format::Json if self.rows == 0 => b"[]\n",
-            Format::Json => b"\n]\n",
-            Format::Table | Format::Csv | Format::Text => b"",
-        }
-    }
-
-    fn table(&self, rows: &[Row]) -> String {
-        const NUMBERS: [&str; 5] = ["count", "mean", "stddev", "min", "max"];
-        let zone = self.calendar.zone();
-        let start = format!("start ({zone})");
-        let mut header = vec![start.as_str()];
-        header.extend(NUMBERS);
-        header.push("state");
-        if self.several {
-            header.insert(0, "source");
-        }
-        let row = |row: &Row| {
-            let numbers = [row.mean.as_ref(), row.stddev_samp.as_ref(), row.min.as_ref(), row.max.as_ref()];
-            let mut cells = vec![output::local_start(&row.start, &row.period, zone), row.count.to_string()];
-            cells.extend(numbers.map(number));
-            cells.push(row.state.clone());
-            if self.several {
-                cells.insert(0, row.source.clone());
-            }
-            cells
-        };
-        output::table(&header, &NUMBERS, rows.iter().map(row).collect())
-    }
-}
-
-/// A row in the order of [`COLUMNS`].
-fn cells(row: &Row) -> [String; COLUMNS.len()] {
-    [
-        source::to_cell(&row.source).into_owned(),
-        row.period.clone(),
-        row.start.clone(),
-        row.end.clone(),
-        row.count.to_string(),
-        number(row.sum.as_ref()),
-        number(row.mean.as_ref()),
-        number(row.var_pop.as_ref()),
-        number(row.var_samp.as_ref()),
-        number(row.stddev_pop.as_ref()),
-        number(row.stddev_samp.as_ref()),
-        number(row.min.as_ref()),
-        number(row.max.as_ref()),
-        number(row.sum_sq.as_ref()),
-        row.state.clone(),
-        row.generation.to_string(),
-        row.revision.to_string(),
-    ]
-}
-
-/// A number in the digits it came in; empty if there is none.
-fn number(number: Option<&Number>) -> String {
-    number.map(Number::to_string).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -372,64 +268,5 @@ mod tests {
         check_plan("UTC", minutes, None, day, ("1h", day));
         check_plan("UTC", minutes, None, [minutes[0], "-"], ("1m", [minutes[0], "-"]));
         check_plan("UTC", open, None, open, ("1m", open));
-    }
-
-    const ROWS: &str = r#"{"rows": [
-        {"source": "-a,b", "period": "1h", "start": "2026-11-20T05:00:00Z", "end": "2026-11-20T06:00:00Z", "count": 2,
-         "sum": 0.30000000000000004, "mean": 0.15000000000000002, "var_pop": 1e-300, "var_samp": 2e-300, "stddev_pop": 1e-150,
-         "stddev_samp": 1.5e-150, "min": 0.1, "max": 0.2, "sum_sq": 0.05, "state": "settling", "generation": 7, "revision": 8},
-        {"source": "-a,b", "period": "1h", "start": "2026-11-20T06:00:00Z", "end": "2026-11-20T07:00:00Z", "count": 1,
-         "sum": 21.5, "mean": 21.5, "var_pop": 0.0, "var_samp": null, "stddev_pop": 0.0, "stddev_samp": null, "min": 21.5,
-         "max": 21.5, "sum_sq": 462.25, "state": "open", "generation": 7, "revision": 0}], "next": null}"#;
-
-    /// Prints the two rows as two pages of one answer.
-    fn check_format(format: Format, several: bool, expected: &str) {
-        let page: Page = serde_json::from_str(ROWS).unwrap();
-        let mut printer = Printer { format, calendar: calendar("Europe/Berlin"), several, rows: 0 };
-        let mut text = printer.page(&page.rows[..1]).unwrap();
-        text.extend(printer.page(&page.rows[1..]).unwrap());
-        text.extend_from_slice(printer.end());
-        assert_eq!(String::from_utf8(text).unwrap(), expected);
-    }
-
-    #[test]
-    fn csv_has_one_header_and_every_digit() {
-        let expected = "source,period,start,end,count,sum,mean,var_pop,var_samp,stddev_pop,stddev_samp,min,max,sum_sq,state,generation,revision
-\"'-a,b\",1h,2026-11-20T05:00:00Z,2026-11-20T06:00:00Z,2,0.30000000000000004,0.15000000000000002,1e-300,2e-300,1e-150,1.5e-150,0.1,0.2,0.05,settling,7,8
-\"'-a,b\",1h,2026-11-20T06:00:00Z,2026-11-20T07:00:00Z,1,21.5,21.5,0.0,,0.0,,21.5,21.5,462.25,open,7,0
-";
-        check_format(Format::Csv, false, expected);
-    }
-
-    #[test]
-    fn text_is_the_classic_line() {
-        check_format(Format::Text, false, "-a,b, 0.15000000000000002, 1e-300\n-a,b, 21.5, 0.0\n");
-    }
-
-    #[test]
-    fn json_is_one_array_with_the_rows_as_they_came() {
-        let page: serde_json::Value = serde_json::from_str(ROWS).unwrap();
-        let parsed: Page = serde_json::from_str(ROWS).unwrap();
-        let mut printer = Printer { format: Format::Json, calendar: calendar("UTC"), several: false, rows: 0 };
-        assert_eq!(printer.end(), b"[]\n");
-        let mut text = printer.page(&parsed.rows[..1]).unwrap();
-        text.extend(printer.page(&parsed.rows[1..]).unwrap());
-        text.extend_from_slice(printer.end());
-        assert_eq!(serde_json::from_slice::<serde_json::Value>(&text).unwrap(), page["rows"]);
-    }
-
-    #[test]
-    fn tables_show_local_time_and_tell_sources_apart() {
-        let page: Page = serde_json::from_str(ROWS).unwrap();
-        let mut printer =
-            Printer { format: Format::Table, calendar: calendar("Europe/Berlin"), several: false, rows: 0 };
-        let expected = "\
-start (Europe/Berlin)  count                 mean    stddev   min   max  state
-2026-11-20 06:00           2  0.15000000000000002  1.5e-150   0.1   0.2  settling
-2026-11-20 07:00           1                 21.5            21.5  21.5  open
-";
-        assert_eq!(String::from_utf8(printer.page(&page.rows).unwrap()).unwrap(), expected);
-        printer.several = true;
-        assert!(printer.table(&page.rows).starts_with("source  start (Europe/Berlin)"));
     }
 }

@@ -6,6 +6,7 @@
 use super::client::{Client, ClientError};
 use super::output;
 use crate::config::ServerArgs;
+use crate::stats::calendar::Zone;
 use serde::{Deserialize, Serialize};
 
 pub const EXAMPLES: &str = "EXAMPLES:
@@ -22,7 +23,11 @@ pub struct SourcesArgs {
     #[arg(long, value_name = "P", default_value = "")]
     prefix: String,
 
-    /// How to print them; a table shows times in the time zone of the service, json in UTC
+    /// Time zone of a table [default: that of the service]; json is in UTC
+    #[arg(long, value_name = "ZONE")]
+    timezone: Option<Zone>,
+
+    /// How to print them
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 
@@ -71,7 +76,7 @@ pub(super) fn page(
 pub fn run(args: &SourcesArgs) -> anyhow::Result<()> {
     let client = Client::new(&args.server)?;
     let mut page = page(&client, &args.prefix, None, None)?;
-    let timezone = page.timezone;
+    let zone = args.timezone.clone().map_or_else(|| output::zone(&page.timezone), Ok)?;
     let mut sources = page.sources;
     while let Some(cursor) = page.next {
         page = self::page(&client, &args.prefix, None, Some(&cursor))?;
@@ -79,7 +84,7 @@ pub fn run(args: &SourcesArgs) -> anyhow::Result<()> {
     }
     match args.format {
         Format::Table if sources.is_empty() => output::note("no sources"),
-        Format::Table => output::print(table(&sources, &timezone)?.as_bytes())?,
+        Format::Table => output::print(table(&sources, &zone).as_bytes())?,
         Format::Json => {
             let mut json = serde_json::to_vec_pretty(&sources)?;
             json.push(b'\n');
@@ -89,11 +94,10 @@ pub fn run(args: &SourcesArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn table(sources: &[Listed], timezone: &str) -> anyhow::Result<String> {
-    let zone = output::zone(timezone)?;
-    let local = |text: &str| output::local_start(text, "", &zone);
+fn table(sources: &[Listed], zone: &Zone) -> String {
+    let local = |text: &str| output::local_start(text, "", zone);
     let rows = sources.iter().map(|s| vec![s.source.clone(), local(&s.first), local(&s.last)]).collect();
-    Ok(output::table(&["source", &format!("first bucket ({zone})"), "last bucket"], &[], rows))
+    output::table(&["source", &format!("first bucket ({zone})"), "last bucket"], &[], rows)
 }
 
 #[cfg(test)]
@@ -105,6 +109,6 @@ mod tests {
         let source =
             Listed { source: "a".into(), first: "2026-11-19T23:00:00Z".into(), last: "2026-11-20T05:00:00Z".into() };
         let expected = "source  first bucket (Europe/Berlin)  last bucket\na       2026-11-20 00:00:00           2026-11-20 06:00:00\n";
-        assert_eq!(table(&[source], "Europe/Berlin").unwrap(), expected);
+        assert_eq!(table(&[source], &"Europe/Berlin".parse().unwrap()), expected);
     }
 }

@@ -1,11 +1,12 @@
 //! `meanwhile state`: the open state of a source as the store holds it, in decimal.
 //!
-//! Asks `GET /v1/state`. Each line is one life of a bucket, alone: what `query.rs` shows is merged
+//! Asks `GET /v1/state`, and `GET /v1/sources` for the time zone. Each line is one life of a bucket, alone: what `query.rs` shows is merged
 //! with its finer buckets and with the sink.
 
 use super::client::Client;
-use super::output;
+use super::{output, sources};
 use crate::config::ServerArgs;
+use crate::stats::calendar::Zone;
 use serde::Deserialize;
 use serde_json::Number;
 
@@ -21,6 +22,10 @@ the finer one closes. So the open hour does not yet hold the open minute;
 pub struct StateArgs {
     /// Id of the source
     source: String,
+
+    /// Time zone of the starts [default: that of the service]
+    #[arg(long, value_name = "ZONE")]
+    timezone: Option<Zone>,
 
     #[command(flatten)]
     server: ServerArgs,
@@ -48,16 +53,22 @@ pub fn run(args: &StateArgs) -> anyhow::Result<()> {
         output::note(&format!("no open bucket holds readings of {}", args.source));
         return Ok(());
     }
-    output::print(table(lives).as_bytes())?;
+    let zone = match &args.timezone {
+        Some(zone) => zone.clone(),
+        None => output::zone(&sources::page(&client, &args.source, Some("1"), None)?.timezone)?,
+    };
+    output::print(table(lives, &zone).as_bytes())?;
     Ok(())
 }
 
-fn table(lives: Vec<Life>) -> String {
+fn table(lives: Vec<Life>, zone: &Zone) -> String {
     const NUMBERS: [&str; 7] = ["count", "sum", "sum_sq", "min", "max", "generation", "revision"];
-    let header = [&["period", "start"][..], &NUMBERS].concat();
+    let start = format!("start ({zone})");
+    let header = [&["period", &start][..], &NUMBERS].concat();
     let row = |life: Life| {
         let numbers = [life.count, life.sum, life.sum_sq, life.min, life.max, life.generation, life.revision];
-        [life.period, life.start].into_iter().chain(numbers.iter().map(Number::to_string)).collect()
+        let start = output::local_start(&life.start, &life.period, zone);
+        [life.period, start].into_iter().chain(numbers.iter().map(Number::to_string)).collect()
     };
     output::table(&header, &NUMBERS, lives.into_iter().map(row).collect())
 }
@@ -71,11 +82,11 @@ mod tests {
         let json = r#"[{"source": "a", "period": "1m", "start": "2026-11-20T05:00:00Z", "end": "2026-11-20T05:01:00Z",
             "count": 3, "sum": 0.30000000000000004, "sum_sq": 1e-300, "min": 0.1, "max": 0.1, "generation": 1763614800000,
             "revision": 0, "written": false}]"#;
-        let text = table(serde_json::from_str(json).unwrap());
+        let text = table(serde_json::from_str(json).unwrap(), &"Europe/Berlin".parse().unwrap());
         let row: Vec<_> = text.lines().nth(1).unwrap().split_whitespace().collect();
         let expected =
-            ["1m", "2026-11-20T05:00:00Z", "3", "0.30000000000000004", "1e-300", "0.1", "0.1", "1763614800000", "0"];
+            ["1m", "2026-11-20", "06:00", "3", "0.30000000000000004", "1e-300", "0.1", "0.1", "1763614800000", "0"];
         assert_eq!(row, expected);
-        assert_eq!(text.lines().next().unwrap().split_whitespace().count(), expected.len());
+        assert!(text.starts_with("period  start (Europe/Berlin)  count"), "{text}");
     }
 }

@@ -40,7 +40,7 @@ fn one_reading(on: On) {
     assert!(sources.contains("kitchen"), "{sources}");
     let state = service.run(&["state", "kitchen"]);
     assert!(state.lines().next().unwrap().contains("sum_sq"), "{state}");
-    let counts: u64 = state.lines().skip(1).map(|life| cell(life, 2)).sum();
+    let counts: u64 = state.lines().skip(1).map(|life| cell(life, 3)).sum();
     assert_eq!(counts, 2, "{state}");
 }
 
