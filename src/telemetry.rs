@@ -16,8 +16,13 @@ static CHANGE: OnceLock<Box<dyn Fn(EnvFilter) + Send + Sync>> = OnceLock::new();
 pub fn install(filter: &str) -> anyhow::Result<()> {
     let filter = self::filter(filter)?;
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
-    let log = log.with_filter_reloading();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        // Otherwise a line that nobody reads any more would be a panic, in the middle of a commit.
+        .log_internal_errors(false)
+        .with_filter_reloading();
     let handle = log.reload_handle();
     // Fails only once the log is gone, at the end of the process.
     let _ = CHANGE.set(Box::new(move |filter| drop(handle.reload(filter))));
