@@ -31,12 +31,12 @@ pub enum ClientError {
     #[error("no server at {0}: start one with `meanwhile serve` or set MEANWHILE_URL")]
     NoServer(Secret),
     /// The connection broke or timed out: carried out or not.
-    #[error("no answer from {url}: {reason}")]
+    #[error("no answer from {url}: {reason}; try again, or set MEANWHILE_URL if the service is elsewhere")]
     NoAnswer { url: Secret, reason: String },
     #[error("{0}")]
     Problem(Box<Problem>),
     /// A 200 that this client cannot read.
-    #[error("{url} does not answer like a meanwhile service: {reason}")]
+    #[error("{url} does not answer like a meanwhile service: set MEANWHILE_URL to the address of one ({reason})")]
     Strange { url: Secret, reason: String },
 }
 
@@ -151,7 +151,9 @@ impl Client {
         problem.status = status.as_u16();
         if problem.title.is_empty() {
             // A proxy in between, or another service altogether.
-            problem.title = format!("{} answered {status}", Secret::new(&self.base));
+            let phrase = status.canonical_reason().unwrap_or("something unknown");
+            problem.title = format!("{} answered {phrase}", Secret::new(&self.base));
+            problem.detail = Some("set MEANWHILE_URL if this is not the address of a meanwhile service".to_owned());
         }
         Err(ClientError::Problem(Box::new(problem)))
     }
@@ -265,7 +267,8 @@ pub(super) mod tests {
 
     #[test]
     fn an_answer_that_is_no_problem_document_names_its_status() {
-        assert!(get_error("502 Bad Gateway", "<html>").ends_with("/prefix answered 502 Bad Gateway (502)"));
+        let error = get_error("502 Bad Gateway", "<html>");
+        assert!(error.contains("/prefix answered Bad Gateway (502): set MEANWHILE_URL if"), "{error}");
         assert!(get_error("200 OK", "<html>").contains("does not answer like a meanwhile service"));
         let broken = get_error("", "");
         assert!(broken.starts_with("no answer from http://127.0.0.1:") && !broken.contains(": io: "), "{broken}");
