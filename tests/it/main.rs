@@ -10,6 +10,7 @@ mod world;
 
 // The service from the outside: HTTP, the commands, the files of the sink.
 mod bad_input;
+mod commands;
 mod configuration;
 mod crashes;
 mod first_steps;
@@ -19,6 +20,7 @@ mod outages;
 mod page;
 mod retries;
 mod undone;
+mod version;
 mod weather;
 
 // The store contract: each promise, random schedules, and the bytes of merged states.
