@@ -7,6 +7,7 @@
 
 use crate::clock::{self, Clock};
 use crate::config::{Config, SinkUrl, StoreUrl};
+use crate::http::server::{Limits, serve};
 use crate::http::{self, Service};
 use crate::ingest::commit::Committer;
 use crate::query::Query;
@@ -53,8 +54,13 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
         clock: Clock::System,
     };
     let address = listener.local_addr().context("the listener has no address")?;
-    let serving = axum::serve(listener, http::router(service)).with_graceful_shutdown(until_stopped(stopped));
-    let serving = tokio::spawn(serving.into_future());
+    let limits = Limits {
+        connections: config.max_connections,
+        per_address: config.max_connections_per_address,
+        ..Limits::default()
+    };
+    let serving = serve(listener, http::router(service), limits, until_stopped(stopped));
+    let serving = tokio::spawn(serving);
     say_where(&config, &*store, address);
 
     let mut core = Core { serving, rolling, committing };
@@ -99,7 +105,7 @@ async fn until_stopped(mut stopped: watch::Receiver<bool>) {
 
 /// The tasks that must not end before the stop.
 struct Core {
-    serving: JoinHandle<std::io::Result<()>>,
+    serving: JoinHandle<()>,
     rolling: JoinHandle<()>,
     committing: JoinHandle<()>,
 }
@@ -108,7 +114,7 @@ impl Core {
     /// Returns only if one of them has ended, by a panic or a failing listener.
     async fn ended_early(&mut self) -> anyhow::Result<()> {
         let (what, why): (_, Result<(), JoinError>) = tokio::select! {
-            ended = &mut self.serving => ("HTTP", ended.map(drop)),
+            ended = &mut self.serving => ("HTTP", ended),
             ended = &mut self.rolling => ("the rollover", ended),
             ended = &mut self.committing => ("the committer", ended),
         };
@@ -121,7 +127,7 @@ impl Core {
     async fn stop(self) -> anyhow::Result<()> {
         let deadline = clock::instant() + STOP_DEADLINE;
         let all = async {
-            self.serving.await?.context("the listener failed")?;
+            self.serving.await?;
             self.rolling.await?;
             self.committing.await?;
             anyhow::Ok(())

@@ -22,6 +22,14 @@ use std::path::PathBuf;
 const MAX_DURATION: Millis = 366 * 86_400_000;
 /// The store refuses frames older than half of it, and a request may be under way for 30 s.
 const MIN_IDEMPOTENCY_TTL: Millis = 60_000;
+/// Connections at once unless told otherwise: some 20 KiB each, and as many descriptors.
+pub const MAX_CONNECTIONS: usize = 10_000;
+/// Connections at once from one address unless told otherwise: far more than one program opens, few
+/// enough that no single machine takes all places.
+pub const MAX_CONNECTIONS_PER_ADDRESS: usize = 256;
+
+/// More than a process can have descriptors for.
+const MOST_CONNECTIONS: usize = 1_000_000;
 
 /// The flags of `meanwhile serve`, as they were written. Each is also an environment variable and a
 /// key of the file; one whose value may hold a password says so by `hide_env_values`.
@@ -85,6 +93,15 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DURATION", env = "MEANWHILE_IDEMPOTENCY_TTL", default_value = "1h")]
     pub idempotency_ttl: String,
 
+    /// Connections at once; at the limit the one unused for longest gives way to a new one
+    #[arg(long, value_name = "N", env = "MEANWHILE_MAX_CONNECTIONS", default_value = "10000")]
+    pub max_connections: String,
+
+    /// Connections at once from one address; 0: no limit, for a proxy on another machine, through which
+    /// all clients come. Loopback addresses have no limit
+    #[arg(long, value_name = "N", env = "MEANWHILE_MAX_CONNECTIONS_PER_ADDRESS", default_value = "256")]
+    pub max_connections_per_address: String,
+
     /// What to log: a level such as info or debug, or a list such as warn,meanwhile=debug
     #[arg(long, value_name = "FILTER", env = "MEANWHILE_LOG", default_value = "info")]
     pub log: String,
@@ -125,6 +142,10 @@ pub struct Config {
     pub policy: Policy,
     /// `None`: as the durability of the store asks for.
     pub hold: Option<Millis>,
+    /// At least 1.
+    pub max_connections: usize,
+    /// 0: not limited.
+    pub max_connections_per_address: usize,
 }
 
 /// Which store, and where.
@@ -230,6 +251,11 @@ impl TryFrom<&ServeArgs> for Config {
             calendar,
             policy,
             hold: named("hold", args.hold.as_deref().map(duration).transpose())?,
+            max_connections: named("max-connections", connections(&args.max_connections, 1))?,
+            max_connections_per_address: named(
+                "max-connections-per-address",
+                connections(&args.max_connections_per_address, 0),
+            )?,
         })
     }
 }
@@ -260,6 +286,12 @@ fn sink(url: &str) -> Result<SinkUrl, String> {
         Some((scheme @ ("postgres" | "postgresql"), _)) => Err(format!("{scheme}:// is not built yet: write csv:DIR")),
         _ => Err(format!("\"{}\" is not a sink: write csv:DIR", Secret::new(url))),
     }
+}
+
+fn connections(text: &str, least: usize) -> Result<usize, String> {
+    let valid = |n: &usize| (least..=MOST_CONNECTIONS).contains(n);
+    let wrong = || format!("\"{text}\" is not a number from {least} to {MOST_CONNECTIONS}");
+    text.parse().ok().filter(valid).ok_or_else(wrong)
 }
 
 fn late(text: &str) -> Result<Late, String> {
@@ -339,6 +371,8 @@ mod tests {
         assert_eq!((periods.join(","), config.calendar.zone().to_string()), ("1m,1h,1d".to_owned(), "UTC".to_owned()));
         let policy = Policy { grace: 5_000, lateness: 60_000, late: Late::Reopen, idempotency_ttl: 3_600_000 };
         assert_eq!((config.policy, config.hold), (policy, None));
+        let connections = (config.max_connections, config.max_connections_per_address);
+        assert_eq!(connections, (MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS));
     }
 
     #[test]
@@ -354,6 +388,8 @@ mod tests {
             "--hold=250ms",
             "--late=refuse",
             "--idempotency-ttl=7d",
+            "--max-connections=1",
+            "--max-connections-per-address=0",
         ])
         .unwrap();
         assert_eq!(config.listen.to_string(), "[::1]:0");
@@ -364,6 +400,7 @@ mod tests {
         let policy =
             Policy { grace: 1_000, lateness: 7_200_000, late: Late::Refuse, idempotency_ttl: MAX_IDEMPOTENCY_TTL };
         assert_eq!((config.policy, config.hold), (policy, Some(250)));
+        assert_eq!((config.max_connections, config.max_connections_per_address), (1, 0));
     }
 
     #[test]
@@ -391,6 +428,8 @@ mod tests {
         check("--late=drop", &["--late: ", "reopen nor refuse"]);
         check("--idempotency-ttl=8d", &["--idempotency-ttl: ", "between 1m and 7d"]);
         check("--idempotency-ttl=59s", &["between 1m and 7d"]);
+        check("--max-connections=0", &["--max-connections: ", "from 1 to 1000000"]);
+        check("--max-connections-per-address=x", &["--max-connections-per-address: ", "from 0 to 1000000"]);
     }
 
     #[test]

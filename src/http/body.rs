@@ -5,6 +5,7 @@
 
 use super::idempotency::Fingerprint;
 use super::problem::{Kind, Problem};
+use super::server::Refused;
 use axum::body::{BodyDataStream, Bytes};
 use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
@@ -45,6 +46,16 @@ fn too_large() -> Problem {
     Problem::new(Kind::BodyTooLarge, format!("the body has more than {mib} MiB: send it in several requests"))
 }
 
+/// The problem of a body that did not come to its end.
+fn broken_off(error: axum::Error) -> Problem {
+    let error = error.into_inner();
+    match error.downcast_ref::<Refused>() {
+        Some(Refused::TooSlow) => Problem::new(Kind::BodyTimeout, format!("{error}; nothing was counted")),
+        Some(Refused::TooMuch) => Problem::new(Kind::Busy, format!("{error}; nothing was counted, try again")),
+        None => Problem::new(Kind::UnreadableBody, format!("the body broke off: {error}")),
+    }
+}
+
 /// Reads the rest of a refused body and drops it. Many a client sends to the end before it looks for
 /// an answer, and a connection that is closed on it takes the answer along.
 pub(super) async fn drain(headers: &HeaderMap, body: &mut BodyDataStream) {
@@ -80,8 +91,7 @@ impl<'f> Arriving<'f> {
     /// The next chunk that is not empty.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         while let Some(chunk) = self.body.next().await {
-            let broken = |error| Problem::new(Kind::UnreadableBody, format!("the body broke off: {error}"));
-            let chunk = chunk.map_err(broken)?;
+            let chunk = chunk.map_err(broken_off)?;
             self.bytes += chunk.len();
             if self.bytes > MAX_BODY_BYTES {
                 return Err(too_large());

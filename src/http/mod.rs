@@ -12,6 +12,7 @@ mod parameters;
 pub mod problem;
 mod readings;
 mod receive;
+pub mod server;
 mod sources;
 mod state;
 mod stats;

@@ -10,6 +10,7 @@ use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
+const CONTENT_TYPE: &str = "application/problem+json";
 /// Seconds until a client may repeat what was certainly not counted: most stores are back by then.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
@@ -18,6 +19,8 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 pub enum Kind {
     /// The body is not what its Content-Type says, or was not sent completely.
     UnreadableBody,
+    /// The request line or a header is not HTTP.
+    UnreadableHead,
     /// Lines of the body break a rule; `errors` names them.
     InvalidReadings,
     InvalidParameter,
@@ -26,11 +29,17 @@ pub enum Kind {
     UnknownSource,
     MethodNotAllowed,
     BodyTimeout,
+    HeadTimeout,
     BodyTooLarge,
     TooManyReadings,
     UnsupportedContentType,
     UnsupportedContentEncoding,
     KeyReused,
+    HeadTooLarge,
+    /// A handler has panicked.
+    Internal,
+    /// Certainly not counted.
+    TooManyConnections,
     /// Certainly not counted.
     Busy,
     /// Certainly not counted.
@@ -45,6 +54,9 @@ impl Kind {
     fn row(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::UnreadableBody => (StatusCode::BAD_REQUEST, "unreadable-body", "The body cannot be read"),
+            Self::UnreadableHead => {
+                (StatusCode::BAD_REQUEST, "unreadable-request", "The request line or a header cannot be read")
+            }
             Self::InvalidReadings => (StatusCode::BAD_REQUEST, "invalid-readings", "Some readings are invalid"),
             Self::InvalidParameter => (StatusCode::BAD_REQUEST, "invalid-parameter", "A query parameter is invalid"),
             Self::InvalidHeader => (StatusCode::BAD_REQUEST, "invalid-header", "A header is invalid"),
@@ -54,6 +66,7 @@ impl Kind {
                 (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "The path does not take this method")
             }
             Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body-timeout", "The body came too slowly"),
+            Self::HeadTimeout => (StatusCode::REQUEST_TIMEOUT, "headers-timeout", "The headers came too slowly"),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large"),
             Self::TooManyReadings => (StatusCode::PAYLOAD_TOO_LARGE, "too-many-readings", "Too many readings"),
             Self::UnsupportedContentType => {
@@ -67,7 +80,14 @@ impl Kind {
             Self::KeyReused => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "key-reused", "The Idempotency-Key belongs to another body")
             }
-            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "Too much is waiting for the store"),
+            Self::HeadTooLarge => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large", "The headers are too large")
+            }
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "The service has failed"),
+            Self::TooManyConnections => {
+                (StatusCode::SERVICE_UNAVAILABLE, "too-many-connections", "There are too many connections")
+            }
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "Too much is under way"),
             Self::NotApplied => (StatusCode::SERVICE_UNAVAILABLE, "not-applied", "The store cannot be reached"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The answer cannot be given now"),
             Self::OutcomeUnknown => {
@@ -120,6 +140,35 @@ impl Problem {
     pub fn detail(&self) -> &str {
         &self.detail
     }
+
+    /// Status and document.
+    fn document(self) -> (StatusCode, String) {
+        let (status, name, title) = self.kind.row();
+        let mut document = Map::from_iter([
+            ("type".to_owned(), format!("/problems/{name}").into()),
+            ("title".to_owned(), title.into()),
+            ("status".to_owned(), status.as_u16().into()),
+            ("detail".to_owned(), self.detail.into()),
+        ]);
+        document.extend(self.members);
+        (status, Value::Object(document).to_string())
+    }
+
+    /// The bytes of a whole answer, the last of its connection: for a client that has made no request
+    /// which a handler could answer.
+    pub(super) fn into_closing_answer(self) -> Vec<u8> {
+        let (status, body) = self.document();
+        let retry = if status == StatusCode::SERVICE_UNAVAILABLE {
+            format!("retry-after: {}\r\n", RETRY_AFTER.to_str().unwrap_or_default())
+        } else {
+            String::new()
+        };
+        let length = body.len();
+        format!(
+            "HTTP/1.1 {status}\r\ncontent-type: {CONTENT_TYPE}\r\ncontent-length: {length}\r\n{retry}connection: close\r\n\r\n{body}"
+        )
+        .into_bytes()
+    }
 }
 
 /// Bad lines as they stand in problem documents and in the answer to `on_error=skip`.
@@ -165,16 +214,8 @@ impl From<CommitError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let (status, name, title) = self.kind.row();
-        let mut document = Map::from_iter([
-            ("type".to_owned(), format!("/problems/{name}").into()),
-            ("title".to_owned(), title.into()),
-            ("status".to_owned(), status.as_u16().into()),
-            ("detail".to_owned(), self.detail.into()),
-        ]);
-        document.extend(self.members);
-        let content_type = HeaderValue::from_static("application/problem+json");
-        let body = Value::Object(document).to_string();
+        let (status, body) = self.document();
+        let content_type = HeaderValue::from_static(CONTENT_TYPE);
         let mut response = (status, [(header::CONTENT_TYPE, content_type)], body).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
@@ -214,7 +255,7 @@ mod tests {
             CommitError::Busy.into(),
             503,
             Some("1"),
-            r#"{"type": "/problems/busy", "title": "Too much is waiting for the store", "status": 503,
+            r#"{"type": "/problems/busy", "title": "Too much is under way", "status": 503,
                 "detail": "too many readings are waiting for the store; nothing was counted, try again"}"#,
         )
         .await;

@@ -1,0 +1,240 @@
+//! The accept loop: connections come in, each is served by a task of its own, all are bounded.
+//!
+//! Called by `app.rs` with a bound listener, the routes and any future as the stop signal. It guarantees that
+//! no client holds a connection without using it: a head, a body, an answer or a pause that takes too
+//! long ends it (`server/wire.rs`, `server/body.rs`), and where there are too many, one that is not in use gives
+//! way (`server/places.rs`). A panic in a handler is answered 500 and is that request's alone
+//! (`server/request.rs`). What a request means is not known here.
+
+mod body;
+mod descriptors;
+mod places;
+mod request;
+mod wire;
+
+pub(super) use body::Refused;
+
+use super::problem::{Kind, Problem};
+use crate::clock;
+use crate::config::{MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS};
+use axum::Router;
+use descriptors::within_descriptors;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use places::{Full, Places};
+use request::Requests;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+use wire::{Turn, Wire, part};
+
+/// Bytes of request line and headers: what proxies allow as well, and room for any token or trace.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// From the first byte of a head to its last.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// From an answer to the next request; longer than the pause between two batches of most clients.
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long nothing of an answer needs to be taken.
+const STALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a body may take before its rate counts ...
+const BODY_START: Duration = Duration::from_secs(20);
+/// ... and the bytes a second from then on: the slowest modem is faster.
+const BODY_RATE: u64 = 500;
+/// Bytes of all bodies that are received or wait for the store: 16 of the largest.
+const MAX_BODIES_BYTES: usize = 256 * 1024 * 1024;
+
+/// Refusals that are spoken at once; beyond them a connection is closed without a word.
+const MAX_REFUSALS: usize = 128;
+/// The pause after a failed accept: descriptors do not come back faster.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// At most one line in the log about full places or failed accepts in this time.
+const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
+
+/// What a client may take up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once.
+    pub connections: usize,
+    /// Connections at once from one address, or one /64 of IPv6; 0: as many as come.
+    pub per_address: usize,
+    /// Whether loopback addresses count as others do. They do not by default: a proxy on the same machine
+    /// speaks for many.
+    pub loopback_counts: bool,
+    /// From the first byte of a head to its last.
+    pub head: Duration,
+    /// From an answer to the next request.
+    pub idle: Duration,
+    /// How long nothing of an answer needs to be taken.
+    pub stall: Duration,
+    /// How long a body may take before [`BODY_RATE`] counts.
+    pub body_start: Duration,
+    /// Bytes of all bodies that are received or wait for the store.
+    pub bodies: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: MAX_CONNECTIONS,
+            per_address: MAX_CONNECTIONS_PER_ADDRESS,
+            loopback_counts: false,
+            head: HEAD_TIMEOUT,
+            idle: IDLE_TIMEOUT,
+            stall: STALL_TIMEOUT,
+            body_start: BODY_START,
+            bodies: MAX_BODIES_BYTES,
+        }
+    }
+}
+
+/// Serves until `stop`; then no new connections come in, those without a request are closed, and what is in
+/// flight is answered. Returns when the last connection is closed.
+pub async fn serve(listener: TcpListener, router: Router, mut limits: Limits, stop: impl Future<Output = ()>) {
+    limits.connections = within_descriptors(limits.connections);
+    let (stopping, stopped) = watch::channel(false);
+    let server = Server {
+        limits,
+        places: Places::new(limits.connections, limits.per_address, limits.loopback_counts),
+        requests: Requests::new(TowerToHyperService::new(router), limits),
+        refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
+        stopped,
+    };
+    let mut complaints = Complaints::default();
+    tokio::pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut stop => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, address)) => server.welcome(stream, address, &mut complaints),
+            Err(error) if is_of_the_client(&error) => {}
+            Err(error) => {
+                // Most likely there are no more descriptors: one comes back this way.
+                let shed =
+                    if server.places.shed_oldest() { "the oldest unused one is closed" } else { "none is unused" };
+                complaints.say(&format!("cannot accept connections ({error}); {shed}"));
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(server);
+    drop(listener);
+    stopping.send_replace(true);
+    // Every connection holds a receiver.
+    stopping.closed().await;
+}
+
+/// Errors of `accept` that are about one connection, which is gone.
+fn is_of_the_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+struct Server {
+    limits: Limits,
+    places: Arc<Places>,
+    requests: Requests,
+    refusals: Arc<Semaphore>,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Server {
+    fn welcome(&self, stream: TcpStream, address: SocketAddr, complaints: &mut Complaints) {
+        // Answers are written whole: waiting for more would only delay them. Fails if the client is gone.
+        let _ = stream.set_nodelay(true);
+        match self.places.take(address.ip()) {
+            Ok(taken) => {
+                if let Some(full) = taken.instead_of_another {
+                    complaints.say(&format!("{}; the oldest unused one gives way", full.describe(&self.limits)));
+                }
+                let turn = Arc::new(Turn::new(taken.place));
+                tokio::spawn(connection(stream, turn, self.limits, self.requests.clone(), self.stopped.clone()));
+            }
+            Err(full) => {
+                let detail = full.describe(&self.limits);
+                complaints.say(&format!("{detail}, all in use; new ones are refused"));
+                if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
+                    let problem = Problem::new(Kind::TooManyConnections, format!("{detail}; try again"));
+                    tokio::spawn(async move {
+                        part(stream, problem).await;
+                        drop(permit);
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl Full {
+    fn describe(self, limits: &Limits) -> String {
+        match self {
+            Self::Service => format!("the service has its {} connections (--max-connections)", limits.connections),
+            Self::Address(address) => {
+                format!("{address} has its {} connections (--max-connections-per-address)", limits.per_address)
+            }
+        }
+    }
+}
+
+/// Serves one connection to its end.
+async fn connection(
+    stream: TcpStream,
+    turn: Arc<Turn>,
+    limits: Limits,
+    requests: Requests,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let wire = Wire::new(stream, Arc::clone(&turn), limits);
+    let service = requests.on(Arc::clone(&turn));
+    let mut builder = http1::Builder::new();
+    // The timeout of a head is the wire's, which tells a head from a pause.
+    builder.max_header_size(MAX_HEAD_BYTES).header_read_timeout(None);
+    let mut connection = builder.serve_connection(TokioIo::new(wire), service).with_upgrades();
+    let ended = tokio::select! {
+        ended = &mut connection => Some(ended),
+        () = turn.place().shed() => return,
+        _ = stopped.wait_for(|stop| *stop) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
+        }
+    };
+    // How a connection ends is the client's affair and told to nobody but the client.
+    if ended.is_err()
+        && let Some(parts) = connection.into_parts()
+    {
+        parts.io.into_inner().close().await;
+    }
+}
+
+/// Speaks once of what may happen ten thousand times.
+#[derive(Default)]
+struct Complaints {
+    last: Option<Instant>,
+    unsaid: usize,
+}
+
+impl Complaints {
+    fn say(&mut self, what: &str) {
+        let now = clock::instant();
+        if self.last.is_some_and(|last| now < last + COMPLAINT_PAUSE) {
+            self.unsaid += 1;
+            return;
+        }
+        self.last = Some(now);
+        match std::mem::take(&mut self.unsaid) {
+            0 => tracing::warn!("{what}"),
+            unsaid => tracing::warn!("{what}; {unsaid} more of this kind were not logged"),
+        }
+    }
+}
