@@ -129,6 +129,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn why_a_body_did_not_come_to_its_end() {
+        let check = async |error: axum::BoxError, expected: Kind| {
+            let chunks = futures_util::stream::iter([Err::<Bytes, _>(error)]);
+            let mut body = axum::body::Body::from_stream(chunks).into_data_stream();
+            let problem = Arriving::new(&mut body, None).next().await.unwrap_err();
+            assert_eq!(problem.kind(), expected, "{problem:?}");
+        };
+        check(Refused::TooSlow.into(), Kind::BodyTimeout).await;
+        check(Refused::TooMuch.into(), Kind::Busy).await;
+        check("reset".into(), Kind::UnreadableBody).await;
+    }
+
+    #[tokio::test]
     async fn the_rest_of_a_refused_body_is_read_unless_it_has_to_be_asked_for() {
         let left = async |headers: &[(header::HeaderName, header::HeaderValue)]| {
             let chunks = (0..3).map(|_| Ok::<_, std::convert::Infallible>(Bytes::from_static(b"x")));

@@ -2,6 +2,7 @@
 
 mod http;
 mod oracle;
+mod raw;
 mod seeded;
 mod servers;
 mod service;
@@ -12,13 +13,16 @@ mod world;
 mod bad_input;
 mod commands;
 mod configuration;
+mod connections;
 mod crashes;
 mod first_steps;
 mod late;
+mod limits;
 mod moving;
 mod outages;
 mod page;
 mod retries;
+mod smuggling;
 mod undone;
 mod version;
 mod weather;

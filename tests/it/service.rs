@@ -35,6 +35,8 @@ pub(crate) struct Service {
     /// 0 until the system has chosen one.
     port: u16,
     flags: Vec<String>,
+    /// What `ulimit` is told before a start, if anything.
+    ulimit: Vec<String>,
     /// Bytes of the log that belong to earlier starts.
     log_before: usize,
     redis: Option<RedisServer>,
@@ -45,9 +47,14 @@ impl Service {
     /// Starts a service with these flags beside `--listen`, `--store` and, unless it is one of them,
     /// `--sink`.
     pub(crate) fn start(on: On, flags: &[&str]) -> Self {
+        Self::start_under(&[], on, flags)
+    }
+
+    /// Starts a service under a limit of the shell, such as `-n 150`.
+    pub(crate) fn start_under(ulimit: &[&str], on: On, flags: &[&str]) -> Self {
         let redis = (on == On::Redis).then(RedisServer::start_durable);
-        let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
-        let mut service = Self { child: None, port: 0, flags, log_before: 0, redis, dir: temporary() };
+        let [flags, ulimit] = [flags, ulimit].map(|words| words.iter().map(|&word| word.to_owned()).collect());
+        let mut service = Self { child: None, port: 0, flags, ulimit, log_before: 0, redis, dir: temporary() };
         service.start_again();
         service
     }
@@ -90,7 +97,12 @@ impl Service {
         assert!(self.child.is_none(), "the service runs");
         self.log_before = fs::read_to_string(self.dir.path().join("log")).map_or(0, |log| log.len());
         let log = File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
-        let child = command(&["serve", "--listen", &format!("127.0.0.1:{}", self.port), "--store", &self.store()])
+        let mut program = match &*self.ulimit {
+            [] => command(&[]),
+            words => limited(words),
+        };
+        let child = program
+            .args(["serve", "--listen", &format!("127.0.0.1:{}", self.port), "--store", &self.store()])
             .args(if self.flags.iter().any(|flag| flag == "--sink") {
                 vec![]
             } else {
@@ -126,7 +138,11 @@ impl Service {
 
     /// Sends it a signal, by its short name.
     pub(crate) fn signal(&self, name: &str) {
-        signal(name, self.child.as_ref().expect("the service runs").id());
+        signal(name, self.pid());
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the service runs").id()
     }
 
     /// Memory in use now, in KiB.
@@ -166,6 +182,14 @@ impl Drop for Service {
 pub(crate) fn command(words: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
     command.args(words).env_clear().stdin(Stdio::null());
+    command
+}
+
+/// The binary under a limit of the shell, in an environment without settings.
+fn limited(ulimit: &[String]) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit {}; exec \"$0\" \"$@\"", ulimit.join(" ")), BINARY]);
+    command.env_clear().stdin(Stdio::null());
     command
 }
 

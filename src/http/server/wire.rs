@@ -83,6 +83,8 @@ pub(super) struct Wire {
     timer: Option<Pin<Box<Sleep>>>,
     /// Hyper's own answer in our words, and how much of it is written.
     instead: Option<(Vec<u8>, usize)>,
+    /// Whether anything has come at all.
+    heard: bool,
     head_timed_out: bool,
 }
 
@@ -90,7 +92,7 @@ impl Wire {
     pub(super) fn new(stream: TcpStream, turn: Arc<Turn>, limits: Limits) -> Self {
         let since = clock::instant();
         let (stalled, timer, instead) = (None, None, None);
-        Self { stream, turn, limits, since, stalled, timer, instead, head_timed_out: false }
+        Self { stream, turn, limits, since, stalled, timer, instead, heard: false, head_timed_out: false }
     }
 
     /// The end of a connection that failed: whoever was sent away hears why.
@@ -172,12 +174,16 @@ impl AsyncRead for Wire {
             && let Some(deadline) = self.read_deadline()
             && self.is_over(cx, deadline)
         {
-            self.head_timed_out = self.turn.phase() == HEAD;
+            // Who connects ahead of need and says nothing does not expect an answer.
+            self.head_timed_out = self.heard && self.turn.phase() == HEAD;
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        if buf.filled().len() > before && self.turn.phase() == PAUSE {
-            self.turn.set(HEAD);
-            self.since = clock::instant();
+        if buf.filled().len() > before {
+            self.heard = true;
+            if self.turn.phase() == PAUSE {
+                self.turn.set(HEAD);
+                self.since = clock::instant();
+            }
         }
         polled
     }
