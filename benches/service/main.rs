@@ -15,6 +15,7 @@ mod random;
 mod report;
 mod resp;
 mod sets;
+mod slow;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
@@ -25,7 +26,7 @@ const READINGS: usize = 10_000_000;
 /// Enough to see that everything runs; too few CPU ticks for a figure.
 const QUICK_READINGS: usize = 500_000;
 
-/// Measures the whole service: ingest, memory and accuracy.
+/// Measures the whole service: ingest, memory, accuracy and what slow clients do to others.
 #[derive(Parser)]
 struct Options {
     /// Readings of the ingest load, per store [default: 10000000, quick: 500000]
@@ -50,6 +51,7 @@ enum Section {
     Ingest,
     Memory,
     Accuracy,
+    Slow,
 }
 
 fn main() -> ExitCode {
@@ -79,6 +81,10 @@ fn run(options: &Options) -> Result<bool> {
     }
     if wanted(Section::Accuracy) {
         goals.extend(accuracy::measure(binary)?);
+    }
+    // A minute, most of it waiting: not in a smoke run unless asked for.
+    if options.only == Some(Section::Slow) || (wanted(Section::Slow) && !options.quick) {
+        goals.extend(slow::measure(binary, !options.quick)?);
     }
     let missed = report::verdict(&goals);
     for name in &missed {

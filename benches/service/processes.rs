@@ -52,6 +52,13 @@ impl Process {
         Ok(ticks.sum::<Result<u64, _>>()? as f64 / USER_HZ)
     }
 
+    /// Memory in use now, in KiB.
+    pub(crate) fn resident_kib(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    }
+
     /// Asks until `ready` has something, the process ends or [`START_TIMEOUT`] is over.
     fn wait<T>(&mut self, ready: impl Fn(&Self) -> Option<T>) -> Result<T> {
         let started = clock::instant();

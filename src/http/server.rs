@@ -27,6 +27,7 @@ use request::Requests;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -198,16 +199,17 @@ async fn connection(
     builder.max_header_size(MAX_HEAD_BYTES).header_read_timeout(None);
     let mut connection = builder.serve_connection(TokioIo::new(wire), service).with_upgrades();
     let ended = tokio::select! {
-        ended = &mut connection => Some(ended),
+        // A stop is seen before the answer that comes with it, which then says that it is the last.
+        biased;
         () = turn.place().shed() => return,
         _ = stopped.wait_for(|stop| *stop) => None,
+        ended = &mut connection => Some(ended),
     };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            std::pin::Pin::new(&mut connection).graceful_shutdown();
-            (&mut connection).await
-        }
+    let ended = if let Some(ended) = ended {
+        ended
+    } else {
+        Pin::new(&mut connection).graceful_shutdown();
+        (&mut connection).await
     };
     // How a connection ends is the client's affair and told to nobody but the client.
     if ended.is_err()

@@ -180,6 +180,7 @@ fn an_answer_that_is_not_taken_is_given_up() {
     let serving = Serving::start(Limits { stall: SHORT, connections: 1, ..Limits::default() });
     let mut slow = serving.connect();
     slow.send("GET /large HTTP/1.1\r\nHost: here\r\n\r\n");
+    assert_eq!(slow.take(1), 1);
     // Its place is free again when it is closed, and not before.
     eventually("the slow reader is closed", || {
         let mut next = serving.connect();
@@ -202,24 +203,22 @@ fn an_answer_that_is_taken_slowly_arrives() {
     assert!(bytes + slow.rest().len() > LARGE);
 }
 
+/// Connections are accepted in the order in which they are made, so all that came before one whose request
+/// is under way have their places.
 #[test]
 fn the_connection_unused_for_longest_gives_way() {
-    let serving = Serving::start(Limits { connections: 3, ..Limits::default() });
-    let [mut first, mut second, mut third] = [(); 3].map(|()| serving.keep());
-    is_served(&mut first);
-    is_served(&mut serving.connect());
-    assert!(second.is_closed());
-    is_served(&mut first);
-    // A head that is not complete is no use of a connection either.
-    let mut half = serving.connect();
+    let serving = Serving::start(Limits { connections: 4, ..Limits::default() });
+    let mut held = vec![serving.hold()];
+    let [mut silent, mut half] = [(); 2].map(|()| serving.connect());
+    // A head that is not complete is no use of a connection.
     half.send("GET /quick");
-    let mut held = serving.hold();
-    assert!(third.is_closed());
-    drop(first);
-    let _others = [(); 2].map(|()| serving.keep());
+    held.push(serving.hold());
+    held.push(serving.hold());
+    assert!(silent.is_closed());
+    held.push(serving.hold());
     assert!(half.is_closed());
-    serving.held.go.add_permits(1);
-    assert_eq!(held.answer().unwrap().body, "held");
+    serving.held.go.add_permits(held.len());
+    assert!(held.iter_mut().all(|held| held.answer().is_some()));
 }
 
 #[test]
@@ -237,15 +236,19 @@ fn where_all_are_in_use_the_new_one_is_refused() {
     for held in &mut held {
         assert_eq!(held.answer().unwrap().body, "held");
     }
-    is_served(&mut serving.connect());
+    eventually("the places are free again", || {
+        let mut next = serving.connect();
+        next.send(QUICK);
+        next.answer().filter(|answer| answer.status == 200)
+    });
 }
 
 #[test]
 fn one_address_has_its_share() {
     let serving = Serving::start(Limits { per_address: 2, loopback_counts: true, ..Limits::default() });
-    let [mut idle, mut held] = [serving.keep(), serving.hold()];
+    let [mut silent, mut held] = [serving.connect(), serving.hold()];
     let mut second = serving.hold();
-    assert!(idle.is_closed());
+    assert!(silent.is_closed());
     let answer = serving.connect().answer().expect("an answer");
     assert_eq!((answer.status, answer.problem().as_str()), (503, "too-many-connections"));
     assert!(answer.body.contains("127.0.0.1") && answer.body.contains("--max-connections-per-address"), "{answer:?}");

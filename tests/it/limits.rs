@@ -149,7 +149,7 @@ fn a_flood_of_connections_disturbs_no_post() {
             service.client().post(&reading("heard", 1.0)).ok();
         }
     }
-    assert_eq!(client.total("heard", "1d"), (40, 40.0));
+    assert_eq!(service.client().total("heard", "1d"), (40, 40.0));
     assert!(service.log().contains("the service has its 20 connections (--max-connections)"), "{}", service.log());
 }
 

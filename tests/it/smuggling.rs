@@ -19,8 +19,8 @@ fn answers(service: &Service, request: &str) -> Vec<u16> {
 }
 
 fn post(headers: &[&str], body: &str) -> String {
-    let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
-    format!("POST /v1/readings HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n{headers}\r\n{body}")
+    let lines = [&["POST /v1/readings HTTP/1.1", "Host: here", "Content-Type: application/json"], headers].concat();
+    format!("{}\r\n\r\n{body}", lines.join("\r\n"))
 }
 
 #[test]

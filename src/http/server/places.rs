@@ -204,7 +204,7 @@ mod tests {
     }
 
     fn take(places: &Arc<Places>, from: IpAddr) -> Place {
-        places.take(from).map(|taken| taken.place).unwrap_or_else(|full| panic!("{full:?}"))
+        places.take(from).unwrap_or_else(|full| panic!("{full:?}")).place
     }
 
     fn is_shed(place: &Place) -> bool {
