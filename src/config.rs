@@ -8,8 +8,10 @@
 mod file;
 mod layers;
 mod secret_file;
+mod setting;
 
-pub use layers::{Effective, Given, LoadError, Setting};
+pub use layers::{Effective, Given, LoadError};
+pub use setting::{Origin, Setting};
 
 use crate::stats::Millis;
 use crate::stats::calendar::{Calendar, Zone};

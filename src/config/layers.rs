@@ -2,18 +2,19 @@
 //!
 //! [`Given`] stands in the place of [`ServeArgs`] on the command line and adds `--config`. Called by
 //! `cli/`. It asks clap for the flags there are, so a new flag is at once also a key of the file and a
-//! line of `meanwhile config`. The file is read by `file.rs`, files of secrets by `secret_file.rs`.
-//! No value that may hold a password leaves here unmasked, except in the validated [`Config`].
+//! line of `meanwhile config`. One setting is in `setting.rs`; the file is read by `file.rs`, files of
+//! secrets by `secret_file.rs`. No value that may hold a password leaves here unmasked, except
+//! in the validated [`Config`].
 
-use super::{Config, Secret, ServeArgs, file, secret_file};
+use super::setting::{Origin, Setting};
+use super::{Config, ServeArgs, file, secret_file};
 use clap::error::ContextKind;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
-use std::ffi::{OsStr, OsString};
+use clap::{ArgMatches, Args, Command, FromArgMatches};
 use std::path::{Path, PathBuf};
 
 /// A key whose value may come from a file of its own, and the key that says from which.
-/// [`Setting::shown`] reads the value as the address of a store.
+/// [`Setting::shown`] reads such a value as the address of a store.
 const FROM_FILES: [(&str, &str); 1] = [("store", "store_file")];
 
 /// Where the file of settings is; the one flag that is no key of it.
@@ -31,128 +32,6 @@ pub struct Given {
     file: Option<PathBuf>,
     /// In the order of the flags.
     written: Vec<Setting>,
-}
-
-/// Where a value came from; each wins over those before it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    Default,
-    /// From 1.
-    File {
-        path: PathBuf,
-        line: usize,
-    },
-    Environment(String),
-    Flag(String),
-}
-
-impl Origin {
-    fn rank(&self) -> u8 {
-        match self {
-            Self::Default => 0,
-            Self::File { .. } => 1,
-            Self::Environment(_) => 2,
-            Self::Flag(_) => 3,
-        }
-    }
-}
-
-impl std::fmt::Display for Origin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Default => f.write_str("default"),
-            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
-            Self::Environment(name) => f.write_str(name),
-            Self::Flag(name) => write!(f, "--{name}"),
-        }
-    }
-}
-
-/// One key and its effective value.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Setting {
-    /// As in the file, with underscores.
-    pub key: String,
-    pub origin: Origin,
-    /// The file of its own that the value was read from.
-    pub read_from: Option<PathBuf>,
-    /// `None` if it is not set and has no default.
-    value: Option<OsString>,
-    /// Whether the value may hold a password.
-    secret: bool,
-    /// Whether the flag stands for `true` by itself.
-    switch: bool,
-}
-
-impl std::fmt::Debug for Setting {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} = {:?} ({})", self.key, self.shown(), self.origin)
-    }
-}
-
-impl Setting {
-    fn of(flag: &Arg) -> Self {
-        Self {
-            key: flag.get_id().to_string(),
-            origin: Origin::Default,
-            read_from: None,
-            value: flag.get_default_values().first().map(clap::builder::OsStr::to_os_string),
-            secret: flag.is_hide_env_values_set(),
-            switch: !flag.get_action().takes_values(),
-        }
-    }
-
-    fn set(&mut self, origin: Origin, value: OsString) {
-        self.origin = origin;
-        self.value = Some(value);
-    }
-
-    /// As it is written on a command line; none for what is not set and for a switch that is off.
-    fn word(&self) -> Option<OsString> {
-        let value = self.value.as_ref().filter(|value| !(self.switch && *value == "false"))?;
-        let mut word = OsString::from(format!("--{}", self.key.replace('_', "-")));
-        // A switch takes no value; anything else than `true` behind it is refused by clap.
-        if !self.switch || value != "true" {
-            word.push("=");
-            word.push(value);
-        }
-        Some(word)
-    }
-
-    /// Whether somebody wrote it, rather than left it at its default.
-    #[must_use]
-    pub fn is_written(&self) -> bool {
-        self.origin != Origin::Default
-    }
-
-    /// The value as it may be shown: user and password of an address are masked, and what was read
-    /// from a file of secrets and is no address is masked as a whole.
-    #[must_use]
-    pub fn shown(&self) -> Option<String> {
-        let text = self.value.as_ref()?.to_string_lossy().into_owned();
-        Some(match &self.read_from {
-            Some(_) => super::store(&text).map_or("***".to_owned(), |url| url.to_string()),
-            None if self.secret => Secret::new(text).to_string(),
-            None => text,
-        })
-    }
-
-    /// Whether an address with a user or a password stands in the value itself.
-    fn holds_password(&self) -> bool {
-        self.secret && self.read_from.is_none() && self.shown().as_deref().map(OsStr::new) != self.value.as_deref()
-    }
-
-    fn place(&self) -> String {
-        let Self { key, origin, .. } = self;
-        let place = match origin {
-            Origin::File { .. } => format!("{origin}: {key}"),
-            _ => origin.to_string(),
-        };
-        match &self.read_from {
-            Some(path) => format!("{place} (from {})", path.display()),
-            None => place,
-        }
-    }
 }
 
 /// All settings in force, as text. It cannot be printed as a whole: `args` holds passwords.
@@ -281,8 +160,7 @@ fn read_secrets(settings: &mut [Setting]) -> Result<Vec<String>, LoadError> {
         let setting = find(settings, key).expect("a flag for the value");
         match setting.origin.rank().cmp(&named.origin.rank()) {
             std::cmp::Ordering::Greater => {
-                *find(settings, file_key).expect("seen above") =
-                    Setting { origin: Origin::Default, value: None, ..named };
+                find(settings, file_key).expect("seen above").clear();
             }
             std::cmp::Ordering::Equal => {
                 let reason = format!("{} gives the same: keep one of them", setting.place());

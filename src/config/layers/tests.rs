@@ -2,6 +2,7 @@
 //! environment are put beside the flags by hand, so that no test changes the process.
 
 use super::*;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use tempfile::TempDir;
