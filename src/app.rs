@@ -8,7 +8,7 @@
 use crate::clock::{self, Clock};
 use crate::config::{Config, SinkUrl, StoreUrl};
 use crate::http::server::{Limits, serve};
-use crate::http::{self, Service};
+use crate::http::{self, Instance, Service};
 use crate::ingest::commit::Committer;
 use crate::query::Query;
 use crate::rollover::Rollover;
@@ -18,6 +18,7 @@ use crate::stats::calendar::Calendar;
 use crate::store::Store;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::redis::RedisStore;
+use crate::telemetry;
 use anyhow::{Context, bail};
 use std::future::Future;
 use std::sync::Arc;
@@ -45,14 +46,18 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
         .with_context(|| format!("cannot use the store {}", store.name()))?;
     let (stop, stopped) = watch::channel(false);
     let rollover = Rollover::new(Arc::clone(&store), Arc::clone(&sink), Arc::clone(&calendar), config.hold);
+    let progress = rollover.progress();
     let rolling = tokio::spawn(rollover.run(wake, until_stopped(stopped.clone())));
     let service = Service {
         query: Arc::new(Query::new(Arc::clone(&store), Arc::clone(&sink), Arc::clone(&calendar))),
         calendar,
         committer: Arc::new(committer),
         store: Arc::clone(&store),
+        progress,
+        instance: Instance::random(),
         clock: Clock::System,
     };
+    tracing::info!("this is instance {}, which every answer names in X-Instance", service.instance);
     let address = listener.local_addr().context("the listener has no address")?;
     let limits = Limits {
         connections: config.max_connections,
@@ -61,6 +66,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     };
     let serving = serve(listener, http::router(service), limits, until_stopped(stopped));
     let serving = tokio::spawn(serving);
+    let _upkeep = AbortOnDrop(tokio::spawn(telemetry::metrics::upkeep()));
     say_where(&config, &*store, address);
 
     let mut core = Core { serving, rolling, committing };
@@ -92,15 +98,26 @@ async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
 fn say_where(config: &Config, store: &dyn Store, address: std::net::SocketAddr) {
     tracing::info!("store {}, durability {}; sink {}", store.name(), store.durability(), config.sink);
     // Read by people and by programs that start the service: the port may have been chosen by the system.
-    eprintln!("listening on http://{address}");
-    eprintln!("a page for people: http://{address}/");
-    eprintln!("post readings to http://{address}/v1/readings, for example:");
-    eprintln!("  curl http://{address}/v1/readings -d '{{\"source\": \"kitchen\", \"value\": 21.5}}'");
+    telemetry::announce(&format!("listening on http://{address}"));
+    telemetry::announce(&format!("a page for people: http://{address}/"));
+    telemetry::announce(&format!("post readings to http://{address}/v1/readings, for example:"));
+    telemetry::announce(&format!(
+        "  curl http://{address}/v1/readings -d '{{\"source\": \"kitchen\", \"value\": 21.5}}'"
+    ));
 }
 
 async fn until_stopped(mut stopped: watch::Receiver<bool>) {
     // The sender is dropped only after the stop.
     let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+/// A task that has no end of its own.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// The tasks that must not end before the stop.

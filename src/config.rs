@@ -107,6 +107,10 @@ pub struct ServeArgs {
     /// What to log: a level such as info or debug, or a list such as warn,meanwhile=debug
     #[arg(long, value_name = "FILTER", env = "MEANWHILE_LOG", default_value = "info")]
     pub log: String,
+
+    /// How to log: lines for people, or one JSON object per line
+    #[arg(long, value_name = "text|json", env = "MEANWHILE_LOG_FORMAT", default_value = "text")]
+    pub log_format: String,
 }
 
 /// The flags every command has that talks to a running service.

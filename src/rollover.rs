@@ -5,6 +5,8 @@
 //! by this or another node after a crash: the store says what is due, the row's version decides
 //! what the sink keeps. What is late or due is the store's decision, see `store/mod.rs`.
 
+mod progress;
+
 use crate::clock;
 use crate::sink::{Partition, Sink, SinkError};
 use crate::stats::Millis;
@@ -12,6 +14,8 @@ use crate::stats::calendar::{Bucket, Calendar, Period};
 use crate::stats::row::LifeRow;
 use crate::store::closing::drive_close;
 use crate::store::{Acked, Durability, Life, Sealed, Shard, Store, StoreError};
+use crate::telemetry::metrics::{self, Side};
+pub use progress::{Progress, Report};
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
@@ -50,6 +54,7 @@ pub struct Rollover {
     sink: Arc<dyn Sink>,
     calendar: Arc<Calendar>,
     hold: Duration,
+    progress: Arc<Progress>,
     compacted: Option<Instant>,
     /// Partitions the sink refused to compact since then.
     refused: Vec<Partition>,
@@ -72,7 +77,14 @@ impl Rollover {
     pub fn new(store: Arc<dyn Store>, sink: Arc<dyn Sink>, calendar: Arc<Calendar>, hold: Option<Millis>) -> Self {
         let by_durability = if store.durability() == Durability::Disk { 0 } else { HOLD_ON_WEAK_STORES };
         let hold = Duration::from_millis(hold.unwrap_or(by_durability).try_into().unwrap_or(0));
-        Self { store, sink, calendar, hold, compacted: None, refused: Vec::new(), sink_failed: false }
+        let progress = Arc::default();
+        Self { store, sink, calendar, hold, progress, compacted: None, refused: Vec::new(), sink_failed: false }
+    }
+
+    /// How it stands, kept up to date while it runs.
+    #[must_use]
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
     }
 
     /// Ticks until `shutdown`, and finishes the tick it is in.
@@ -84,7 +96,12 @@ impl Rollover {
             // Registered before looking, so that what appears meanwhile is not overslept.
             let mut woken = std::pin::pin!(wake.notified());
             woken.as_mut().enable();
-            let sleep_for = match self.tick().await {
+            let ticked = self.tick().await;
+            metrics::ticked(ticked.as_ref().err().map(|e| match e {
+                RolloverError::Store(_) => Side::Store,
+                RolloverError::Sink(_) => Side::Sink,
+            }));
+            let sleep_for = match ticked {
                 Ok(next) => {
                     // A tick without work says nothing about a sink that failed.
                     if failing && !self.sink_failed {
@@ -123,6 +140,7 @@ impl Rollover {
         let mut next = LOOK_EVERY;
         for shard in 0..self.store.shards() {
             let due = self.store.due(shard, BUCKETS_PER_TICK).await?;
+            self.progress.looked(&due, due.buckets.len() < BUCKETS_PER_TICK);
             if !due.buckets.is_empty() {
                 match self.roll_over(shard, &due.buckets).await {
                     Err(RolloverError::Sink(SinkError::Refused(_))) => self.one_by_one(shard, &due.buckets).await?,
@@ -144,9 +162,10 @@ impl Rollover {
         let mut batch = Batch::default();
         for &bucket in buckets {
             match self.store.seal(shard, bucket, &self.calendar.family(&bucket)).await? {
-                Sealed::Gone | Sealed::Waiting => {}
+                Sealed::Gone | Sealed::Waiting => self.progress.settled(&bucket),
                 Sealed::Closing(life) | Sealed::Sealed { life, acked: true } => {
                     drive_close(&*self.store, shard, &self.calendar, life).await?;
+                    self.progress.settled(&bucket);
                 }
                 Sealed::Sealed { life, acked: false } => {
                     if self.read(shard, life, connection, &mut batch).await? {
@@ -161,6 +180,7 @@ impl Rollover {
             if self.store.ack(shard, life).await? == Acked::Clean {
                 drive_close(&*self.store, shard, &self.calendar, life).await?;
             }
+            self.progress.settled(&life.bucket);
         }
         Ok(())
     }
@@ -230,9 +250,12 @@ impl Rollover {
         if batch.rows.is_empty() {
             return Ok(());
         }
+        let started = clock::instant();
         let written = self.sink.write(std::mem::take(&mut batch.rows)).await;
+        self.progress.sink_said(&written);
         self.sink_failed = written.is_err();
         let report = written?;
+        metrics::sink_wrote(started.elapsed(), report.written, report.older);
         if report.older > 0 {
             tracing::error!(
                 rows = report.older,

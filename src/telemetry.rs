@@ -1,10 +1,41 @@
-//! The log: to standard error, levels by `--log` or `MEANWHILE_LOG`.
+//! What the service tells its operators: the log to standard error, the metrics in `metrics.rs`.
 //!
-//! Installed once by `cli/serve.rs`; `cli/reload.rs` changes the filter of a running service. What is logged, and that it is logged once, is up to those who
-//! handle a failure.
+//! Installed once by `cli/serve.rs`: levels by `--log`, lines or JSON records by `--log-format`;
+//! `cli/reload.rs` changes the filter of a running service. What is logged, and that it is logged
+//! once, is up to those who handle a failure.
 
+pub mod metrics;
+
+use std::io::Write;
+use std::str::FromStr;
 use std::sync::OnceLock;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, reload};
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    /// One object per line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(format!("\"{name}\" is neither text nor json")),
+        }
+    }
+}
+
+/// The target of what is said whatever the levels are.
+const START: &str = "meanwhile::start";
+
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
 /// Puts another filter in the place of the installed one.
 static CHANGE: OnceLock<Box<dyn Fn(EnvFilter) + Send + Sync>> = OnceLock::new();
@@ -13,21 +44,30 @@ static CHANGE: OnceLock<Box<dyn Fn(EnvFilter) + Send + Sync>> = OnceLock::new();
 ///
 /// # Errors
 /// If the filter cannot be read; the message says how one looks.
-pub fn install(filter: &str) -> anyhow::Result<()> {
+pub fn install(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     let filter = self::filter(filter)?;
-    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours)
-        // Otherwise a line that nobody reads any more would be a panic, in the middle of a commit.
-        .log_internal_errors(false)
-        .with_filter_reloading();
-    let handle = log.reload_handle();
-    // Fails only once the log is gone, at the end of the process.
-    let _ = CHANGE.set(Box::new(move |filter| drop(handle.reload(filter))));
-    log.init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Otherwise a line that nobody reads any more would be a panic, in the middle of a commit.
+    let log = log.log_internal_errors(false);
+    match FORMAT.get_or_init(|| format) {
+        LogFormat::Text => {
+            let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            let log = log.with_ansi(colours).with_filter_reloading();
+            keep(log.reload_handle());
+            log.init();
+        }
+        LogFormat::Json => {
+            let log = log.json().flatten_event(true).with_filter_reloading();
+            keep(log.reload_handle());
+            log.init();
+        }
+    }
     Ok(())
+}
+
+fn keep<S: 'static>(handle: reload::Handle<EnvFilter, S>) {
+    // Reloading fails only once the log is gone, at the end of the process.
+    let _ = CHANGE.set(Box::new(move |filter| drop(handle.reload(filter))));
 }
 
 /// Changes the filter of the installed log.
@@ -47,6 +87,17 @@ pub fn change(filter: &str) -> anyhow::Result<()> {
 /// # Errors
 /// See [`install`].
 pub fn filter(text: &str) -> anyhow::Result<EnvFilter> {
-    EnvFilter::try_new(text)
-        .map_err(|e| anyhow::anyhow!("\"{text}\" is not a log filter ({e}): write a level such as info or debug"))
+    let filter = EnvFilter::try_new(text)
+        .map_err(|e| anyhow::anyhow!("\"{text}\" is not a log filter ({e}): write a level such as info or debug"))?;
+    Ok(filter.add_directive(format!("{START}=info").parse()?))
+}
+
+/// Says something that whoever starts the service waits for, whatever the levels are: a line of its
+/// own, or, so that a JSON log has nothing else in it, a record.
+pub fn announce(line: &str) {
+    match FORMAT.get() {
+        Some(LogFormat::Json) => tracing::info!(target: START, "{line}"),
+        // Whether anybody reads it makes no difference to the service.
+        _ => drop(writeln!(std::io::stderr(), "{line}")),
+    }
 }

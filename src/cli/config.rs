@@ -5,7 +5,7 @@
 
 use super::{Usage, output};
 use crate::config::{Config, Effective, Given, LoadError};
-use crate::telemetry;
+use crate::telemetry::{self, LogFormat};
 
 pub const EXAMPLES: &str = "EXAMPLES:
   meanwhile config
@@ -26,10 +26,15 @@ pub fn run(given: &Given) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The configuration, the filter of the log included.
+/// The configuration, filter and format of the log included.
 pub(super) fn validated(settings: &Effective) -> Result<Config, LoadError> {
+    log_format(settings)?;
     telemetry::filter(&settings.args.log).map_err(|error| settings.wrong("log", error.to_string()))?;
     settings.config()
+}
+
+pub(super) fn log_format(settings: &Effective) -> Result<LogFormat, LoadError> {
+    settings.args.log_format.parse().map_err(|error| settings.wrong("log_format", error))
 }
 
 fn listing(settings: &Effective) -> String {

@@ -31,7 +31,8 @@ service; what it has acknowledged stays in the store.";
 pub fn run(given: &Given) -> anyhow::Result<()> {
     let settings = given.load().map_err(Usage::of)?;
     let config = config::validated(&settings).map_err(Usage::of)?;
-    telemetry::install(&settings.args.log)?;
+    telemetry::install(&settings.args.log, config::log_format(&settings).map_err(Usage::of)?)?;
+    telemetry::metrics::install();
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }

@@ -11,6 +11,7 @@ use crate::stats::source::{self, SourceSpan};
 use crate::stats::timestamp;
 use serde::Serialize;
 use std::fmt::Write as _;
+use utoipa::ToSchema;
 
 /// The formats of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +74,9 @@ impl Format {
     }
 }
 
-#[derive(Serialize)]
-struct RowsBody<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Rows)]
+pub(super) struct RowsBody<'a> {
     rows: Vec<Columns<'a>>,
     next: Option<&'a str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -82,7 +84,8 @@ struct RowsBody<'a> {
 }
 
 /// The columns of a row; their order is that of JSON and CSV.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Row)]
 struct Columns<'a> {
     source: &'a str,
     period: String,
@@ -179,8 +182,9 @@ fn text(rows: &[StatsRow]) -> String {
     lines
 }
 
-#[derive(Serialize)]
-struct SourcesBody<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Sources)]
+pub(super) struct SourcesBody<'a> {
     sources: Vec<SourceColumns<'a>>,
     next: Option<&'a str>,
     periods: Vec<String>,
@@ -189,7 +193,8 @@ struct SourcesBody<'a> {
     partial: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Source)]
 struct SourceColumns<'a> {
     source: &'a str,
     first: String,
@@ -214,8 +219,9 @@ pub(super) fn sources(spans: &[SourceSpan], next: Option<&str>, partial: bool, c
     })
 }
 
-#[derive(Serialize)]
-struct StateColumns<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = OpenState)]
+pub(super) struct StateColumns<'a> {
     source: &'a str,
     period: String,
     start: String,

@@ -7,6 +7,9 @@
 mod body;
 mod format;
 mod idempotency;
+mod observe;
+mod openapi;
+mod operations;
 mod page;
 mod parameters;
 pub mod problem;
@@ -20,10 +23,12 @@ mod stats;
 use crate::clock::Clock;
 use crate::ingest::commit::Committer;
 use crate::query::Query;
+use crate::rollover::Progress;
 use crate::stats::calendar::Calendar;
 use crate::store::Store;
 use axum::Router;
 use axum::routing::{get, post};
+pub use observe::Instance;
 use std::sync::Arc;
 
 /// What the handlers work with; clones share it.
@@ -34,6 +39,9 @@ pub struct Service {
     pub query: Arc<Query>,
     /// For its policy and its durability; readings reach it through the committer alone.
     pub store: Arc<dyn Store>,
+    /// How the rollover stands, for readiness and metrics.
+    pub progress: Arc<Progress>,
+    pub instance: Instance,
     pub clock: Clock,
 }
 
@@ -49,8 +57,14 @@ pub fn router(service: Service) -> Router {
         // for people
         .route("/", get(page::html))
         .route("/page.css", get(page::style))
-        .route("/page.js", get(page::script));
-    with_fallbacks(routes).with_state(service)
+        .route("/page.js", get(page::script))
+        // operating
+        .route("/healthz", get(operations::healthz))
+        .route("/readyz", get(operations::readyz))
+        .route("/metrics", get(operations::metrics))
+        .route("/openapi.json", get(openapi::serve));
+    let instance = service.instance.clone();
+    observe::layer(with_fallbacks(routes).with_state(service), instance)
 }
 
 /// Answers what no route takes; comes after the routes, because it covers only those added before.

@@ -14,14 +14,23 @@ const HTML: &str = include_str!("../../web/index.html");
 const STYLE: &str = include_str!("../../web/page.css");
 const SCRIPT: &str = include_str!("../../web/page.js");
 
+#[utoipa::path(get, path = "/", tag = "page", responses(
+    (status = 200, description = "The page for people", body = String, content_type = "text/html"),
+))]
 pub(super) async fn html() -> impl IntoResponse {
     file("text/html; charset=utf-8", HTML)
 }
 
+#[utoipa::path(get, path = "/page.css", tag = "page", responses(
+    (status = 200, description = "Its style", body = String, content_type = "text/css"),
+))]
 pub(super) async fn style() -> impl IntoResponse {
     file("text/css; charset=utf-8", STYLE)
 }
 
+#[utoipa::path(get, path = "/page.js", tag = "page", responses(
+    (status = 200, description = "Its script", body = String, content_type = "text/javascript"),
+))]
 pub(super) async fn script() -> impl IntoResponse {
     file("text/javascript; charset=utf-8", SCRIPT)
 }

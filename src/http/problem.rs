@@ -2,7 +2,7 @@
 //!
 //! Used by all handlers. This is the one place that maps errors to status codes; `type` is stable
 //! and meant for programs, `detail` for people. A problem is not logged here: what went wrong inside
-//! is logged where it is handled.
+//! is logged where it is handled, the answer itself in `observe.rs`.
 
 use crate::ingest::commit::CommitError;
 use crate::ingest::decode::{DecodeError, LineError};
@@ -50,8 +50,34 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind there is.
+    pub(super) const ALL: [Self; 22] = [
+        Self::UnreadableBody,
+        Self::UnreadableHead,
+        Self::InvalidReadings,
+        Self::InvalidParameter,
+        Self::InvalidHeader,
+        Self::NotFound,
+        Self::UnknownSource,
+        Self::MethodNotAllowed,
+        Self::BodyTimeout,
+        Self::HeadTimeout,
+        Self::BodyTooLarge,
+        Self::TooManyReadings,
+        Self::UnsupportedContentType,
+        Self::UnsupportedContentEncoding,
+        Self::KeyReused,
+        Self::HeadTooLarge,
+        Self::Internal,
+        Self::TooManyConnections,
+        Self::Busy,
+        Self::NotApplied,
+        Self::Unavailable,
+        Self::OutcomeUnknown,
+    ];
+
     /// Status, last part of the `type`, title.
-    fn row(self) -> (StatusCode, &'static str, &'static str) {
+    pub(super) fn row(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::UnreadableBody => (StatusCode::BAD_REQUEST, "unreadable-body", "The body cannot be read"),
             Self::UnreadableHead => {
@@ -95,6 +121,19 @@ impl Kind {
             }
         }
     }
+
+    /// The stable `type` of its documents.
+    pub(super) fn type_uri(self) -> String {
+        format!("/problems/{}", self.row().1)
+    }
+}
+
+/// Travels with the answer to a failed request, for the log and the metrics; see `observe.rs`.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    /// Last part of the `type`.
+    pub(super) name: &'static str,
+    pub(super) detail: String,
 }
 
 /// An answer that is not a success.
@@ -143,9 +182,9 @@ impl Problem {
 
     /// Status and document.
     fn document(self) -> (StatusCode, String) {
-        let (status, name, title) = self.kind.row();
+        let (status, _, title) = self.kind.row();
         let mut document = Map::from_iter([
-            ("type".to_owned(), format!("/problems/{name}").into()),
+            ("type".to_owned(), self.kind.type_uri().into()),
             ("title".to_owned(), title.into()),
             ("status".to_owned(), status.as_u16().into()),
             ("detail".to_owned(), self.detail.into()),
@@ -214,9 +253,11 @@ impl From<CommitError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        let failure = Failure { name: self.kind.row().1, detail: self.detail.clone() };
         let (status, body) = self.document();
         let content_type = HeaderValue::from_static(CONTENT_TYPE);
         let mut response = (status, [(header::CONTENT_TYPE, content_type)], body).into_response();
+        response.extensions_mut().insert(failure);
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
         }

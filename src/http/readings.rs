@@ -9,6 +9,7 @@ use super::receive::{Received, receive};
 use crate::ingest::commit::{Committed, Request};
 use crate::ingest::decode::Decoded;
 use crate::store::Durability;
+use crate::telemetry::metrics;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -17,33 +18,54 @@ use serde::Serialize;
 use serde_json::Value;
 
 /// The answer of a batch that the store has.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Accepted {
     /// Readings that are counted, now or before.
     #[serde(rename = "accepted")]
     counted: usize,
+    /// All of it had been counted before, under the same Idempotency-Key.
     duplicate: bool,
+    /// What the acknowledgement is worth: disk, seconds, memory or unknown.
     durability: String,
     #[serde(flatten)]
+    #[schema(value_type = Skipped)]
     skipped: Option<Skipped>,
+    /// Under `late = refuse`: the readings that came too late.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     rejected: Vec<Rejected>,
 }
 
 /// The bad lines of a batch that was taken without them.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 struct Skipped {
+    /// How many, with `on_error=skip`.
+    #[schema(required = false)]
     skipped: usize,
+    /// The first 100 of them.
+    #[schema(value_type = Vec<super::openapi::LineError>, required = false)]
     errors: Value,
 }
 
 /// A reading that was not counted although nothing is wrong with it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 struct Rejected {
     line: usize,
     code: &'static str,
 }
 
+#[utoipa::path(post, path = "/v1/readings", tag = "readings",
+    params(
+        ("precision" = Option<String>, Query, description = "Unit of timestamps that are numbers: s, ms (default), us, ns"),
+        ("on_error" = Option<String>, Query, description = "refuse (default): one bad line refuses the batch; skip: counts the others"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters, new for each batch: repeated with it, a request counts once"),
+        ("Idempotency-TTL" = Option<String>, Header, description = "How long the key is kept at least: 3600, 60m, 2h, at most 7d"),
+    ),
+    request_body(description = "One reading or an array of them; one per line with application/x-ndjson", content(
+        (super::openapi::Readings = "application/json"),
+        (String = "application/x-ndjson"),
+    )),
+    responses((status = 200, description = "The store has the readings", body = Accepted)),
+)]
 pub(super) async fn post(
     State(service): State<Service>,
     uri: Uri,
@@ -59,7 +81,9 @@ pub(super) async fn post(
         let parts = std::mem::take(&mut decoded.parts);
         service.committer.commit(Request { parts, key }).await?
     };
-    Ok(Json(answer(&decoded, skip_bad_lines, &committed, service.store.durability())))
+    let answer = answer(&decoded, skip_bad_lines, &committed, service.store.durability());
+    metrics::readings_counted(answer.counted, answer.duplicate, answer.rejected.len());
+    Ok(Json(answer))
 }
 
 fn answer(decoded: &Decoded, skip_bad_lines: bool, committed: &Committed, durability: Durability) -> Accepted {

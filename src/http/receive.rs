@@ -15,6 +15,7 @@ use crate::ingest::decode::{Batch, Decoded, json};
 use crate::stats::Millis;
 use crate::stats::calendar::Calendar;
 use crate::store::{Late, Policy};
+use crate::telemetry::metrics;
 use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::RawQuery;
 use axum::http::{HeaderMap, Uri, header};
@@ -92,6 +93,7 @@ async fn read(
         }
     };
     let decoded = within(BODY_TIMEOUT, decoding).await?;
+    metrics::readings_refused(decoded.error_count);
     if decoded.error_count > 0 && !options.skip_bad_lines {
         return Err(Problem::invalid_readings(&decoded.errors, decoded.error_count));
     }

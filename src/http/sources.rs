@@ -15,6 +15,14 @@ use axum::response::{IntoResponse, Response};
 
 const PARAMETERS: [&str; 3] = ["prefix", "limit", "cursor"];
 
+#[utoipa::path(get, path = "/v1/sources", tag = "statistics",
+    params(
+        ("prefix" = Option<String>, Query, description = "Only sources whose id begins with it"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 10_000, description = "Sources of a page, default 10000"),
+        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+    ),
+    responses((status = 200, description = "Sources by id, and how time is divided", body = format::SourcesBody<'static>)),
+)]
 pub(super) async fn sources(State(service): State<Service>, raw: RawQuery) -> Result<Response, Problem> {
     answer(&service.query, &raw).await
 }

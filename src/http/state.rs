@@ -12,6 +12,10 @@ use axum::extract::{RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
+#[utoipa::path(get, path = "/v1/state", tag = "statistics",
+    params(("source" = String, Query, description = "The source")),
+    responses((status = 200, description = "Its open lives as the store holds them", body = [format::StateColumns<'static>])),
+)]
 pub(super) async fn state(State(service): State<Service>, raw: RawQuery) -> Result<Response, Problem> {
     answer(&service.query, &raw).await
 }

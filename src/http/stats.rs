@@ -5,7 +5,7 @@
 //! as well. What rows look like is in `format.rs`.
 
 use super::Service;
-use super::format::Format;
+use super::format::{Format, RowsBody};
 use super::parameters::{Parameters, refuse};
 use super::problem::{Kind, Problem};
 use crate::query::{MAX_SOURCES, PAGE_ROWS, Query, QueryError, StatsQuery};
@@ -20,6 +20,23 @@ const PARAMETERS: [&str; 7] = ["source", "period", "from", "to", "limit", "curso
 /// Where a body has no place for it: rows of the store or of the sink alone.
 const PARTIAL: HeaderName = HeaderName::from_static("meanwhile-partial");
 
+#[utoipa::path(get, path = "/v1/stats", tag = "statistics",
+    params(
+        ("source" = Vec<String>, Query, description = "Up to 100, repeated"),
+        ("period" = Option<String>, Query, description = "1m, 1h, 1d, ...; default: the finest stored one. One that is not stored is merged"),
+        ("from" = Option<String>, Query, description = "First start of a bucket: RFC 3339, a date, a local time, or milliseconds"),
+        ("to" = Option<String>, Query, description = "The start of a bucket before which the rows end"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 10_000, description = "Rows of a page, default 10000"),
+        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+        ("format" = Option<String>, Query, description = "json (default), ndjson, csv or text; else by Accept"),
+    ),
+    responses((status = 200, description = "Rows, oldest first", content(
+        (RowsBody<'static> = "application/json"),
+        (String = "application/x-ndjson"),
+        (String = "text/csv"),
+        (String = "text/plain"),
+    ))),
+)]
 pub(super) async fn stats(
     State(service): State<Service>,
     raw: RawQuery,

@@ -105,6 +105,18 @@ struct Shared {
     elapsed: AtomicI64,
     /// The store does not answer: new requests are turned away at once.
     down: AtomicBool,
+    /// What the store said last instead of an answer; it is asked every 2 s at least.
+    trouble: Mutex<Option<String>>,
+}
+
+impl Shared {
+    fn trouble(&self) -> Option<String> {
+        self.trouble.lock().expect("no panic while it is held").clone()
+    }
+
+    fn set_trouble(&self, reason: Option<&str>) {
+        *self.trouble.lock().expect("no panic while it is held") = reason.map(str::to_owned);
+    }
 }
 
 /// See the module. Cheap to clone; all clones are one committer.
@@ -159,6 +171,12 @@ impl Committer {
             Ok(outcome) => outcome,
             Err(e) => std::panic::resume_unwind(e.into_panic()),
         }
+    }
+
+    /// Why the store cannot be reached, as of the last attempt, which is some seconds old at most.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.shared.trouble()
     }
 
     async fn commit_keyed(&self, parts: Vec<Part>, key: RequestKey) -> Outcome {

@@ -437,8 +437,7 @@ fn due(inner: &Inner, t: &WriteTransaction, shard: Shard, limit: usize) -> Datab
     if clocks.epoch != 0 {
         clocks.save(t, shard)?;
     }
-    let (buckets, next) = Lives::open(t)?.due_by(shard, clocks.now, limit)?;
-    Ok(Due { now: clocks.now, elapsed: clocks.elapsed, buckets, next })
+    Ok(Lives::open(t)?.due_by(shard, clocks.now, clocks.elapsed, limit)?)
 }
 
 /// Forgets up to `most` keys of the first slice that has expired.

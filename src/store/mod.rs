@@ -201,6 +201,10 @@ pub struct Due {
     pub buckets: Vec<Bucket>,
     /// When the next one will be, in the store's clock; `None` if no bucket is open.
     pub next: Option<Millis>,
+    /// Since when the first of them is due, in the store's clock; `None` if none is.
+    pub oldest: Option<Millis>,
+    /// How many buckets are open, due or not.
+    pub open: u64,
 }
 
 /// The answer to a seal.

@@ -252,11 +252,13 @@ impl Store for RedisStore {
         call.arg(limit).arg(keys::slice_prefix(shard)).arg(TOMBSTONE_TTL);
         let mut reply = Reply::of(self.rollover.run(&call).await?)?;
         let (now, elapsed, next) = (reply.number()?, reply.number()?, reply.text()?);
+        let (oldest, open) = (reply.text()?, reply.number()?);
         let mut buckets = Vec::new();
         while !reply.is_empty() {
             buckets.push(parse_bucket(&reply.text()?)?);
         }
-        Ok(Due { now, elapsed, buckets, next: if next.is_empty() { None } else { Some(number(&next)?) } })
+        let time = |text: &str| if text.is_empty() { Ok(None) } else { number(text).map(Some) };
+        Ok(Due { now, elapsed, buckets, next: time(&next)?, oldest: time(&oldest)?, open })
     }
 
     async fn seal(&self, shard: Shard, bucket: Bucket, family: &Family) -> Result<Sealed, StoreError> {

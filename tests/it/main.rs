@@ -19,6 +19,7 @@ mod first_steps;
 mod late;
 mod limits;
 mod moving;
+mod operations;
 mod outages;
 mod page;
 mod retries;

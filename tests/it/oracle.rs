@@ -152,9 +152,10 @@ impl Store for Oracle {
         state.tombstones.retain(|b, closed| kept(b, closed));
         let mut due: Vec<_> = state.lives.iter().filter(|(_, l)| l.due <= now).map(|(b, l)| (l.due, *b)).collect();
         due.sort_unstable();
+        let (oldest, open) = (due.first().map(|(since, _)| *since), state.lives.len() as u64);
         let buckets = due.into_iter().take(limit).map(|(_, bucket)| bucket).collect();
         let next = state.lives.values().map(|l| l.due).filter(|due| *due > now).min();
-        Ok(Due { now, elapsed, buckets, next })
+        Ok(Due { now, elapsed, buckets, next, oldest, open })
     }
 
     async fn seal(&self, _: Shard, bucket: Bucket, family: &Family) -> Result<Sealed, StoreError> {

@@ -116,7 +116,13 @@ impl Service {
         self.port = eventually("the service listens", || {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().unwrap());
             assert!(ended.is_none(), "the service has ended ({ended:?}): {}", self.log());
-            self.log().split_once("listening on http://127.0.0.1:")?.1.split_once('\n')?.0.parse().ok()
+            self.log()
+                .split_once("listening on http://127.0.0.1:")?
+                .1
+                .split_once(|c: char| !c.is_ascii_digit())?
+                .0
+                .parse()
+                .ok()
         });
     }
 

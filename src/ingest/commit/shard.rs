@@ -11,6 +11,7 @@ use crate::clock;
 use crate::stats::calendar::{Bucket, Calendar};
 use crate::store::closing::drive_close;
 use crate::store::{Answer, Frame, Life, Shard, Store, StoreError, WriterId};
+use crate::telemetry::metrics;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -153,6 +154,7 @@ impl Task {
         self.recent = [pending.works.len(), self.recent[0]];
         let end = self.settle(pending, queue).await;
         self.last_flight = started.elapsed();
+        metrics::committed(self.last_flight, end.is_ok());
         for mut work in std::mem::take(pending).works {
             let outcome = match &end {
                 Ok(()) => PartOutcome::Counted { too_late: std::mem::take(&mut work.too_late) },
@@ -171,6 +173,7 @@ impl Task {
             let frame = pending.frame(self.writer, self.sequence + 1);
             match self.send(&frame, &mut unknown, queue).await? {
                 Answer::Applied => {
+                    metrics::frame(frame.deltas.iter().map(|d| d.sources.len()).sum());
                     self.taken();
                     self.wake_for_new(&frame);
                     return Ok(());
@@ -258,6 +261,7 @@ impl Task {
         if !self.shared.down.swap(true, Ordering::Relaxed) {
             tracing::error!("the store {} does not answer, requests are turned away: {reason}", self.store.name());
         }
+        self.shared.set_trouble(Some(reason));
         while let Ok(work) = queue.try_recv() {
             work.answer(PartOutcome::Failed(CommitError::NotApplied("the store does not answer".to_owned())));
         }
@@ -267,12 +271,16 @@ impl Task {
     async fn look_after(&mut self) {
         match self.refresh().await {
             Ok(()) => {
+                self.shared.set_trouble(None);
                 if self.shared.down.swap(false, Ordering::Relaxed) {
                     tracing::info!("the store {} answers again", self.store.name());
                 }
             }
             // Whether to turn requests away is for a frame to find out, which is more patient.
-            Err(e) => tracing::debug!("the store's head cannot be read: {e}"),
+            Err(e) => {
+                self.shared.set_trouble(Some(&e.to_string()));
+                tracing::debug!("the store's head cannot be read: {e}");
+            }
         }
     }
 
@@ -304,6 +312,7 @@ impl Task {
 
     /// A writer whose sequence is broken is never used again.
     fn go_on_as_new(&mut self, why: &str) {
+        metrics::store_went_back();
         let before = std::mem::replace(&mut self.writer, WriterId::random());
         self.sequence = 0;
         self.doubtful = false;

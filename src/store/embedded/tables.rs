@@ -5,8 +5,8 @@
 
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Period};
-use crate::store::{Shard, keys};
-use redb::{ReadableTable, StorageError, Table, TableDefinition, TableError, WriteTransaction};
+use crate::store::{Due, Shard, keys};
+use redb::{ReadableTable, ReadableTableMetadata, StorageError, Table, TableDefinition, TableError, WriteTransaction};
 use std::ops::Range;
 
 /// Layout version, shard count.
@@ -182,22 +182,20 @@ impl<'t> Lives<'t> {
         Ok(false)
     }
 
-    /// The names due by `now`, longest first, and the time of the next.
-    pub(super) fn due_by(
-        &self,
-        shard: Shard,
-        now: Millis,
-        limit: usize,
-    ) -> Result<(Vec<Bucket>, Option<Millis>), StorageError> {
-        let mut due = Vec::new();
+    /// What is due by `now`, longest first.
+    pub(super) fn due_by(&self, shard: Shard, now: Millis, elapsed: Millis, limit: usize) -> Result<Due, StorageError> {
+        let (mut buckets, mut oldest) = (Vec::new(), None);
         for entry in self.due.range((shard, i64::MIN, "")..(shard, now + 1, ""))?.take(limit) {
-            due.extend(keys::parse_bucket_name(entry?.0.value().2));
+            let (key, _) = entry?;
+            let (_, since, name) = key.value();
+            oldest = oldest.or(Some(since));
+            buckets.extend(keys::parse_bucket_name(name));
         }
         let next = match self.due.range((shard, now + 1, "")..(shard, i64::MAX, ""))?.next() {
             Some(entry) => Some(entry?.0.value().1),
             None => None,
         };
-        Ok((due, next))
+        Ok(Due { now, elapsed, buckets, next, oldest, open: self.due.len()? })
     }
 }
 

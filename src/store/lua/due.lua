@@ -2,7 +2,8 @@
 --
 -- KEYS  1 head, 2 due, 3 tombstones, 4 slices
 -- ARGV  1-3 see clock.lua   4 most buckets to return   5 prefix of slice keys   6 TTL of tombstones
--- RETURNS  {now, elapsed, time of the next bucket that is not due yet or '', name, ...}
+-- RETURNS  {now, elapsed, time of the next bucket that is not due yet or '', since when the first is due
+--          or '', number of open buckets, name, ...}
 
 -- More than a tick of the rollover closes, about 1 ms.
 local SWEEP = 1000
@@ -29,8 +30,15 @@ elseif epoch then
 end
 
 local next_due = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. text(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-local answer = { text(now), text(elapsed), next_due[2] and text(tonumber(next_due[2])) or '' }
+local oldest = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', text(now), 'WITHSCORES', 'LIMIT', 0, 1)
+local answer = {
+  text(now),
+  text(elapsed),
+  next_due[2] and text(tonumber(next_due[2])) or '',
+  oldest[2] and text(tonumber(oldest[2])) or '',
+  text(redis.call('ZCARD', KEYS[2])),
+}
 for i, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', text(now), 'LIMIT', 0, ARGV[4])) do
-  answer[i + 3] = name
+  answer[i + 5] = name
 end
 return answer

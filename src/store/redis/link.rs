@@ -6,6 +6,7 @@
 //! safe because it then has not run them.
 
 use crate::store::{Durability, StoreError};
+use crate::telemetry::metrics;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, RedisError, Value};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -126,7 +127,9 @@ impl Link {
             Ok(Err(e)) => return Err(StoreError::Unavailable(e.to_string())),
             Err(_) => return Err(StoreError::Unavailable("no connection within 2 s".to_owned())),
         };
-        self.renewed.fetch_add(1, Ordering::SeqCst);
+        if self.renewed.fetch_add(1, Ordering::SeqCst) > 0 {
+            metrics::store_reconnected();
+        }
         *slot = Some(connection.clone());
         Ok(connection)
     }

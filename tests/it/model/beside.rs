@@ -118,6 +118,7 @@ impl Beside {
         let got = self.world.store.due(0, ALL).await.unwrap();
         let expected = self.oracle.due(0, ALL).await.unwrap();
         assert_eq!((got.now, got.elapsed, got.next), (expected.now, expected.elapsed, expected.next));
+        assert_eq!((got.oldest, got.open), (expected.oldest, expected.open));
         let sorted = |mut buckets: Vec<Bucket>| {
             buckets.sort_unstable();
             buckets

@@ -1,0 +1,243 @@
+//! `GET /openapi.json`: what the routes take and answer, for programs.
+//!
+//! Put together from what stands at the handlers and, for problems, from the table in `problem.rs`:
+//! [`PROBLEMS`] says which kinds a route may answer with. A test keeps the routes of `mod.rs` and the
+//! document equal, another holds real answers against the schemas.
+
+use super::problem::Kind;
+use super::{operations, page, readings, sources, state, stats};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
+use utoipa::openapi::response::ResponseBuilder;
+use utoipa::openapi::{Ref, Required};
+use utoipa::{OpenApi, ToSchema};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "meanwhile",
+        description = "Exact statistics per source and time bucket. Every answer has X-Request-Id and X-Instance; every \
+                       answer that is not a success, but for /readyz, is a problem document (RFC 9457).",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    paths(
+        readings::post,
+        stats::stats,
+        sources::sources,
+        state::state,
+        operations::healthz,
+        operations::readyz,
+        operations::metrics,
+        serve,
+        page::html,
+        page::style,
+        page::script
+    ),
+    components(schemas(Problem, LineError, Reading))
+)]
+struct Document;
+
+/// One observation.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "readings are decoded without it, see ingest/decode/reading.rs")]
+pub(super) struct Reading {
+    /// 1 to 256 bytes of UTF-8 without control characters.
+    #[schema(example = "kitchen", min_length = 1, max_length = 256)]
+    source: String,
+    /// Finite, at most 1e140 in magnitude.
+    #[schema(example = 21.5, minimum = -1e140, maximum = 1e140)]
+    value: f64,
+    /// RFC 3339, a date, a local time, or a number in the unit of `precision`; absent: now.
+    timestamp: Option<Timestamp>,
+}
+
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "as above")]
+enum Timestamp {
+    Number(f64),
+    Text(String),
+}
+
+/// What a JSON body holds.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "as above")]
+pub(super) enum Readings {
+    One(Reading),
+    Many(Vec<Reading>),
+}
+
+/// A problem document (RFC 9457); further members depend on the type.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "written by problem.rs")]
+struct Problem {
+    /// Stable, for programs.
+    #[schema(rename = "type")]
+    r#type: String,
+    title: String,
+    status: u16,
+    /// What is wrong here and what to do about it, for people.
+    detail: String,
+    /// Bad lines of a batch, the first 100.
+    errors: Option<Vec<LineError>>,
+    error_count: Option<usize>,
+    /// Where JSON ends to be JSON.
+    line: Option<usize>,
+    column: Option<usize>,
+    /// The parameter that was refused.
+    parameter: Option<String>,
+    /// The source that is not known.
+    source: Option<String>,
+    /// Known sources whose ids are near an unknown one.
+    near: Option<Vec<String>>,
+}
+
+/// What is wrong with a line, or an element of an array, of a batch.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "written by problem.rs")]
+pub(super) struct LineError {
+    line: usize,
+    field: Option<String>,
+    reason: String,
+}
+
+/// The kinds of problems a route may answer with, beside those that any path has.
+const PROBLEMS: [(&str, &[Kind]); 5] = [
+    (
+        "/v1/readings",
+        &[
+            Kind::UnreadableBody,
+            Kind::InvalidReadings,
+            Kind::InvalidParameter,
+            Kind::InvalidHeader,
+            Kind::BodyTimeout,
+            Kind::BodyTooLarge,
+            Kind::TooManyReadings,
+            Kind::UnsupportedContentType,
+            Kind::UnsupportedContentEncoding,
+            Kind::KeyReused,
+            Kind::Busy,
+            Kind::NotApplied,
+            Kind::OutcomeUnknown,
+        ],
+    ),
+    ("/v1/stats", &[Kind::InvalidParameter, Kind::UnknownSource, Kind::Unavailable]),
+    ("/v1/sources", &[Kind::InvalidParameter, Kind::Unavailable]),
+    ("/v1/state", &[Kind::InvalidParameter, Kind::UnknownSource, Kind::Unavailable]),
+    ("/readyz", &[Kind::InvalidParameter]),
+];
+
+/// `GET /openapi.json`: this document.
+#[utoipa::path(get, path = "/openapi.json", tag = "operations", responses(
+    (status = 200, description = "OpenAPI 3.1", body = Value, content_type = "application/json"),
+))]
+pub(super) async fn serve() -> Response {
+    static DOCUMENT: LazyLock<String> = LazyLock::new(|| document().to_string());
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.as_str()).into_response()
+}
+
+fn document() -> Value {
+    let mut document = Document::openapi();
+    env!("CARGO_PKG_VERSION").clone_into(&mut document.info.version);
+    for (path, item) in &mut document.paths.paths {
+        let kinds = PROBLEMS.iter().find(|(route, _)| route == path).map_or(&[][..], |(_, kinds)| kinds);
+        for operation in operations(item) {
+            operation.parameters.get_or_insert_default().push(request_id().into());
+            add_problems(operation, kinds);
+        }
+    }
+    let mut document = serde_json::to_value(document).expect("a document is JSON");
+    let types: Vec<String> = Kind::ALL.iter().map(|kind| kind.type_uri()).collect();
+    document["components"]["schemas"]["Problem"]["properties"]["type"]["enum"] = json!(types);
+    document
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [&mut item.get, &mut item.post].into_iter().filter_map(Option::as_mut)
+}
+
+fn request_id() -> Parameter {
+    ParameterBuilder::new()
+        .name("X-Request-Id")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some("Comes back in the answer and stands in the log; up to 128 visible ASCII characters"))
+        .schema(Some(utoipa::openapi::Object::with_type(utoipa::openapi::Type::String)))
+        .build()
+}
+
+/// One response per status; its description lists the types.
+fn add_problems(operation: &mut Operation, kinds: &[Kind]) {
+    let mut by_status: BTreeMap<u16, Vec<String>> = BTreeMap::new();
+    for kind in kinds {
+        let (status, name, title) = kind.row();
+        by_status.entry(status.as_u16()).or_default().push(format!("{name}: {title}"));
+    }
+    for (status, types) in by_status {
+        let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+        let response =
+            ResponseBuilder::new().description(types.join("; ")).content("application/problem+json", problem).build();
+        operation.responses.responses.insert(status.to_string(), response.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_route_of_the_table_is_in_it() {
+        let table = include_str!("mod.rs").split("#[cfg(test)]").next().unwrap();
+        let routes: BTreeSet<String> = table
+            .split(".route(\"")
+            .skip(1)
+            .map(|route| {
+                let (path, rest) = route.split_once('"').unwrap();
+                let method = rest.trim_start_matches([',', ' ']).split('(').next().unwrap();
+                format!("{method} {path}")
+            })
+            .collect();
+        let document = document();
+        let methods = |(path, item): (&String, &Value)| -> Vec<String> {
+            item.as_object().unwrap().keys().map(|method| format!("{method} {path}")).collect()
+        };
+        let documented = document["paths"].as_object().unwrap().iter().flat_map(methods).collect();
+        assert_eq!(routes, documented, "give the handler a #[utoipa::path] and name it in Document");
+    }
+
+    #[test]
+    fn every_kind_of_problem_is_named() {
+        let anywhere = [Kind::NotFound, Kind::MethodNotAllowed];
+        for kind in Kind::ALL {
+            let listed = PROBLEMS.iter().any(|(_, kinds)| kinds.contains(&kind));
+            assert_eq!(listed, !anywhere.contains(&kind), "{kind:?} in PROBLEMS");
+        }
+        let document = document();
+        let response = &document["paths"]["/v1/readings"]["post"]["responses"]["503"];
+        assert_eq!(response["content"]["application/problem+json"]["schema"]["$ref"], "#/components/schemas/Problem");
+        assert!(response["description"].as_str().unwrap().starts_with("busy: "), "{response}");
+    }
+
+    #[test]
+    fn references_lead_somewhere() {
+        fn walk(value: &Value, whole: &Value) {
+            if let Some(reference) = value["$ref"].as_str() {
+                assert!(whole.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
+            }
+            match value {
+                Value::Object(members) => members.values().for_each(|member| walk(member, whole)),
+                Value::Array(elements) => elements.iter().for_each(|element| walk(element, whole)),
+                _ => {}
+            }
+        }
+        let document = document();
+        walk(&document, &document);
+    }
+}

@@ -1,0 +1,120 @@
+//! For those who operate the service: is it alive, is it ready, what does it count.
+//!
+//! Called by the route table; reads what the committer and the rollover last found out and asks
+//! nobody, so that a probe is answered at once and costs nothing, whatever hangs.
+
+use super::Service;
+use super::parameters::{Parameters, refuse};
+use super::problem::Problem;
+use crate::rollover::Report;
+use crate::telemetry::metrics::{self, Standing};
+use axum::Json;
+use axum::extract::{RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// `GET /healthz`: the process answers.
+#[utoipa::path(get, path = "/healthz", tag = "operations", responses(
+    (status = 200, description = "The process answers", body = String, content_type = "text/plain"),
+))]
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Whether readings are taken and rows are written.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Readiness {
+    ready: bool,
+    instance: String,
+    store: StoreReadiness,
+    sink: SinkReadiness,
+    rollover: Backlog,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct StoreReadiness {
+    reachable: bool,
+    /// What an acknowledgement is worth.
+    #[schema(example = "disk")]
+    durability: String,
+    /// Why it cannot be reached.
+    trouble: Option<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct SinkReadiness {
+    /// Whether the last write succeeded, or none was needed yet.
+    usable: bool,
+    /// Why the last write failed.
+    trouble: Option<String>,
+}
+
+/// What waits to be written.
+#[derive(Debug, Serialize, ToSchema)]
+struct Backlog {
+    /// In the store, of every period.
+    open_buckets: u64,
+    /// Due and taken up by this instance, but not written yet.
+    waiting_buckets: usize,
+    /// For how long the longest due bucket waits; 0 if none is due.
+    oldest_due_seconds: f64,
+}
+
+impl Readiness {
+    fn of(service: &Service) -> Self {
+        let Report { open_buckets, waiting_buckets, oldest_due, sink_trouble } = service.progress.report();
+        let trouble = service.committer.trouble();
+        Self {
+            ready: trouble.is_none() && sink_trouble.is_none(),
+            instance: service.instance.to_string(),
+            store: StoreReadiness {
+                reachable: trouble.is_none(),
+                durability: service.store.durability().to_string(),
+                trouble,
+            },
+            sink: SinkReadiness { usable: sink_trouble.is_none(), trouble: sink_trouble },
+            rollover: Backlog { open_buckets, waiting_buckets, oldest_due_seconds: oldest_due.as_secs_f64() },
+        }
+    }
+}
+
+/// `GET /readyz`: the store answers and the sink takes rows.
+///
+/// What is said is as of the last attempt, at most some seconds ago. While only the sink is away,
+/// readings are still taken: `exclude=sink` is for whatever decides where senders go.
+#[utoipa::path(get, path = "/readyz", tag = "operations",
+    params(("exclude" = Option<String>, Query, description = "`sink`: ready even while the sink is not usable")),
+    responses(
+        (status = 200, description = "Ready", body = Readiness),
+        (status = 503, description = "Not ready; the body says why", body = Readiness),
+    ),
+)]
+pub(super) async fn readyz(State(service): State<Service>, raw: RawQuery) -> Result<Response, Problem> {
+    let parameters = Parameters::read(&raw, &["exclude"], "")?;
+    let mut readiness = Readiness::of(&service);
+    match parameters.one("exclude") {
+        None => {}
+        Some("sink") => readiness.ready = readiness.store.reachable,
+        Some(other) => return Err(refuse("exclude", &format!("\"{other}\" cannot be excluded: write sink"))),
+    }
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    Ok((status, Json(readiness)).into_response())
+}
+
+/// `GET /metrics`: everything that is counted, in Prometheus' text format; docs/metrics.md says what it means.
+#[utoipa::path(get, path = "/metrics", tag = "operations", responses(
+    (status = 200, description = "Prometheus text format", body = String, content_type = "text/plain"),
+))]
+pub(super) async fn metrics(State(service): State<Service>) -> Response {
+    let readiness = Readiness::of(&service);
+    let standing = Standing {
+        store_reachable: readiness.store.reachable,
+        sink_usable: readiness.sink.usable,
+        open_buckets: readiness.rollover.open_buckets,
+        oldest_due: std::time::Duration::from_secs_f64(readiness.rollover.oldest_due_seconds),
+    };
+    let content_type = (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
+    ([content_type], metrics::render(standing)).into_response()
+}
