@@ -1,6 +1,6 @@
 # The commands of the project; `make ci` is exactly what continuous integration runs.
 
-.PHONY: run test bench ci lint tools
+.PHONY: run test bench suites ci lint tools
 
 # Builds, starts the service on the embedded store with CSV files, and says where to post.
 run:
@@ -14,6 +14,12 @@ test: tools
 bench: tools
 	cargo bench --locked --bench core
 	cargo bench --locked --bench service
+
+# What takes minutes and tools of its own: the API against its own description.
+suites:
+	@scripts/tools python3
+	cargo build --locked
+	scripts/schemathesis target/debug/meanwhile
 
 ci: test lint
 

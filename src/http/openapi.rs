@@ -133,6 +133,14 @@ const PROBLEMS: [(&str, &[Kind]); 5] = [
     ("/readyz", &[Kind::InvalidParameter]),
 ];
 
+/// The words that some parameters take.
+const WORDS: [(&str, &[&str]); 4] = [
+    ("precision", &["s", "ms", "us", "ns"]),
+    ("on_error", &["refuse", "skip"]),
+    ("format", &["json", "ndjson", "csv", "text"]),
+    ("exclude", &["sink"]),
+];
+
 /// `GET /openapi.json`: this document.
 #[utoipa::path(get, path = "/openapi.json", tag = "operations", responses(
     (status = 200, description = "OpenAPI 3.1", body = Value, content_type = "application/json"),
@@ -155,6 +163,13 @@ fn document() -> Value {
     let mut document = serde_json::to_value(document).expect("a document is JSON");
     let types: Vec<String> = Kind::ALL.iter().map(|kind| kind.type_uri()).collect();
     document["components"]["schemas"]["Problem"]["properties"]["type"]["enum"] = json!(types);
+    let routes = document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
+    let operations = routes.filter_map(Value::as_object_mut).flat_map(|route| route.values_mut());
+    for parameter in operations.filter_map(|operation| operation["parameters"].as_array_mut()).flatten() {
+        if let Some((_, words)) = WORDS.iter().find(|(name, _)| parameter["name"] == *name) {
+            parameter["schema"] = json!({"type": "string", "enum": words});
+        }
+    }
     document
 }
 

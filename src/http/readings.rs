@@ -57,8 +57,8 @@ struct Rejected {
     params(
         ("precision" = Option<String>, Query, description = "Unit of timestamps that are numbers: s, ms (default), us, ns"),
         ("on_error" = Option<String>, Query, description = "refuse (default): one bad line refuses the batch; skip: counts the others"),
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters, new for each batch: repeated with it, a request counts once"),
-        ("Idempotency-TTL" = Option<String>, Header, description = "How long the key is kept at least: 3600, 60m, 2h, at most 7d"),
+        ("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,255}$", description = "1 to 255 visible ASCII characters, new for each batch: repeated with it, a request counts once"),
+        ("Idempotency-TTL" = Option<String>, Header, pattern = "^[0-9]+[smhd]?$", description = "How long the key is kept at least: 3600, 60m, 2h, at most 7d"),
     ),
     request_body(description = "One reading or an array of them; one per line with application/x-ndjson", content(
         (super::openapi::Readings = "application/json"),
