@@ -13,7 +13,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
 #[utoipa::path(get, path = "/v1/state", tag = "statistics",
-    params(("source" = String, Query, min_length = 1, description = "The source")),
+    params(("source" = String, Query, min_length = 1, example = "kitchen", description = "The source")),
     responses((status = 200, description = "Its open lives as the store holds them", body = [format::StateColumns<'static>])),
 )]
 pub(super) async fn state(State(service): State<Service>, raw: RawQuery) -> Result<Response, Problem> {

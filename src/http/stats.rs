@@ -22,10 +22,10 @@ const PARTIAL: HeaderName = HeaderName::from_static("meanwhile-partial");
 
 #[utoipa::path(get, path = "/v1/stats", tag = "statistics",
     params(
-        ("source" = Vec<String>, Query, description = "Up to 100, repeated"),
-        ("period" = Option<String>, Query, description = "1m, 1h, 1d, ...; default: the finest stored one. One that is not stored is merged"),
-        ("from" = Option<String>, Query, description = "First start of a bucket: RFC 3339, a date, a local time, or milliseconds"),
-        ("to" = Option<String>, Query, description = "The start of a bucket before which the rows end"),
+        ("source" = Vec<String>, Query, example = json!(["kitchen"]), description = "Up to 100, repeated"),
+        ("period" = Option<String>, Query, pattern = "^[1-9][0-9]{0,5}(s|m|h|d|w|mo|y)$", example = "1h", description = "1m, 1h, 1d, ...; default: the finest stored one. One that is not stored is merged"),
+        ("from" = Option<String>, Query, example = "2026-11-20T05:00:00Z", description = "First start of a bucket: RFC 3339, a date, a local time, or milliseconds"),
+        ("to" = Option<String>, Query, example = "2026-11-21", description = "The start of a bucket before which the rows end"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 10_000, description = "Rows of a page, default 10000"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),
         ("format" = Option<String>, Query, description = "json (default), ndjson, csv or text; else by Accept"),
