@@ -232,7 +232,7 @@ fn answers_are_as_the_document_says() {
         let media = answer.headers["content-type"].split(';').next().unwrap();
         let schema = &response["content"][media]["schema"];
         assert!(schema.is_object(), "{method} {path}: {} {media} is not in the document", answer.status);
-        if media.ends_with("json") {
+        if media.ends_with("/json") || media.ends_with("+json") {
             let body = answer.json();
             fits(&body, schema, &document).unwrap_or_else(|reason| panic!("{method} {path}: {reason}"));
             let known = members(schema, &document);
