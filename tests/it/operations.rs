@@ -236,6 +236,8 @@ fn answers_are_as_the_document_says() {
             let body = answer.json();
             fits(&body, schema, &document).unwrap_or_else(|reason| panic!("{method} {path}: {reason}"));
             let known = members(schema, &document);
+            // The document does not describe itself.
+            let body = if route == "/openapi.json" { Value::Null } else { body };
             for name in body.as_object().into_iter().flatten().map(|(name, _)| name) {
                 assert!(known.contains(name), "{method} {path}: {name} is not in the document: {known:?}");
             }
