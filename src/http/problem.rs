@@ -230,6 +230,14 @@ impl From<DecodeError> for Problem {
                     .with("column", column.into())
             }
             DecodeError::TooManyReadings => Self::new(Kind::TooManyReadings, error.to_string()),
+            DecodeError::Columns(columns) => {
+                let hint = if columns.lacks_description() {
+                    "; describe another table with ?source=TEMPLATE&values=COLUMNS[&time=COLUMN]"
+                } else {
+                    ""
+                };
+                Self::new(Kind::UnreadableBody, format!("{error}{hint}")).with("line", 1.into())
+            }
         }
     }
 }

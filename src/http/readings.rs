@@ -27,23 +27,16 @@ pub(super) struct Accepted {
     duplicate: bool,
     /// What the acknowledgement is worth: disk, seconds, memory or unknown.
     durability: String,
-    #[serde(flatten)]
-    #[schema(value_type = Skipped)]
-    skipped: Option<Skipped>,
+    /// What was sent and is no reading: empty cells of a wide table, and bad lines where they are skipped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<usize>,
+    /// The first 100 bad lines among the skipped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<super::openapi::LineError>>)]
+    errors: Option<Value>,
     /// Under `late = refuse`: the readings that came too late.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     rejected: Vec<Rejected>,
-}
-
-/// The bad lines of a batch that was taken without them.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-struct Skipped {
-    /// How many, with `on_error=skip`.
-    #[schema(required = false)]
-    skipped: usize,
-    /// The first 100 of them.
-    #[schema(value_type = Vec<super::openapi::LineError>, required = false)]
-    errors: Value,
 }
 
 /// A reading that was not counted although nothing is wrong with it.
@@ -88,11 +81,13 @@ pub(super) async fn post(
 
 fn answer(decoded: &Decoded, skip_bad_lines: bool, committed: &Committed, durability: Durability) -> Accepted {
     let rejected = decoded.lines.as_ref().map_or_else(Vec::new, |lines| lines.of(&committed.too_late));
+    let skipped = decoded.error_count + decoded.empty;
     Accepted {
         counted: decoded.readings - rejected.len(),
         duplicate: committed.duplicate,
         durability: durability.to_string(),
-        skipped: skip_bad_lines.then(|| Skipped { skipped: decoded.error_count, errors: line_errors(&decoded.errors) }),
+        skipped: (skip_bad_lines || skipped > 0).then_some(skipped),
+        errors: skip_bad_lines.then(|| line_errors(&decoded.errors)),
         rejected: rejected.into_iter().map(|line| Rejected { line, code: "too_late" }).collect(),
     }
 }
@@ -113,14 +108,26 @@ mod tests {
             folder.push("a", 1.0, time);
         }
         let (parts, lines) = folder.finish_with_lines();
-        let errors = vec![LineError { line: 3, field: Some("value"), reason: "value is missing".to_owned() }];
-        Decoded { parts, readings: 4, errors, error_count: MAX_ERRORS + 1, lines }
+        let errors =
+            vec![LineError { line: 3, field: Some("value".to_owned()), reason: "value is missing".to_owned() }];
+        Decoded { parts, readings: 4, errors, error_count: MAX_ERRORS + 1, empty: 0, lines }
     }
 
     #[track_caller]
     fn check(skip: bool, duplicate: bool, too_late: &[(usize, usize)], expected: &str) {
         let committed = Committed { duplicate, too_late: too_late.to_vec() };
-        let answer = answer(&decoded(), skip, &committed, Durability::Disk);
+        // Without skipping no batch comes so far that has bad lines.
+        let error_count = if skip { MAX_ERRORS + 1 } else { 0 };
+        let answer = answer(&Decoded { error_count, ..decoded() }, skip, &committed, Durability::Disk);
+        assert_eq!(serde_json::to_string(&answer).unwrap(), expected);
+    }
+
+    #[test]
+    fn empty_cells_are_said_without_errors() {
+        let decoded = Decoded { errors: Vec::new(), error_count: 0, empty: 3, ..decoded() };
+        let committed = Committed { duplicate: false, too_late: Vec::new() };
+        let answer = answer(&decoded, false, &committed, Durability::Disk);
+        let expected = r#"{"accepted":4,"duplicate":false,"durability":"disk","skipped":3}"#;
         assert_eq!(serde_json::to_string(&answer).unwrap(), expected);
     }
 

@@ -1,17 +1,19 @@
 //! Receives a batch of readings: query, headers, body, up to the parts that can be committed.
 //!
 //! Called by `readings.rs`; decodes with `ingest/decode/` and knows neither committer nor store. It
-//! guarantees that decoding never holds a runtime thread for long: lines are decoded piece by
-//! piece, a large array on a thread of its own. What bounds a body is in `body.rs`.
+//! guarantees that decoding never holds a runtime thread for long: lines and rows are decoded piece
+//! by piece, a large array on a thread of its own. What bounds a body is in `body.rs`.
 
 use super::body::{Arriving, BODY_TIMEOUT, drain, refuse_by_headers, within};
 use super::idempotency::Fingerprint;
 use super::parameters::{Parameters, refuse};
 use super::problem::{Kind, Problem};
 use crate::ingest::commit::RequestKey;
+use crate::ingest::decode::columns::{Shape, Wide};
+use crate::ingest::decode::csv::Csv;
 use crate::ingest::decode::ndjson::Ndjson;
 use crate::ingest::decode::time::{Precision, Times};
-use crate::ingest::decode::{Batch, Decoded, json};
+use crate::ingest::decode::{Batch, DecodeError, Decoded, json};
 use crate::stats::Millis;
 use crate::stats::calendar::Calendar;
 use crate::store::{Late, Policy};
@@ -21,24 +23,52 @@ use axum::extract::RawQuery;
 use axum::http::{HeaderMap, Uri, header};
 use std::sync::Arc;
 
-const PARAMETERS: [&str; 2] = ["precision", "on_error"];
+/// The last three describe a table.
+const PARAMETERS: [&str; 5] = ["precision", "on_error", "time", "source", "values"];
 /// Lines are decoded in pieces of this size, each less than a millisecond, with other tasks between.
 const PIECE_BYTES: usize = 64 * 1024;
 /// An array larger than this is decoded on a thread for blocking work; a smaller one takes about as
 /// long as changing threads is worth.
 const INLINE_JSON_BYTES: usize = 256 * 1024;
 
+const TYPES: &str = "send application/json, application/x-ndjson or text/csv";
+
 /// What the query string asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Options {
     precision: Precision,
     skip_bad_lines: bool,
+    /// Of a table; the default for everything else.
+    shape: Shape,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
     Json,
     Ndjson,
+    Csv,
+}
+
+/// A decoder that takes a body as it arrives.
+enum Lines<'c> {
+    Ndjson(Ndjson<'c>),
+    Csv(Box<Csv<'c>>),
+}
+
+impl<'c> Lines<'c> {
+    fn feed(&mut self, piece: &[u8]) -> Result<(), DecodeError> {
+        match self {
+            Self::Ndjson(lines) => lines.feed(piece),
+            Self::Csv(rows) => rows.feed(piece),
+        }
+    }
+
+    fn finish(self) -> Result<Batch<'c>, DecodeError> {
+        match self {
+            Self::Ndjson(lines) => lines.finish(),
+            Self::Csv(rows) => rows.finish(),
+        }
+    }
 }
 
 /// A request that has arrived and is fit to be committed.
@@ -81,10 +111,17 @@ async fn read(
     let decoding = async {
         let mut arriving = Arriving::new(body, fingerprint.as_mut());
         let first = arriving.next().await?.unwrap_or_default();
-        match format(headers, &first)? {
-            Format::Ndjson => {
-                let batch = batch(calendar, now, options.precision, keep_lines);
-                decode_lines(Ndjson::new(batch), first, arriving).await
+        let format = format(headers, &first)?;
+        if format != Format::Csv && options.shape != Shape::default() {
+            let name = if options.shape.wide.is_some() { "source" } else { "time" };
+            return Err(refuse(name, "it describes a table: send it as Content-Type: text/csv"));
+        }
+        let batch = || batch(calendar, now, options.precision, keep_lines);
+        match format {
+            Format::Ndjson => decode_lines(Lines::Ndjson(Ndjson::new(batch())), first, arriving).await,
+            Format::Csv => {
+                let rows = Csv::new(batch(), options.shape.clone());
+                decode_lines(Lines::Csv(Box::new(rows)), first, arriving).await
             }
             Format::Json => {
                 let body = arriving.collect(first).await?;
@@ -113,7 +150,15 @@ fn options(uri: &Uri) -> Result<Options, Problem> {
         Some(other) => return Err(refuse("on_error", &format!("\"{other}\" is not known: write skip or refuse"))),
     };
     let precision = precision.map_err(|reason: String| refuse("precision", &reason))?.unwrap_or_default();
-    Ok(Options { precision, skip_bad_lines })
+    let source = parameters.one("source").map(str::parse).transpose();
+    let wide = match (source.map_err(|reason: String| refuse("source", &reason))?, parameters.one("values")) {
+        (Some(source), Some(values)) => Some(Wide { source, values: values.split(',').map(str::to_owned).collect() }),
+        (None, None) => None,
+        (None, _) => return Err(refuse("source", "it is missing: a wide table needs source=TEMPLATE beside values")),
+        (_, None) => return Err(refuse("values", "it is missing: a wide table needs values=COLUMNS beside source")),
+    };
+    let time = parameters.one("time").map(str::to_owned);
+    Ok(Options { precision, skip_bad_lines, shape: Shape { time, wide } })
 }
 
 /// The format by Content-Type; where a client names none, as `curl -d` does, by the first character.
@@ -121,22 +166,22 @@ fn format(headers: &HeaderMap, first: &[u8]) -> Result<Format, Problem> {
     let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"));
     let essence = content_type.map(|value| value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
     let looks_like_json = matches!(first.trim_ascii_start().first(), Some(b'{' | b'['));
-    let known = "send application/json or application/x-ndjson";
     match essence.as_deref() {
         Some("application/json") => Ok(Format::Json),
         Some("application/x-ndjson") => Ok(Format::Ndjson),
+        Some("text/csv") => Ok(Format::Csv),
         None | Some("application/x-www-form-urlencoded") if looks_like_json => Ok(Format::Json),
         None => {
-            let detail = format!("the request has no Content-Type and its body is no JSON: {known}");
+            let detail = format!("the request has no Content-Type and its body is no JSON: {TYPES}");
             Err(Problem::new(Kind::UnsupportedContentType, detail))
         }
         Some(other) => {
-            Err(Problem::new(Kind::UnsupportedContentType, format!("\"{other}\" is not supported: {known}")))
+            Err(Problem::new(Kind::UnsupportedContentType, format!("\"{other}\" is not supported: {TYPES}")))
         }
     }
 }
 
-async fn decode_lines(mut decoder: Ndjson<'_>, first: Bytes, mut arriving: Arriving<'_>) -> Result<Decoded, Problem> {
+async fn decode_lines(mut decoder: Lines<'_>, first: Bytes, mut arriving: Arriving<'_>) -> Result<Decoded, Problem> {
     let mut next = Some(first);
     let mut since_yield = 0;
     while let Some(chunk) = next {
@@ -232,11 +277,11 @@ mod tests {
         check("/", "", &format!("\n {READING}"), (1, 0)).await;
         check("/", "application/json", "[]", (0, 0)).await;
         check("/", "application/x-ndjson", "", (0, 0)).await;
-        let known = "send application/json or application/x-ndjson";
+        let known = TYPES;
         check_refused("/", "text/plain", READING, 415, &format!("\"text/plain\" is not supported: {known}")).await;
         let form = format!("\"application/x-www-form-urlencoded\" is not supported: {known}");
         check_refused("/", "application/x-www-form-urlencoded", "source=a", 415, &form).await;
-        let none = format!("the request has no Content-Type and its body is no JSON: {known}");
+        let none = format!("the request has no Content-Type and its body is no JSON: {TYPES}");
         check_refused("/", "", "source,value", 415, &none).await;
         check_refused("/", "", "", 415, &none).await;
     }
@@ -257,6 +302,30 @@ mod tests {
         check("/?on_error=skip", "application/json", &array, (1, 2)).await;
         let refused = "2 lines are invalid, nothing was counted; ?on_error=skip counts the others";
         check_refused("/?on_error=refuse", "application/json", array, 400, refused).await;
+    }
+
+    #[tokio::test]
+    async fn tables() {
+        check("/", "text/csv", "source,value\na,1\nb,2\n", (2, 0)).await;
+        check(
+            "/?on_error=skip&precision=s",
+            "Text/CSV; header=present",
+            "source,value,timestamp\na,1,1795150800\nb,x,1\n",
+            (1, 1),
+        )
+        .await;
+        check("/?time=t&source={p}.{column}&values=v,w", "text/csv", "t,p,v,w\n2026-11-20,a,1,\n", (1, 0)).await;
+        check("/?source=%7Bp%7D.%7Bcolumn%7D&values=v%2Cw", "text/csv", "p,v,w\na,1,2\n", (2, 0)).await;
+        check("/", "text/csv", "", (0, 0)).await;
+        let detail = "a table has the columns source,value[,timestamp], separated by commas; this one has p, v; \
+                      describe another table with ?source=TEMPLATE&values=COLUMNS[&time=COLUMN]";
+        check_refused("/?on_error=skip", "text/csv", "p,v\n", 400, detail).await;
+        let detail = "there is no column \"w\": the header has p, v";
+        check_refused("/?source=x&values=v,w", "text/csv", "p,v\n", 400, detail).await;
+        let detail = "source: \"{\" at byte 0 of \"{p\" belongs to no {column}: write {name}, or {{ and }} for braces";
+        check_refused("/?source=%7Bp&values=v", "text/csv", "p,v\n", 400, detail).await;
+        let refused = "1 line is invalid, nothing was counted; ?on_error=skip counts the others";
+        check_refused("/", "text/csv", "source,value\na,1\nb,x\n", 400, refused).await;
     }
 
     #[tokio::test]
@@ -284,7 +353,10 @@ mod tests {
             ("precision=m", "precision: \"m\" is not a precision: write s, ms, us or ns"),
             ("precision=s&precision=s", "precision: it is given more than once"),
             ("on_error=ignore", "on_error: \"ignore\" is not known: write skip or refuse"),
-            ("precison=s", "precison: there is no such parameter here: use precision, on_error"),
+            ("precison=s", "precison: there is no such parameter here: use precision, on_error, time, source, values"),
+            ("source=a", "values: it is missing: a wide table needs values=COLUMNS beside source"),
+            ("values=a", "source: it is missing: a wide table needs source=TEMPLATE beside values"),
+            ("time=t", "time: it describes a table: send it as Content-Type: text/csv"),
         ] {
             check_refused(&format!("/?{query}"), "", READING, 400, detail).await;
         }

@@ -7,7 +7,7 @@
 use super::table::{Shape, Table};
 use crate::cli::client::LineProblem;
 use std::io::{BufRead, BufReader, Read};
-use std::rc::Rc;
+use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 /// Data lines in a batch. Never changed: another cut gives other keys, and an import repeated over
@@ -43,7 +43,7 @@ pub(super) struct Batch {
 pub(super) struct Origin {
     pub line: u64,
     /// The value column, in a table.
-    pub column: Option<Rc<str>>,
+    pub column: Option<Arc<str>>,
 }
 
 impl Batch {

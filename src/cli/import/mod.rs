@@ -1,6 +1,6 @@
 //! `meanwhile import`: brings files into a running service, each reading counted once.
 //!
-//! A file is cut into batches (`batches.rs`; `table.rs` and `template.rs` for CSV) that are sent one
+//! A file is cut into batches (`batches.rs`; `table.rs` for CSV) that are sent one
 //! after the other (`send.rs`). Keys made from the content make it safe to repeat an import as a
 //! whole for as long as the service remembers them.
 
@@ -8,15 +8,15 @@ mod batches;
 mod lines;
 mod send;
 mod table;
-mod template;
 
 use self::batches::{Batch, Batches};
-use self::table::{Shape, Wide};
-use self::template::Template;
+use self::table::Shape;
 use super::client::{Client, ClientError, LineProblem};
 use super::{Usage, output};
 use crate::clock::Clock;
 use crate::config::{ServerArgs, duration};
+use crate::ingest::decode::columns::{self, Wide};
+use crate::ingest::decode::template::Template;
 use crate::ingest::decode::time::Precision;
 use crate::stats::calendar::Zone;
 use crate::stats::{Millis, timestamp};
@@ -220,7 +220,8 @@ fn progress(length: Option<u64>) -> ProgressBar {
 
 fn shape(args: &ImportArgs) -> Shape {
     let wide = |source: &Template| Wide { source: source.clone(), values: args.values.clone() };
-    Shape { time: args.time.clone(), wide: args.source.as_ref().map(wide), zone: args.timezone.clone() }
+    let columns = columns::Shape { time: args.time.clone(), wide: args.source.as_ref().map(wide) };
+    Shape { columns, zone: args.timezone.clone() }
 }
 
 /// What decides beside the content what is counted, for the keys. Its text never changes for the

@@ -5,52 +5,32 @@
 
 use super::batches::{Batch, Origin};
 use super::lines::{Lines, Watched, watch};
-use super::template::{Bound, Template};
 use crate::cli::client::LineProblem;
+use crate::ingest::decode::columns::{self, Columns, Naming};
 use crate::stats::calendar::Zone;
 use crate::stats::timestamp;
 use anyhow::{Context, bail};
 use serde::Serialize;
 use std::io::Read;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// What the columns of a table mean, as the user said it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shape {
-    pub time: Option<String>,
-    /// `None`: a narrow table.
-    pub wide: Option<Wide>,
+    pub columns: columns::Shape,
     /// Where local times are local; `None` leaves them to the service.
     pub zone: Option<Zone>,
-}
-
-/// How a row of a wide table becomes several readings.
-#[derive(Clone, Debug)]
-pub(super) struct Wide {
-    pub source: Template,
-    pub values: Vec<String>,
 }
 
 /// A table that is being read.
 pub(super) struct Table<R> {
     reader: csv::Reader<Watched<R>>,
     lines: Lines,
-    /// Cells of the header, and so of every row.
-    columns: usize,
+    columns: Columns,
     row: csv::StringRecord,
-    time: Option<(usize, String)>,
     zone: Option<Zone>,
-    source: Naming,
-    values: Vec<(usize, Rc<str>)>,
     /// The id of the present reading; its memory is used again.
     id: String,
-}
-
-enum Naming {
-    /// A narrow table: the cell of this column. A value is never missing.
-    Column(usize),
-    /// A wide table: an empty value cell is no reading.
-    Template(Bound),
 }
 
 /// A reading as it is sent.
@@ -85,29 +65,15 @@ impl<R: Read> Table<R> {
             }
             Err(error) => return Err(error).context("cannot read the header"),
         };
-        let position = |name: &str| {
-            let mut found = header.iter().enumerate().filter(|(_, column)| *column == name);
-            match (found.next(), found.next()) {
-                (Some((at, _)), None) => Ok(at),
-                (Some(_), Some(_)) => bail!("the column \"{name}\" stands in the header twice"),
-                (None, _) => bail!("there is no column \"{name}\": the file has {}", list(&header)),
+        let columns = match Columns::find(&header.iter().collect::<Vec<_>>(), &shape.columns) {
+            Ok(columns) => columns,
+            Err(error) if error.lacks_description() => {
+                bail!("{error}: for another table say --source TEMPLATE --values COLS [--time COL]")
             }
+            Err(error) => return Err(error.into()),
         };
-        let value = |name: &str| Ok::<_, anyhow::Error>((position(name)?, Rc::from(name)));
-        let mut time = shape.time.clone();
-        let (source, values) = if let Some(wide) = &shape.wide {
-            let values = wide.values.iter().map(|name| value(name)).collect::<Result<_, _>>()?;
-            (Naming::Template(wide.source.bind(position)?), values)
-        } else {
-            let stamp = header.iter().any(|column| column == "timestamp").then(|| "timestamp".to_owned());
-            time = time.or(stamp);
-            narrow(&header, time.as_deref())?;
-            (Naming::Column(position("source")?), vec![value("value")?])
-        };
-        let time = time.map(|name| Ok::<_, anyhow::Error>((position(&name)?, name))).transpose()?;
-        let zone = shape.zone.clone();
-        let (columns, row, id) = (header.len(), csv::StringRecord::new(), String::new());
-        Ok(Self { reader, lines, columns, row, time, zone, source, values, id })
+        let (zone, row, id) = (shape.zone.clone(), csv::StringRecord::new(), String::new());
+        Ok(Self { reader, lines, columns, row, zone, id })
     }
 
     /// Adds the readings of the next row to the batch, or what is wrong with it. `begin` is told the
@@ -120,8 +86,8 @@ impl<R: Read> Table<R> {
         let line = last_line - inside as u64;
         let reason = match read {
             Ok(false) => return Ok(false),
-            Ok(true) if self.row.len() == self.columns => None,
-            Ok(true) => Some(format!("has {} cells, the header has {}", self.row.len(), self.columns)),
+            Ok(true) if self.row.len() == self.columns.count => None,
+            Ok(true) => Some(format!("has {} cells, the header has {}", self.row.len(), self.columns.count)),
             Err(error) if matches!(error.kind(), csv::ErrorKind::Utf8 { .. }) => Some("is not UTF-8".to_owned()),
             Err(error) => return Err(error.into()),
         };
@@ -137,7 +103,7 @@ impl<R: Read> Table<R> {
     fn convert(&mut self, line: u64, batch: &mut Batch) {
         let row = &self.row;
         let problem = |field: &str, reason: String| LineProblem { line, field: Some(field.to_owned()), reason };
-        let stamp = match &self.time {
+        let stamp = match &self.columns.time {
             None => None,
             Some((at, name)) => match stamp(row[*at].trim(), self.zone.as_ref()) {
                 Ok(stamp) => Some(stamp),
@@ -147,9 +113,9 @@ impl<R: Read> Table<R> {
                 }
             },
         };
-        for (at, name) in &self.values {
+        for (at, name) in &self.columns.values {
             let cell = row[*at].trim();
-            if cell.is_empty() && matches!(self.source, Naming::Template(_)) {
+            if cell.is_empty() && matches!(self.columns.source, Naming::Template(_)) {
                 batch.skipped += 1;
                 continue;
             }
@@ -157,34 +123,16 @@ impl<R: Read> Table<R> {
                 batch.errors.push(problem(name, format!("\"{cell}\" is not a finite number")));
                 continue;
             };
-            match &self.source {
+            match &self.columns.source {
                 Naming::Column(at) => row[*at].clone_into(&mut self.id),
                 Naming::Template(template) => template.fill(|at| &row[at], name, &mut self.id),
             }
             let reading = Reading { source: &self.id, value, timestamp: stamp.as_ref() };
             serde_json::to_writer(&mut batch.body, &reading).expect("a reading is text and finite numbers");
             batch.body.push(b'\n');
-            batch.origins.push(Origin { line, column: Some(Rc::clone(name)) });
+            batch.origins.push(Origin { line, column: Some(Arc::clone(name)) });
         }
     }
-}
-
-/// Refuses a narrow table with columns of unknown meaning: one of them could be the time, under a
-/// name we do not know, and every reading would be counted as of now.
-fn narrow(header: &csv::StringRecord, time: Option<&str>) -> anyhow::Result<()> {
-    const HINT: &str = "for another table say --source TEMPLATE --values COLS [--time COL]";
-    let has = |name: &str| header.iter().any(|column| column == name);
-    if !has("source") || !has("value") {
-        bail!("a CSV file has the columns source,value[,timestamp], this one has {}: {HINT}", list(header));
-    }
-    match header.iter().find(|column| !["source", "value"].contains(column) && Some(*column) != time) {
-        Some(column) => bail!("the column \"{column}\" is none of source,value,timestamp: {HINT}"),
-        None => Ok(()),
-    }
-}
-
-fn list(header: &csv::StringRecord) -> String {
-    header.iter().collect::<Vec<_>>().join(", ")
 }
 
 /// What is sent for a time cell.
@@ -209,15 +157,17 @@ fn stamp(cell: &str, zone: Option<&Zone>) -> Result<Stamp, String> {
 mod tests {
     use super::*;
     use crate::cli::import::batches::Batches;
+    use crate::ingest::decode::columns::Wide;
 
     fn wide(time: Option<&str>, source: &str, values: &str, zone: Option<&str>) -> Shape {
         let values = values.split(',').map(str::to_owned).collect();
         let wide = Some(Wide { source: source.parse().unwrap(), values });
-        Shape { time: time.map(str::to_owned), wide, zone: zone.map(|zone| zone.parse().unwrap()) }
+        let columns = columns::Shape { time: time.map(str::to_owned), wide };
+        Shape { columns, zone: zone.map(|zone| zone.parse().unwrap()) }
     }
 
     fn narrow(time: Option<&str>) -> Shape {
-        Shape { time: time.map(str::to_owned), ..Shape::default() }
+        Shape { columns: columns::Shape { time: time.map(str::to_owned), wide: None }, zone: None }
     }
 
     fn batch(file: &str, shape: &Shape) -> Batch {
@@ -325,12 +275,12 @@ mod tests {
         check_refused(
             file,
             &wide(Some("day"), "{location}", "wind", None),
-            "no column \"day\": the file has date, location, wind",
+            "no column \"day\": the header has date, location, wind",
         );
         check_refused(
             file,
             &wide(None, "{place}", "wind", None),
-            "no column \"place\": the file has date, location, wind",
+            "no column \"place\": the header has date, location, wind",
         );
         check_refused(file, &wide(None, "x", "wind,gust", None), "no column \"gust\"");
         check_refused("", &narrow(None), "the file is empty");

@@ -2,12 +2,15 @@
 //!
 //! Called by `http/receive.rs`; every format pushes its readings one by one into a [`Batch`], which
 //! checks and folds them, so no list of readings ever exists. Whether a batch with bad lines is
-//! refused is the caller's decision. `reading.rs` is the JSON form of one reading, `time.rs` says
-//! what a timestamp means.
+//! refused is the caller's decision. `reading.rs` is the JSON form of one reading, `columns.rs` and
+//! `template.rs` say what the columns of a table mean, `time.rs` what a timestamp means.
 
+pub mod columns;
+pub mod csv;
 pub mod json;
 pub mod ndjson;
 mod reading;
+pub mod template;
 pub mod time;
 
 use super::fold::{Folder, Lines, Part};
@@ -29,8 +32,8 @@ pub const MAX_ERRORS: usize = 100;
 pub struct LineError {
     /// From 1: the line, or the element of a JSON array.
     pub line: usize,
-    /// The field at fault, if it is one.
-    pub field: Option<&'static str>,
+    /// The field at fault, if it is one; in a table the column.
+    pub field: Option<String>,
     pub reason: String,
 }
 
@@ -42,6 +45,8 @@ pub enum DecodeError {
     Syntax { line: usize, column: usize, reason: String },
     #[error("the request has more than {MAX_READINGS} readings: send it in several")]
     TooManyReadings,
+    #[error(transparent)]
+    Columns(#[from] columns::ColumnError),
 }
 
 /// A decoded request.
@@ -54,6 +59,8 @@ pub struct Decoded {
     pub errors: Vec<LineError>,
     /// All bad lines; none of them is in the parts.
     pub error_count: usize,
+    /// Empty cells of a wide table, which are no readings.
+    pub empty: usize,
     /// Where each line went, if that was asked for.
     pub lines: Option<Lines>,
 }
@@ -66,6 +73,7 @@ pub struct Batch<'c> {
     readings: usize,
     errors: Vec<LineError>,
     error_count: usize,
+    empty: usize,
 }
 
 impl<'c> Batch<'c> {
@@ -74,14 +82,15 @@ impl<'c> Batch<'c> {
     #[must_use]
     pub fn new(calendar: &'c Calendar, times: Times<'c>, keep_lines: bool) -> Self {
         let folder = if keep_lines { Folder::with_lines(calendar) } else { Folder::new(calendar) };
-        Self { folder, times, readings: 0, errors: Vec::new(), error_count: 0 }
+        Self { folder, times, readings: 0, errors: Vec::new(), error_count: 0, empty: 0 }
     }
 
     /// What was taken, bad lines beside it.
     #[must_use]
     pub fn finish(self) -> Decoded {
         let (parts, lines) = self.folder.finish_with_lines();
-        Decoded { parts, readings: self.readings, errors: self.errors, error_count: self.error_count, lines }
+        let Self { readings, errors, error_count, empty, .. } = self;
+        Decoded { parts, readings, errors, error_count, empty, lines }
     }
 
     /// How the timestamps of this batch are read.
@@ -91,12 +100,25 @@ impl<'c> Batch<'c> {
 
     /// Checks a reading and folds it, or notes what is wrong with it.
     fn take(&mut self, line: usize, source: &str, value: f64, timestamp: Millis) -> Result<(), DecodeError> {
+        self.take_named(line, "value", source, value, timestamp)
+    }
+
+    /// The same for a value that the client knows as the field `name`.
+    #[inline]
+    fn take_named(
+        &mut self,
+        line: usize,
+        name: &str,
+        source: &str,
+        value: f64,
+        timestamp: Millis,
+    ) -> Result<(), DecodeError> {
         if let Err(error) = source::check(source) {
             return self.refuse(line, Some("source"), format_args!("{error}"));
         }
         if value.is_nan() || value.abs() > MAX_ABS_VALUE {
             let reason = format_args!("value must be a finite number of magnitude at most {MAX_ABS_VALUE:e}");
-            return self.refuse(line, Some("value"), reason);
+            return self.refuse(line, Some(name), reason);
         }
         self.make_room()?;
         self.folder.at_line(line);
@@ -107,19 +129,31 @@ impl<'c> Batch<'c> {
 
     /// Notes a bad line. The reason is only put into words if it will be listed.
     #[cold]
-    fn refuse(
+    fn refuse(&mut self, line: usize, field: Option<&str>, reason: fmt::Arguments<'_>) -> Result<(), DecodeError> {
+        self.refuse_places(line, field, 1, reason)
+    }
+
+    /// The same for a line that would have been so many readings.
+    #[cold]
+    fn refuse_places(
         &mut self,
         line: usize,
-        field: Option<&'static str>,
+        field: Option<&str>,
+        places: usize,
         reason: fmt::Arguments<'_>,
     ) -> Result<(), DecodeError> {
         self.make_room()?;
-        self.folder.skip();
+        (0..places).for_each(|_| self.folder.skip());
         self.error_count += 1;
         if self.errors.len() < MAX_ERRORS {
-            self.errors.push(LineError { line, field, reason: reason.to_string() });
+            self.errors.push(LineError { line, field: field.map(str::to_owned), reason: reason.to_string() });
         }
         Ok(())
+    }
+
+    /// Counts a cell that holds no reading.
+    fn pass_empty(&mut self) {
+        self.empty += 1;
     }
 
     fn make_room(&self) -> Result<(), DecodeError> {
@@ -154,7 +188,7 @@ mod tests {
             }
         }
         let errors = decoded.errors.iter();
-        out.extend(errors.map(|e| format!("{} {} {}", e.line, e.field.unwrap_or("-"), e.reason)));
+        out.extend(errors.map(|e| format!("{} {} {}", e.line, e.field.as_deref().unwrap_or("-"), e.reason)));
         out
     }
 

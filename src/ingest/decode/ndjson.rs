@@ -101,7 +101,7 @@ fn decode_line(number: usize, line: &[u8], batch: &mut Batch<'_>) -> Result<(), 
             DecodeError::Syntax { column, reason, .. } => {
                 batch.refuse(number, None, format_args!("the line is not JSON: {reason} at column {column}"))
             }
-            other @ DecodeError::TooManyReadings => Err(other),
+            other => Err(other),
         },
     }
 }

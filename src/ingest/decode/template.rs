@@ -1,21 +1,23 @@
 //! Source ids made from the columns of a wide table: `{location}.{column}`.
 //!
-//! Parsed with the command line by `mod.rs`, bound to the header of a file by `table.rs`.
+//! Parsed from a request's query or the command line, bound to the header of a table by `columns.rs`.
+//! One code for both, so that a file and a request make the same ids.
 
+use crate::stats::source::MAX_SOURCE_BYTES;
 use std::str::FromStr;
 
 /// The name that stands for the value column a reading comes from.
 const VALUE_COLUMN: &str = "column";
 
 /// A template as it was written; which columns it names is known, whether a file has them is not.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Template {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
     text: String,
     pieces: Vec<Piece<String>>,
 }
 
 /// A part of an id. `C` is how a column is known: by name, or by position in a header.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece<C> {
     Text(String),
     Cell(C),
@@ -25,7 +27,7 @@ enum Piece<C> {
 
 /// A template whose columns were found in a header.
 #[derive(Clone, Debug)]
-pub(super) struct Bound(Vec<Piece<usize>>);
+pub struct Bound(Vec<Piece<usize>>);
 
 impl FromStr for Template {
     type Err = String;
@@ -66,12 +68,13 @@ impl FromStr for Template {
 
 impl Template {
     /// The template as it was written.
-    pub(super) fn as_str(&self) -> &str {
+    #[must_use]
+    pub fn as_str(&self) -> &str {
         &self.text
     }
 
     /// Finds its columns; `position` says where a column is, or why not.
-    pub(super) fn bind<E>(&self, mut position: impl FnMut(&str) -> Result<usize, E>) -> Result<Bound, E> {
+    pub fn bind<E>(&self, mut position: impl FnMut(&str) -> Result<usize, E>) -> Result<Bound, E> {
         let bind = |piece: &Piece<String>| {
             Ok(match piece {
                 Piece::Text(text) => Piece::Text(text.clone()),
@@ -84,10 +87,14 @@ impl Template {
 }
 
 impl Bound {
-    /// The id of a reading of the value column `column` in this row.
-    pub(super) fn fill<'r>(&self, cell: impl Fn(usize) -> &'r str, column: &str, id: &mut String) {
+    /// The id of a reading of the value column `column` in this row. What is already too long to be
+    /// one is not made longer: templates and cells come from outside.
+    pub fn fill<'r>(&self, cell: impl Fn(usize) -> &'r str, column: &str, id: &mut String) {
         id.clear();
         for piece in &self.0 {
+            if id.len() > MAX_SOURCE_BYTES {
+                return;
+            }
             match piece {
                 Piece::Text(text) => id.push_str(text),
                 Piece::Cell(at) => id.push_str(cell(*at)),
@@ -122,6 +129,7 @@ mod tests {
         check("{site}{location}é", "northberliné");
         check("", "");
         check("{town}", "no column town");
+        check(&"{site}".repeat(1_000), &"north".repeat(52));
     }
 
     #[test]
