@@ -1,8 +1,9 @@
-//! A request's body on its way in: bounded in size and in time, hashed while it passes; what is left
-//! of it when it is refused is let through to the ground.
+//! A request's body on its way in: bounded in size before and after it is decompressed and in time,
+//! hashed while it passes; what is left of it when it is refused is let through to the ground.
 //!
-//! Used by `receive.rs`. Nothing is decoded here; content encodings are refused by header.
+//! Used by `receive.rs`. Nothing is decoded here; `encoding.rs` decompresses, piece by piece.
 
+use super::encoding::{Decompressor, Encoding, Step};
 use super::idempotency::Fingerprint;
 use super::problem::{Kind, Problem};
 use super::server::Refused;
@@ -11,8 +12,14 @@ use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
 use std::time::Duration;
 
-/// Bytes of a body: some 150,000 readings, and what one request may hold in memory.
-pub(super) const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of a body as it is sent: some 150,000 readings.
+pub(super) const MAX_BODY_BYTES: usize = 16 * MIB;
+/// Bytes of a body after decompression: readings shrink to a fifth or less, and 200,000 of them with
+/// long ids are not larger. What is more than this is rather meant to do harm.
+pub(super) const MAX_DECOMPRESSED_BYTES: usize = 64 * MIB;
+/// Bytes of a body that is decoded when it is complete: what one request may hold in memory, compressed or not.
+pub(super) const MAX_COLLECTED_BYTES: usize = 16 * MIB;
+const MIB: usize = 1024 * 1024;
 /// How long a body may take to arrive: the largest at 2 Mbit/s; it bounds what slow clients hold.
 pub(super) const BODY_TIMEOUT: Duration = Duration::from_mins(1);
 /// Bytes and time that are spent on the rest of a refused body: enough for a batch twice too large.
@@ -33,17 +40,17 @@ pub(super) async fn within<T>(
 
 /// What can be refused before the body is read.
 pub(super) fn refuse_by_headers(headers: &HeaderMap) -> Result<(), Problem> {
-    if let Some(encoding) = headers.get(header::CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
-        let detail = format!("{encoding:?} is not supported: send the body without Content-Encoding");
-        return Err(Problem::new(Kind::UnsupportedContentEncoding, detail));
-    }
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|bytes| bytes > MAX_BODY_BYTES as u64) { Err(too_large()) } else { Ok(()) }
+    if announced.is_some_and(|bytes| bytes > MAX_BODY_BYTES as u64) {
+        Err(too_large(MAX_BODY_BYTES, ""))
+    } else {
+        Ok(())
+    }
 }
 
-fn too_large() -> Problem {
-    let mib = MAX_BODY_BYTES / (1024 * 1024);
-    Problem::new(Kind::BodyTooLarge, format!("the body has more than {mib} MiB: send it in several requests"))
+fn too_large(limit: usize, which: &str) -> Problem {
+    let mib = limit / MIB;
+    Problem::new(Kind::BodyTooLarge, format!("the body has more than {mib} MiB{which}: send it in several requests"))
 }
 
 /// The problem of a body that did not come to its end.
@@ -79,25 +86,43 @@ pub(super) async fn drain(headers: &HeaderMap, body: &mut BodyDataStream) {
 /// A body on its way in.
 pub(super) struct Arriving<'f> {
     body: &'f mut BodyDataStream,
+    /// Bytes that came, and bytes that they stood for.
+    sent: usize,
     bytes: usize,
+    decompressor: Option<Decompressor>,
     fingerprint: Option<&'f mut Fingerprint>,
 }
 
 impl<'f> Arriving<'f> {
-    pub(super) fn new(body: &'f mut BodyDataStream, fingerprint: Option<&'f mut Fingerprint>) -> Self {
-        Self { body, bytes: 0, fingerprint }
+    pub(super) fn new(
+        body: &'f mut BodyDataStream,
+        encoding: Option<Encoding>,
+        fingerprint: Option<&'f mut Fingerprint>,
+    ) -> Self {
+        Self { body, sent: 0, bytes: 0, decompressor: encoding.map(Decompressor::new), fingerprint }
     }
 
-    /// The next chunk that is not empty.
+    /// The next chunk that is not empty, decompressed.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        let chunk = if self.decompressor.is_some() { self.decompress().await? } else { self.receive().await? };
+        let Some(chunk) = chunk else { return Ok(None) };
+        self.bytes += chunk.len();
+        if self.bytes > MAX_DECOMPRESSED_BYTES {
+            return Err(too_large(MAX_DECOMPRESSED_BYTES, " after decompression"));
+        }
+        if let Some(fingerprint) = &mut self.fingerprint {
+            fingerprint.update(&chunk);
+        }
+        Ok(Some(chunk))
+    }
+
+    /// The next chunk that is not empty, as it was sent.
+    async fn receive(&mut self) -> Result<Option<Bytes>, Problem> {
         while let Some(chunk) = self.body.next().await {
             let chunk = chunk.map_err(broken_off)?;
-            self.bytes += chunk.len();
-            if self.bytes > MAX_BODY_BYTES {
-                return Err(too_large());
-            }
-            if let Some(fingerprint) = &mut self.fingerprint {
-                fingerprint.update(&chunk);
+            self.sent += chunk.len();
+            if self.sent > MAX_BODY_BYTES {
+                return Err(too_large(MAX_BODY_BYTES, ""));
             }
             if !chunk.is_empty() {
                 return Ok(Some(chunk));
@@ -106,13 +131,39 @@ impl<'f> Arriving<'f> {
         Ok(None)
     }
 
+    async fn decompress(&mut self) -> Result<Option<Bytes>, Problem> {
+        loop {
+            let decompressor = self.decompressor.as_mut().expect("the body is compressed");
+            match decompressor.step()? {
+                Step::Piece(piece) => {
+                    // A chunk may be many pieces: other tasks have their turn between them.
+                    tokio::task::yield_now().await;
+                    return Ok(Some(piece));
+                }
+                Step::End => return Ok(None),
+                Step::Hungry => {}
+            }
+            let chunk = self.receive().await?;
+            let decompressor = self.decompressor.as_mut().expect("the body is compressed");
+            match chunk {
+                Some(chunk) => decompressor.give(chunk),
+                None => decompressor.end(),
+            }
+        }
+    }
+
     /// The whole body in one piece, copied only if it came in several.
     pub(super) async fn collect(mut self, first: Bytes) -> Result<Bytes, Problem> {
         let Some(second) = self.next().await? else { return Ok(first) };
         let mut body = Vec::from(first);
-        body.extend_from_slice(&second);
-        while let Some(chunk) = self.next().await? {
+        let mut next = Some(second);
+        while let Some(chunk) = next {
+            if body.len() + chunk.len() > MAX_COLLECTED_BYTES {
+                let which = " after decompression, the most for application/json";
+                return Err(too_large(MAX_COLLECTED_BYTES, which));
+            }
             body.extend_from_slice(&chunk);
+            next = self.next().await?;
         }
         Ok(body.into())
     }
@@ -133,7 +184,7 @@ mod tests {
         let check = async |error: axum::BoxError, expected: Kind| {
             let chunks = futures_util::stream::iter([Err::<Bytes, _>(error)]);
             let mut body = axum::body::Body::from_stream(chunks).into_data_stream();
-            let problem = Arriving::new(&mut body, None).next().await.unwrap_err();
+            let problem = Arriving::new(&mut body, None, None).next().await.unwrap_err();
             assert_eq!(problem.kind(), expected, "{problem:?}");
         };
         check(Refused::TooSlow.into(), Kind::BodyTimeout).await;

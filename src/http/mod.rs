@@ -5,6 +5,7 @@
 //! that is not a success is a problem document from `problem.rs`.
 
 mod body;
+mod encoding;
 mod format;
 mod idempotency;
 mod observe;

@@ -261,11 +261,15 @@ impl From<CommitError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let failure = Failure { name: self.kind.row().1, detail: self.detail.clone() };
+        let kind = self.kind;
+        let failure = Failure { name: kind.row().1, detail: self.detail.clone() };
         let (status, body) = self.document();
         let content_type = HeaderValue::from_static(CONTENT_TYPE);
         let mut response = (status, [(header::CONTENT_TYPE, content_type)], body).into_response();
         response.extensions_mut().insert(failure);
+        if kind == Kind::UnsupportedContentEncoding {
+            response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"));
+        }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
         }

@@ -5,6 +5,7 @@
 //! by piece, a large array on a thread of its own. What bounds a body is in `body.rs`.
 
 use super::body::{Arriving, BODY_TIMEOUT, drain, refuse_by_headers, within};
+use super::encoding::encoding;
 use super::idempotency::Fingerprint;
 use super::parameters::{Parameters, refuse};
 use super::problem::{Kind, Problem};
@@ -106,10 +107,11 @@ async fn read(
 ) -> Result<Received, Problem> {
     let options = options(uri)?;
     let mut fingerprint = Fingerprint::begin(headers, "", uri.query().unwrap_or_default(), policy.idempotency_ttl)?;
+    let encoding = encoding(headers)?;
     refuse_by_headers(headers)?;
     let keep_lines = policy.late == Late::Refuse;
     let decoding = async {
-        let mut arriving = Arriving::new(body, fingerprint.as_mut());
+        let mut arriving = Arriving::new(body, encoding, fingerprint.as_mut());
         let first = arriving.next().await?.unwrap_or_default();
         let format = format(headers, &first)?;
         if format != Format::Csv && options.shape != Shape::default() {
@@ -377,7 +379,7 @@ mod tests {
         let length = (MAX_BODY_BYTES + 1).to_string();
         let announced = receive_in(Late::Reopen, "/", &[("content-length", &length)], READING).await;
         assert_eq!(announced.unwrap_err().kind(), Kind::BodyTooLarge);
-        let encoded = receive_in(Late::Reopen, "/", &[("content-encoding", "gzip")], READING).await;
+        let encoded = receive_in(Late::Reopen, "/", &[("content-encoding", "br")], READING).await;
         assert_eq!(encoded.unwrap_err().kind(), Kind::UnsupportedContentEncoding);
     }
 
