@@ -250,11 +250,7 @@ mod tests {
             let header =
                 |value: &&str| (HeaderName::from_static("content-encoding"), HeaderValue::from_str(value).unwrap());
             let got = encoding(&values.iter().map(header).collect());
-            assert_eq!(
-                got.as_ref().map_err(|problem| problem.detail()),
-                expected.as_ref().map_err(|e| *e),
-                "{values:?}"
-            );
+            assert_eq!(got.as_ref().map_err(Problem::detail), expected.as_ref().map_err(|e| *e), "{values:?}");
         };
         let remedy = "send the body as gzip, as zstd or without Content-Encoding";
         check(&[], Ok(None));

@@ -52,7 +52,7 @@ enum Format {
 
 /// A decoder that takes a body as it arrives.
 enum Lines<'c> {
-    Ndjson(Ndjson<'c>),
+    Ndjson(Box<Ndjson<'c>>),
     Csv(Box<Csv<'c>>),
 }
 
@@ -120,7 +120,7 @@ async fn read(
         }
         let batch = || batch(calendar, now, options.precision, keep_lines);
         match format {
-            Format::Ndjson => decode_lines(Lines::Ndjson(Ndjson::new(batch())), first, arriving).await,
+            Format::Ndjson => decode_lines(Lines::Ndjson(Box::new(Ndjson::new(batch()))), first, arriving).await,
             Format::Csv => {
                 let rows = Csv::new(batch(), options.shape.clone());
                 decode_lines(Lines::Csv(Box::new(rows)), first, arriving).await

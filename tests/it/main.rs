@@ -26,6 +26,7 @@ mod retries;
 mod smuggling;
 mod undone;
 mod version;
+mod ways_in;
 mod weather;
 
 // The store contract: each promise, random schedules, and the bytes of merged states.
