@@ -110,7 +110,7 @@ mod tests {
         let (parts, lines) = folder.finish_with_lines();
         let errors =
             vec![LineError { line: 3, field: Some("value".to_owned()), reason: "value is missing".to_owned() }];
-        Decoded { parts, readings: 4, errors, error_count: MAX_ERRORS + 1, empty: 0, lines }
+        Decoded { parts, readings: 4, span: Some((0, 60_000)), errors, error_count: MAX_ERRORS + 1, empty: 0, lines }
     }
 
     #[track_caller]

@@ -16,6 +16,7 @@ mod configuration;
 mod connections;
 mod crashes;
 mod first_steps;
+mod imports;
 mod late;
 mod limits;
 mod moving;

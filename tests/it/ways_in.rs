@@ -108,7 +108,7 @@ fn tables_that_are_refused_count_nothing() {
     let parameter = |query: &str, fragment: &str| {
         check(query, b"source,value\na,1\n", 400, "invalid-parameter", &[fragment]);
     };
-    parameter("?source=a", "source=TEMPLATE and values=");
+    parameter("?source=a", "values=COLUMNS beside source");
     parameter("?source=%7Ba&values=v", "belongs to no {column}");
     parameter("?values=v&source=a&time=t&time=u", "given more than once");
     let answer = post(&client, "?time=t", &[JSON], "{\"source\":\"a\",\"value\":1}");

@@ -1,10 +1,11 @@
 //! `meanwhile import`: brings files into a running service, each reading counted once.
 //!
 //! A file is cut into batches (`batches.rs`; `table.rs` for CSV) that are sent one
-//! after the other (`send.rs`). Keys made from the content make it safe to repeat an import as a
+//! after the other (`send.rs`), or only looked at (`dry_run.rs`). Keys made from the content make it safe to repeat an import as a
 //! whole for as long as the service remembers them.
 
 mod batches;
+mod dry_run;
 mod lines;
 mod send;
 mod table;
@@ -18,11 +19,11 @@ use crate::config::{ServerArgs, duration};
 use crate::ingest::decode::columns::{self, Wide};
 use crate::ingest::decode::template::Template;
 use crate::ingest::decode::time::Precision;
-use crate::stats::calendar::Zone;
+use crate::stats::calendar::{Period, Zone};
 use crate::stats::{Millis, timestamp};
 use crate::store::MAX_IDEMPOTENCY_TTL;
 use anyhow::{Context, anyhow};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressBarIter, ProgressStyle};
 use std::ffi::OsStr;
 use std::fmt::Write;
 use std::fs::File;
@@ -32,6 +33,8 @@ use std::time::Duration;
 
 /// The file name that means standard input.
 const STDIN: &str = "-";
+/// How long a file waits for the service: it can be imported again. Standard input cannot.
+const RETRY_FILES_FOR: Duration = Duration::from_mins(1);
 /// A whole file may be bad in the same way; the first lines show it.
 const PROBLEMS_SHOWN: usize = 100;
 
@@ -44,7 +47,10 @@ pub const EXAMPLES: &str = "EXAMPLES:
   meanwhile import weather.csv --time date --source '{location}.{column}' --values temp_max,temp_min
       A wide table: each row is two readings, of 'berlin.temp_max' and 'berlin.temp_min'.
   zcat readings.ndjson.gz | meanwhile import - --format ndjson
-      From standard input.
+      From standard input. What was read cannot be read again, so this goes on
+      trying until it is acknowledged, however long the service is away.
+  meanwhile import weather.csv --source '{location}' --values temp --dry-run
+      Says what would be counted, and which lines are bad; sends nothing.
 
 Lines go in batches of 1,000, in the order of the file. A batch with a bad line
 is not counted at all, the ones before it are. Repeating an import with the same
@@ -88,9 +94,18 @@ pub struct ImportArgs {
     #[arg(long, value_name = "N")]
     from_line: Option<u64>,
 
-    /// How long to go on trying while the service cannot be reached or cannot take more
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
-    retry_for: Millis,
+    /// How long to go on trying while the service cannot be reached or cannot take more [default: 60s
+    /// for files, for ever for standard input]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    retry_for: Option<Millis>,
+
+    /// Only look: sources, time range, rows by period, bad lines; nothing is sent
+    #[arg(long)]
+    dry_run: bool,
+
+    /// The periods to count rows for, as the service has them
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1m,1h,1d", requires = "dry_run")]
+    periods: Vec<Period>,
 
     #[command(flatten)]
     server: ServerArgs,
@@ -118,6 +133,9 @@ struct Totals {
 /// Imports the files, one after the other.
 pub fn run(args: &ImportArgs) -> anyhow::Result<()> {
     let files = check(args)?;
+    if args.dry_run {
+        return dry_run::run(args, &files);
+    }
     let client = Client::new(&args.server)?;
     let started = Clock::System.now();
     let mut totals = Totals::default();
@@ -163,18 +181,40 @@ fn check(args: &ImportArgs) -> Result<Vec<(&Path, Format)>, Usage> {
     }
 }
 
-fn import(args: &ImportArgs, client: &Client, path: &Path, format: Format, totals: &mut Totals) -> anyhow::Result<()> {
+/// A file that is being read.
+struct Opened {
+    /// As it is called in messages.
+    name: String,
+    bar: ProgressBar,
+    batches: Batches<ProgressBarIter<Box<dyn Read>>>,
+}
+
+fn begin(args: &ImportArgs, path: &Path, format: Format) -> anyhow::Result<Opened> {
     let (file, length) = open(path)?;
     let name = if path == Path::new(STDIN) { "standard input".to_owned() } else { path.display().to_string() };
     let bar = progress(length);
     let file = bar.wrap_read(file);
-    let mut batches = match format {
+    let batches = match format {
         Format::Ndjson => Batches::ndjson(file),
         Format::Csv => Batches::csv(file, &shape(args)).with_context(|| name.clone())?,
     };
+    Ok(Opened { name, bar, batches })
+}
+
+/// `None` is for ever.
+fn retry_for(args: &ImportArgs, path: &Path) -> Option<Duration> {
+    match args.retry_for {
+        Some(given) => Some(Duration::from_millis(given.unsigned_abs())),
+        None if path == Path::new(STDIN) => None,
+        None => Some(RETRY_FILES_FOR),
+    }
+}
+
+fn import(args: &ImportArgs, client: &Client, path: &Path, format: Format, totals: &mut Totals) -> anyhow::Result<()> {
+    let Opened { name, bar, mut batches } = begin(args, path, format)?;
     let options = options(args, format);
     let target = target(args);
-    let retry_for = Duration::from_millis(args.retry_for.unsigned_abs());
+    let retry_for = retry_for(args, path);
     let lines_before = totals.lines;
     while let Some(batch) = batches.next().with_context(|| name.clone())? {
         // Read all the same: only so do the batches begin where they began the first time.

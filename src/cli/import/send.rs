@@ -35,13 +35,13 @@ pub(super) struct Rejected {
 }
 
 /// Sends a batch to `path`, again and again while the service cannot take it, for `retry_for` since it last
-/// could. `say` is told once why it takes longer.
+/// could; `None` is for ever. `say` is told once why it takes longer.
 pub(super) fn send(
     client: &Client,
     path: &str,
     batch: &Batch,
     key: &str,
-    retry_for: Duration,
+    retry_for: Option<Duration>,
     say: impl Fn(&str),
 ) -> Result<Acknowledged, ClientError> {
     let headers = [("Content-Type", "application/x-ndjson"), ("Idempotency-Key", key), ("Idempotency-TTL", TTL)];
@@ -53,14 +53,18 @@ pub(super) fn send(
             Err(error) if !may_pass(&error) => return Err(error),
             Err(error) => error,
         };
-        let left = retry_for.saturating_sub(clock::instant() - started);
-        if left.is_zero() {
+        let left = retry_for.map(|limit| limit.saturating_sub(clock::instant() - started));
+        if left.is_some_and(|left| left.is_zero()) {
             return Err(error);
         }
         if pause == FIRST_PAUSE {
-            say(&format!("{error}; trying again for {} s", left.as_secs_f64().ceil()));
+            let how_long = left.map_or_else(
+                || "until it is acknowledged".to_owned(),
+                |left| format!("for {} s", left.as_secs_f64().ceil()),
+            );
+            say(&format!("{error}; trying again {how_long}"));
         }
-        std::thread::sleep(pause.min(left));
+        std::thread::sleep(left.map_or(pause, |left| pause.min(left)));
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
@@ -90,19 +94,19 @@ mod tests {
     /// it takes longer, and the requests.
     fn attempt(
         answers: Vec<(&'static str, &'static str)>,
-        retry_for: Duration,
+        retry_for: impl Into<Option<Duration>>,
     ) -> (Result<Acknowledged, ClientError>, usize, Vec<String>) {
         let (client, served) = serve(answers);
         let batch = Batches::ndjson("{\"source\": \"a\", \"value\": 1}\n".as_bytes()).next().unwrap().unwrap();
         let said = std::cell::Cell::new(0);
-        let result = send(&client, "/v1/readings", &batch, "import-1", retry_for, |_| said.set(said.get() + 1));
+        let result = send(&client, "/v1/readings", &batch, "import-1", retry_for.into(), |_| said.set(said.get() + 1));
         (result, said.get(), served.requests())
     }
 
     #[test]
     fn a_batch_is_repeated_with_its_key_until_it_is_acknowledged() {
         let answers = vec![("503 Service Unavailable", "{}"), ("", ""), ("504 Gateway Timeout", "{}"), TAKEN];
-        let (result, said, requests) = attempt(answers, PATIENCE);
+        let (result, said, requests) = attempt(answers, None);
         assert_eq!((result.unwrap().accepted, said, requests.len()), (1, 1, 4));
         for request in &requests {
             assert!(request.starts_with("POST /prefix/v1/readings HTTP/1.1\r\n"), "{request}");

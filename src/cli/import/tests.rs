@@ -122,6 +122,18 @@ fn a_service_that_stays_away_is_named_with_the_way_on() {
 }
 
 #[test]
+fn what_cannot_be_read_again_is_tried_for_ever() {
+    let check = |words: &[&str], seconds: Option<u64>| {
+        let args = args(words).unwrap();
+        assert_eq!(retry_for(&args, &args.files[0]), seconds.map(Duration::from_secs), "{words:?}");
+    };
+    check(&["a.csv"], Some(60));
+    check(&["-", "--format=csv"], None);
+    check(&["-", "--format=csv", "--retry-for=5s"], Some(5));
+    check(&["a.csv", "--retry-for=1h"], Some(3_600));
+}
+
+#[test]
 fn duplicates_and_late_readings_are_counted() {
     let twice = ("200 OK", r#"{"accepted": 7, "duplicate": true, "durability": "disk"}"#);
     let late = (
@@ -162,6 +174,8 @@ fn wrong_usage_is_found_before_anything_is_sent() {
     check_usage(&["a.csv", "--timezone=Mars"], "Europe/Berlin");
     check_usage(&["a.csv", "--retry-for=5"], "250ms");
     check_usage(&["a.csv", "--precision=h"], "write s, ms, us or ns");
+    check_usage(&["a.csv", "--periods=1h"], "--dry-run");
+    check_usage(&["a.csv", "--dry-run", "--periods=7m"], "7m does not divide a day");
     let args = args(&["-", "x.csv", "--format=ndjson"]).unwrap();
     assert_eq!(check(&args).unwrap_or_default().iter().map(|f| f.1).collect::<Vec<_>>(), [Format::Ndjson; 2]);
 }

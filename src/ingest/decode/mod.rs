@@ -55,6 +55,8 @@ pub struct Decoded {
     pub parts: Vec<Part>,
     /// Readings in the parts.
     pub readings: usize,
+    /// The earliest and the latest time of a reading in the parts.
+    pub span: Option<(Millis, Millis)>,
     /// The first [`MAX_ERRORS`] bad lines.
     pub errors: Vec<LineError>,
     /// All bad lines; none of them is in the parts.
@@ -71,6 +73,8 @@ pub struct Batch<'c> {
     folder: Folder<'c>,
     times: Times<'c>,
     readings: usize,
+    earliest: Millis,
+    latest: Millis,
     errors: Vec<LineError>,
     error_count: usize,
     empty: usize,
@@ -82,7 +86,8 @@ impl<'c> Batch<'c> {
     #[must_use]
     pub fn new(calendar: &'c Calendar, times: Times<'c>, keep_lines: bool) -> Self {
         let folder = if keep_lines { Folder::with_lines(calendar) } else { Folder::new(calendar) };
-        Self { folder, times, readings: 0, errors: Vec::new(), error_count: 0, empty: 0 }
+        let (earliest, latest) = (Millis::MAX, Millis::MIN);
+        Self { folder, times, readings: 0, earliest, latest, errors: Vec::new(), error_count: 0, empty: 0 }
     }
 
     /// What was taken, bad lines beside it.
@@ -90,7 +95,8 @@ impl<'c> Batch<'c> {
     pub fn finish(self) -> Decoded {
         let (parts, lines) = self.folder.finish_with_lines();
         let Self { readings, errors, error_count, empty, .. } = self;
-        Decoded { parts, readings, errors, error_count, empty, lines }
+        let span = (readings > 0).then_some((self.earliest, self.latest));
+        Decoded { parts, readings, span, errors, error_count, empty, lines }
     }
 
     /// How the timestamps of this batch are read.
@@ -124,6 +130,8 @@ impl<'c> Batch<'c> {
         self.folder.at_line(line);
         self.folder.push(source, value, timestamp);
         self.readings += 1;
+        self.earliest = self.earliest.min(timestamp);
+        self.latest = self.latest.max(timestamp);
         Ok(())
     }
 
