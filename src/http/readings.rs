@@ -50,12 +50,17 @@ struct Rejected {
     params(
         ("precision" = Option<String>, Query, description = "Unit of timestamps that are numbers: s, ms (default), us, ns"),
         ("on_error" = Option<String>, Query, description = "refuse (default): one bad line refuses the batch; skip: counts the others"),
+        ("time" = Option<String>, Query, description = "text/csv: the column that holds the time"),
+        ("source" = Option<String>, Query, description = "text/csv, wide: template of the source ids, {place}.{column}; needs values"),
+        ("values" = Option<String>, Query, description = "text/csv, wide: the columns that hold values, separated by commas; needs source"),
+        ("Content-Encoding" = Option<String>, Header, pattern = "^(gzip|zstd|identity)$", description = "How the body is compressed"),
         ("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,255}$", description = "1 to 255 visible ASCII characters, new for each batch: repeated with it, a request counts once"),
         ("Idempotency-TTL" = Option<String>, Header, pattern = "^[0-9]+[smhd]?$", description = "How long the key is kept at least: 3600, 60m, 2h, at most 7d"),
     ),
-    request_body(description = "One reading or an array of them; one per line with application/x-ndjson", content(
+    request_body(description = "One reading or an array of them; one per line with application/x-ndjson; a table with text/csv", content(
         (super::openapi::Readings = "application/json"),
         (String = "application/x-ndjson"),
+        (String = "text/csv"),
     )),
     responses((status = 200, description = "The store has the readings", body = Accepted)),
 )]
