@@ -50,16 +50,15 @@ fn watched(git: &Path) -> Vec<PathBuf> {
 pub(crate) fn commit(git: &Path) -> Option<String> {
     let head = fs::read_to_string(git.join("HEAD")).ok()?;
     let hash = match head.trim().strip_prefix("ref: ") {
-        None => head.trim().to_owned(),
-        Some(branch) => match fs::read_to_string(shared(git).join(branch)) {
-            Ok(hash) => hash.trim().to_owned(),
-            // git moves branches that rest into one file: a line `HASH NAME` each.
-            Err(_) => {
-                let packed = fs::read_to_string(shared(git).join("packed-refs")).ok()?;
-                packed.lines().find_map(|line| Some(line.strip_suffix(branch)?.strip_suffix(' ')?.to_owned()))?
-            }
-        },
+        None => head.clone(),
+        Some(branch) => fs::read_to_string(shared(git).join(branch)).ok().or_else(|| packed(git, branch))?,
     };
-    let short = hash.get(..DIGITS)?;
+    let short = hash.trim().get(..DIGITS)?;
     short.bytes().all(|digit| digit.is_ascii_hexdigit()).then(|| short.to_owned())
+}
+
+/// git moves branches that rest into one file: a line `HASH NAME` each.
+fn packed(git: &Path, branch: &str) -> Option<String> {
+    let packed = fs::read_to_string(shared(git).join("packed-refs")).ok()?;
+    packed.lines().find_map(|line| Some(line.strip_suffix(branch)?.strip_suffix(' ')?.to_owned()))
 }

@@ -43,10 +43,10 @@ fn pages() -> anyhow::Result<Vec<(String, String)>> {
     let mut program = Cli::command().disable_help_subcommand(true);
     program.build();
     let commands: Vec<_> = iter::once(&program).chain(program.get_subcommands()).collect();
-    commands.into_iter().map(|command| page(Man::new(command.clone()))).collect()
+    commands.into_iter().map(|command| page(&Man::new(command.clone()))).collect()
 }
 
-fn page(man: Man) -> anyhow::Result<(String, String)> {
+fn page(man: &Man) -> anyhow::Result<(String, String)> {
     let mut page = Vec::new();
     man.render(&mut page)?;
     // The text after the flags: under its own name, and line by line as it was written, so that a

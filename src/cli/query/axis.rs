@@ -110,8 +110,8 @@ impl Step {
 }
 
 /// The ticks in `[from, to)` with their labels, in order: about `most`, never many more.
-pub(super) fn ticks(zone: &Zone, from: Millis, to: Millis, most: i64) -> Vec<(Millis, String)> {
-    let room = |step: &&Step| (to - from) / 1_000 / step.seconds() < most.max(1);
+pub(super) fn ticks(zone: &Zone, from: Millis, to: Millis, most: usize) -> Vec<(Millis, String)> {
+    let room = |step: &&Step| (to - from).unsigned_abs() / 1_000 / step.seconds().unsigned_abs() < most.max(1) as u64;
     let step = *STEPS.iter().find(room).unwrap_or(&STEPS[STEPS.len() - 1]);
     let mut ticks: Vec<(Millis, String)> = Vec::new();
     let mut local = step.floor(zone.local(from));

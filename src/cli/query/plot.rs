@@ -8,6 +8,7 @@
 use super::axis;
 use crate::stats::Millis;
 use crate::stats::calendar::Zone;
+use std::cmp::Ordering;
 use std::fmt::Write;
 
 /// Rows of a plot at most; several plots of a screen's width stay comparable.
@@ -15,7 +16,7 @@ const ROWS: f64 = 16.0;
 /// Below this a plot says nothing; the lines are then wider than the terminal.
 const MIN_COLUMNS: usize = 16;
 /// Columns a label of the time axis takes, with what keeps it from the next one.
-const TICK_COLUMNS: i64 = 12;
+const TICK_COLUMNS: usize = 12;
 /// Values that differ by less, relatively, are drawn as equal: the rest is rounding.
 const FLAT: f64 = 1e-12;
 /// The same near zero.
@@ -173,15 +174,13 @@ fn grid(cells: &[Option<Point>], scale: &Scale, ink: &Ink) -> Vec<Vec<char>> {
         for row in &mut grid[here.min(there)..=here.max(there)] {
             row[column] = ink.upright;
         }
-        if here > there {
-            grid[there][column] = left_up;
-            grid[here][column] = right_down;
-        } else if here < there {
-            grid[there][column] = left_down;
-            grid[here][column] = right_up;
-        } else {
-            grid[here][column] = ink.flat;
-        }
+        let (end, start) = match here.cmp(&there) {
+            Ordering::Greater => (right_down, left_up),
+            Ordering::Less => (right_up, left_down),
+            Ordering::Equal => (ink.flat, ink.flat),
+        };
+        grid[there][column] = start;
+        grid[here][column] = end;
     }
     grid
 }
@@ -190,7 +189,7 @@ fn grid(cells: &[Option<Point>], scale: &Scale, ink: &Ink) -> Vec<Vec<char>> {
 fn time_axis(from: Millis, to: Millis, columns: usize, margin: usize, look: &Look, ink: &Ink) -> String {
     let mut line = vec![ink.flat; columns];
     let mut labels = String::new();
-    for (t, label) in axis::ticks(&look.zone, from, to, columns as i64 / TICK_COLUMNS) {
+    for (t, label) in axis::ticks(&look.zone, from, to, columns / TICK_COLUMNS) {
         let at = column(t, from, to, columns);
         line[at.min(columns - 1)] = ink.tick_below;
         // Centred, but not over either edge, and never into its neighbour.
@@ -264,7 +263,7 @@ impl Scale {
 
     /// Empty in every second row.
     fn label(&self, row: usize) -> String {
-        let units = self.bottom + row as i64;
+        let units = self.bottom + row.cast_signed() as i64;
         let value = units as f64 * self.unit;
         match self.format {
             _ if units % 2 != 0 => String::new(),

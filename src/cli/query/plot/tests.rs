@@ -14,7 +14,7 @@ fn hours(from: &str, values: &[Option<(f64, f64, f64)>]) -> Series {
     let from = at(from);
     let hours = values.iter().enumerate().filter_map(|(i, value)| {
         let (mean, low, high) = (*value)?;
-        let start = from + i as Millis * HOUR;
+        let start = from + HOUR * Millis::try_from(i).unwrap();
         Some(Point { start, end: start + HOUR, count: 60.0, mean, low, high })
     });
     Series { source: "kitchen".to_owned(), points: hours.collect() }
@@ -74,20 +74,20 @@ kitchen: mean and min..max of each 1h
 
 const TWO_SOURCES: &str = "\
 kitchen: mean and min..max of each 1h
-1234567.5 +::::::::
-          |::::::::
-1234567.4 +::::::::
-          |::::::::
-1234567.3 +::::::::
-          |::::::::
-1234567.2 +::::::::
-          |::::::::
-1234567.1 +::::::::
-          |::::::::
-1234567.0 +--------
-          ++---------------+----------------
-           02:00         04:00
- 2026-11-20 02:00 to 2026-11-20 06:00 (UTC)
+1234567.5 +::::::::::
+          |::::::::::
+1234567.4 +::::::::::
+          |::::::::::
+1234567.3 +::::::::::
+          |::::::::::
+1234567.2 +::::::::::
+          |::::::::::
+1234567.1 +::::::::::
+          |::::::::::
+1234567.0 +----------
+          ++-------------------+--------------------
+           02:00             04:00
+     2026-11-20 02:00 to 2026-11-20 06:00 (UTC)
 
 cellar: mean and min..max of each 1h
      12.6 +
@@ -96,16 +96,16 @@ cellar: mean and min..max of each 1h
           |
      12.2 +
           |
-     12.0 +                -----------------
+     12.0 +                    ---------------------
           |
      11.8 +
           |
      11.6 +
           |
      11.4 +
-          ++---------------+----------------
-           02:00         04:00
- 2026-11-20 02:00 to 2026-11-20 06:00 (UTC)
+          ++-------------------+--------------------
+           02:00             04:00
+     2026-11-20 02:00 to 2026-11-20 06:00 (UTC)
 ";
 
 fn check(series: &[Series], look: &Look, expected: &str) {
@@ -128,7 +128,7 @@ fn two_sources_lie_over_the_same_time() {
     let steady =
         Series { source: "cellar".to_owned(), ..hours("2026-11-20T04:00:00Z", &[Some((12.0, 12.0, 12.0)); 2]) };
     let short = hours("2026-11-20T02:00:00Z", &[Some((1_234_567.0, 1_234_567.0, 1_234_567.5))]);
-    check(&[short, steady], &look("UTC", 44, false), TWO_SOURCES);
+    check(&[short, steady], &look("UTC", 52, false), TWO_SOURCES);
 }
 
 #[test]
