@@ -18,7 +18,8 @@ const LINES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sample-data/greenhouse
 const CLIENTS: [&[&str]; 4] =
     [&["import", LINES, "--retry-for", "0s"], &["query", "kitchen"], &["sources"], &["state", "kitchen"]];
 /// Those that need no service.
-const ALONE: [&[&str]; 5] = [&["--help"], &["query", "--help"], &["--version"], &["completions", "bash"], &["man"]];
+const ALONE: [&[&str]; 6] =
+    [&["--help"], &["query", "--help"], &["--version"], &["config"], &["completions", "bash"], &["man"]];
 
 /// Sees that a command ends with a status and says something on standard error, and nothing else.
 #[track_caller]
