@@ -10,6 +10,7 @@ use super::server::Refused;
 use axum::body::{BodyDataStream, Bytes};
 use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
+use std::error::Error;
 use std::time::Duration;
 
 /// Bytes of a body as it is sent: some 150,000 readings.
@@ -54,9 +55,10 @@ fn too_large(limit: usize, which: &str) -> Problem {
 }
 
 /// The problem of a body that did not come to its end.
-fn broken_off(error: axum::Error) -> Problem {
-    let error = error.into_inner();
-    match error.downcast_ref::<Refused>() {
+fn broken_off(error: &axum::Error) -> Problem {
+    // However often it was wrapped on the way.
+    let mut causes = std::iter::successors(Some(error as &dyn Error), |&error| error.source());
+    match causes.find_map(|cause| cause.downcast_ref::<Refused>()) {
         Some(Refused::TooSlow) => Problem::new(Kind::BodyTimeout, format!("{error}; nothing was counted")),
         Some(Refused::TooMuch) => Problem::new(Kind::Busy, format!("{error}; nothing was counted, try again")),
         None => Problem::new(Kind::UnreadableBody, format!("the body broke off: {error}")),
@@ -119,7 +121,7 @@ impl<'f> Arriving<'f> {
     /// The next chunk that is not empty, as it was sent.
     async fn receive(&mut self) -> Result<Option<Bytes>, Problem> {
         while let Some(chunk) = self.body.next().await {
-            let chunk = chunk.map_err(broken_off)?;
+            let chunk = chunk.map_err(|error| broken_off(&error))?;
             self.sent += chunk.len();
             if self.sent > MAX_BODY_BYTES {
                 return Err(too_large(MAX_BODY_BYTES, ""));

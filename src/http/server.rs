@@ -73,7 +73,7 @@ pub struct Limits {
     pub idle: Duration,
     /// How long nothing of an answer needs to be taken.
     pub stall: Duration,
-    /// How long a body may take before [`BODY_RATE`] counts.
+    /// How long a body may take before its rate counts.
     pub body_start: Duration,
     /// Bytes of all bodies that are received or wait for the store.
     pub bodies: usize,
@@ -215,7 +215,7 @@ async fn connection(
     if ended.is_err()
         && let Some(parts) = connection.into_parts()
     {
-        parts.io.into_inner().close().await;
+        parts.io.into_inner().take_leave().await;
     }
 }
 

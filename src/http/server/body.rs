@@ -170,7 +170,7 @@ mod tests {
         let rate = BODY_RATE as usize;
         check(&[(0, 1), (19, 1)], (2, None)).await;
         check(&[(0, 1), (21, 1)], (1, Some(Refused::TooSlow))).await;
-        check(&[(5, 1); 5], (3, Some(Refused::TooSlow))).await;
+        check(&[(6, 1); 5], (3, Some(Refused::TooSlow))).await;
         check(&[(1, rate + 1); 40], (40 * (rate + 1), None)).await;
         check(&[(0, 10 * rate), (29, 1)], (10 * rate + 1, None)).await;
         check(&[(0, 10 * rate), (31, 1)], (10 * rate, Some(Refused::TooSlow))).await;

@@ -96,7 +96,7 @@ impl Wire {
     }
 
     /// The end of a connection that failed: whoever was sent away hears why.
-    pub(super) async fn close(self) {
+    pub(super) async fn take_leave(self) {
         if self.head_timed_out {
             let seconds = self.limits.head.as_secs();
             let detail = format!("the request line and headers did not arrive within {seconds} s");
