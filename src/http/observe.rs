@@ -1,11 +1,12 @@
 //! What surrounds every answer: a request id, the name of the instance, a count, a line in the log if
 //! it failed.
 //!
-//! Laid around the routes by `mod.rs`. Guarantees: every answer has `X-Request-Id` (the client's if it
-//! is sane, else a new one) and `X-Instance`; labels of metrics are names of the route table, never
+//! Laid around the routes by `mod.rs`. Guarantees: every answer to a request has `X-Request-Id` (the
+//! client's if it is sane, else a new one) and `X-Instance`; labels of metrics are names of the route table, never
 //! what was sent; failures by the thousand do not fill the log.
 
 use super::problem::Failure;
+use super::server::failed;
 use crate::clock;
 use crate::telemetry::metrics;
 use axum::Router;
@@ -13,7 +14,9 @@ use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
+use futures_util::FutureExt;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -92,7 +95,9 @@ impl Observer {
         let route = request.extensions().get::<MatchedPath>().cloned();
         let route = route.as_ref().map_or("other", MatchedPath::as_str);
 
-        let mut response = next.run(request).await;
+        // Caught here already, so that this answer too is counted and has its headers.
+        let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+        let mut response = answered.unwrap_or_else(|panic| failed(&*panic));
 
         let status = response.status();
         metrics::answered(method_label(&method), route, status.as_u16(), started.elapsed());
@@ -161,6 +166,7 @@ fn method_label(method: &Method) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tower::ServiceExt;
 
     fn observer() -> Observer {
         let instance = Instance("0000cafe".into());
@@ -182,6 +188,16 @@ mod tests {
         check(b"two words", "0000cafe-3");
         check("k\u{fc}che".as_bytes(), "0000cafe-4");
         assert_eq!(observer.request_id(None), "0000cafe-5");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer_like_others() {
+        let routes = Router::new().route("/", axum::routing::get(async || -> () { panic!("a defect") }));
+        let routes = layer(routes, Instance("0000cafe".into()));
+        let response = routes.oneshot(Request::new(axum::body::Body::empty())).await.unwrap();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers()[REQUEST_ID], "0000cafe-1");
+        assert_eq!(response.headers()[INSTANCE], "0000cafe");
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,11 +10,12 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::LazyLock;
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::response::ResponseBuilder;
-use utoipa::openapi::{Ref, Required};
+use utoipa::openapi::{Ref, RefOr, Required};
 use utoipa::{OpenApi, ToSchema};
 
 #[derive(OpenApi)]
@@ -107,7 +108,11 @@ pub(super) struct LineError {
     reason: String,
 }
 
-/// The kinds of problems a route may answer with, beside those that any path has.
+/// The kinds that any request may be answered with, whatever its route.
+const ANYWHERE: [Kind; 5] =
+    [Kind::UnreadableHead, Kind::HeadTimeout, Kind::HeadTooLarge, Kind::Internal, Kind::TooManyConnections];
+
+/// The kinds of problems a route may answer with, beside those.
 const PROBLEMS: [(&str, &[Kind]); 5] = [
     (
         "/v1/readings",
@@ -134,7 +139,8 @@ const PROBLEMS: [(&str, &[Kind]); 5] = [
 ];
 
 /// The words that some parameters take.
-const WORDS: [(&str, &[&str]); 4] = [
+const WORDS: [(&str, &[&str]); 5] = [
+    ("Content-Encoding", &["identity", "gzip", "zstd"]),
     ("precision", &["s", "ms", "us", "ns"]),
     ("on_error", &["refuse", "skip"]),
     ("format", &["json", "ndjson", "csv", "text"]),
@@ -190,20 +196,32 @@ fn request_id() -> Parameter {
 /// One response per status; its description lists the types.
 fn add_problems(operation: &mut Operation, kinds: &[Kind]) {
     let mut by_status: BTreeMap<u16, Vec<String>> = BTreeMap::new();
-    for kind in kinds {
+    for kind in kinds.iter().chain(&ANYWHERE) {
         let (status, name, title) = kind.row();
         by_status.entry(status.as_u16()).or_default().push(format!("{name}: {title}"));
     }
     for (status, types) in by_status {
         let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-        let response =
-            ResponseBuilder::new().description(types.join("; ")).content("application/problem+json", problem).build();
-        operation.responses.responses.insert(status.to_string(), response.into());
+        let types = types.join("; ");
+        match operation.responses.responses.entry(status.to_string()) {
+            // An answer of the route's own has this status too.
+            Entry::Occupied(mut own) => {
+                if let RefOr::T(own) = own.get_mut() {
+                    own.description = format!("{}; or {types}", own.description);
+                    own.content.insert("application/problem+json".to_owned(), problem.into());
+                }
+            }
+            Entry::Vacant(free) => {
+                let response = ResponseBuilder::new().description(types).content("application/problem+json", problem);
+                free.insert(response.build().into());
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::receive;
     use super::*;
     use std::collections::BTreeSet;
 
@@ -228,11 +246,27 @@ mod tests {
     }
 
     #[test]
+    fn every_parameter_is_named() {
+        let document = document();
+        let check = |method: &str, path: &str, parameters: &[&str]| {
+            let documented = document["paths"][path][method]["parameters"].as_array().unwrap();
+            let documented = documented.iter().filter(|parameter| parameter["in"] == "query");
+            let names: BTreeSet<&str> = documented.map(|parameter| parameter["name"].as_str().unwrap()).collect();
+            assert_eq!(names, parameters.iter().copied().collect(), "{method} {path}");
+        };
+        check("post", "/v1/readings", &receive::PARAMETERS);
+        check("get", "/v1/stats", &stats::PARAMETERS);
+        check("get", "/v1/sources", &sources::PARAMETERS);
+        check("get", "/v1/state", &["source"]);
+        check("get", "/readyz", &["exclude"]);
+    }
+
+    #[test]
     fn every_kind_of_problem_is_named() {
-        let anywhere = [Kind::NotFound, Kind::MethodNotAllowed];
+        let no_route = [Kind::NotFound, Kind::MethodNotAllowed];
         for kind in Kind::ALL {
-            let listed = PROBLEMS.iter().any(|(_, kinds)| kinds.contains(&kind));
-            assert_eq!(listed, !anywhere.contains(&kind), "{kind:?} in PROBLEMS");
+            let listed = ANYWHERE.contains(&kind) || PROBLEMS.iter().any(|(_, kinds)| kinds.contains(&kind));
+            assert_eq!(listed, !no_route.contains(&kind), "{kind:?} in PROBLEMS");
         }
         let document = document();
         let response = &document["paths"]["/v1/readings"]["post"]["responses"]["503"];

@@ -25,7 +25,7 @@ use axum::http::{HeaderMap, Uri, header};
 use std::sync::Arc;
 
 /// The last three describe a table.
-const PARAMETERS: [&str; 5] = ["precision", "on_error", "time", "source", "values"];
+pub(super) const PARAMETERS: [&str; 5] = ["precision", "on_error", "time", "source", "values"];
 /// Lines are decoded in pieces of this size, each less than a millisecond, with other tasks between.
 const PIECE_BYTES: usize = 64 * 1024;
 /// An array larger than this is decoded on a thread for blocking work; a smaller one takes about as

@@ -13,10 +13,12 @@ mod request;
 mod wire;
 
 pub(super) use body::Refused;
+pub(super) use request::failed;
 
 use super::problem::{Kind, Problem};
 use crate::clock;
 use crate::config::{MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS};
+use crate::telemetry::metrics;
 use axum::Router;
 use descriptors::within_descriptors;
 use hyper::server::conn::http1;
@@ -160,6 +162,7 @@ impl Server {
             }
             Err(full) => {
                 let detail = full.describe(&self.limits);
+                metrics::turned_away(Kind::TooManyConnections.row().1);
                 complaints.say(&format!("{detail}, all in use; new ones are refused"));
                 if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
                     let problem = Problem::new(Kind::TooManyConnections, format!("{detail}; try again"));

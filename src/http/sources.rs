@@ -13,7 +13,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
-const PARAMETERS: [&str; 3] = ["prefix", "limit", "cursor"];
+pub(super) const PARAMETERS: [&str; 3] = ["prefix", "limit", "cursor"];
 
 #[utoipa::path(get, path = "/v1/sources", tag = "statistics",
     params(

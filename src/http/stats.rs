@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use std::sync::Arc;
 
-const PARAMETERS: [&str; 7] = ["source", "period", "from", "to", "limit", "cursor", "format"];
+pub(super) const PARAMETERS: [&str; 7] = ["source", "period", "from", "to", "limit", "cursor", "format"];
 /// Where a body has no place for it: rows of the store or of the sink alone.
 const PARTIAL: HeaderName = HeaderName::from_static("meanwhile-partial");
 

@@ -86,7 +86,7 @@ fn given_up() -> Response {
 }
 
 /// The answer where a handler has panicked; what it said is for the log alone.
-fn failed(panic: &(dyn Any + Send)) -> Response {
+pub(in crate::http) fn failed(panic: &(dyn Any + Send)) -> Response {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
     tracing::error!("a request has failed by a panic: {}", text.unwrap_or("without words"));
     let detail = "the service has a defect; it is logged. Whether the request was done is not known: \
