@@ -18,6 +18,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longer than any script runs and than the kernel needs for one lost packet.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How often a script is loaded for one call: it may be flushed again before it is run.
+const LOAD_ATTEMPTS: usize = 5;
+
 /// Replies with which the server says that it did not run the call, and may run it later.
 const TRY_LATER: [&str; 12] = [
     "LOADING",
@@ -93,15 +96,17 @@ impl Link {
     /// Runs a script and returns its reply.
     pub(super) async fn run(&self, call: &Call<'_>) -> Result<Value, StoreError> {
         let mut connection = self.connect().await?;
-        match call.command.query_async::<Value>(&mut connection).await {
-            Err(e) if e.code() == Some("NOSCRIPT") => {
-                let mut load = redis::cmd("SCRIPT");
-                load.arg("LOAD").arg(&call.script.source);
-                self.judge(call.script.name, load.query_async::<Value>(&mut connection).await).await?;
-                self.judge(call.script.name, call.command.query_async(&mut connection).await).await
+        for _ in 0..LOAD_ATTEMPTS {
+            match call.command.query_async::<Value>(&mut connection).await {
+                Err(e) if e.code() == Some("NOSCRIPT") => {
+                    let mut load = redis::cmd("SCRIPT");
+                    load.arg("LOAD").arg(&call.script.source);
+                    self.judge(call.script.name, load.query_async::<Value>(&mut connection).await).await?;
+                }
+                answer => return self.judge(call.script.name, answer).await,
             }
-            answer => self.judge(call.script.name, answer).await,
         }
+        Err(StoreError::Unavailable(format!("Redis forgets the script {} again and again", call.script.name)))
     }
 
     /// Runs a plain command.
