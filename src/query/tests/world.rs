@@ -131,7 +131,7 @@ impl Store for World {
     }
 
     fn policy(&self) -> Policy {
-        unimplemented!()
+        unreachable!("a query changes nothing")
     }
 
     fn connection(&self) -> u64 {
@@ -139,23 +139,23 @@ impl Store for World {
     }
 
     async fn head(&self, _: Shard, _: WriterId) -> Result<Head, StoreError> {
-        unimplemented!()
+        unreachable!("a query changes nothing")
     }
 
     async fn found(&self, _: Shard) -> Result<i64, StoreError> {
-        unimplemented!()
+        unreachable!("a query changes nothing")
     }
 
     async fn apply(&self, _: Shard, _: &Frame) -> Result<Answer, StoreError> {
-        unimplemented!()
+        unreachable!("a query changes nothing")
     }
 
     async fn due(&self, _: Shard, _: usize) -> Result<Due, StoreError> {
-        unimplemented!()
+        unreachable!("a query changes nothing")
     }
 
     async fn seal(&self, _: Shard, _: Bucket, _: &Family) -> Result<Sealed, StoreError> {
-        unimplemented!()
+        unreachable!("a query changes nothing")
     }
 
     async fn page(
@@ -176,15 +176,15 @@ impl Store for World {
     }
 
     async fn ack(&self, _: Shard, _: Life) -> Result<Acked, StoreError> {
-        unimplemented!()
+        unreachable!("a query changes nothing")
     }
 
     async fn close(&self, _: Shard, _: Life, _: &Family, _: u64) -> Result<Closed, StoreError> {
-        unimplemented!()
+        unreachable!("a query changes nothing")
     }
 
     async fn barrier(&self, _: Shard) -> Result<(), StoreError> {
-        unimplemented!()
+        unreachable!("a query changes nothing")
     }
 
     async fn open(
@@ -223,7 +223,7 @@ impl Sink for World {
     }
 
     async fn write(&self, _: Vec<LifeRow>) -> Result<WriteReport, SinkError> {
-        unimplemented!()
+        unreachable!("a query changes nothing")
     }
 
     async fn rows(&self, query: &RowQuery) -> Result<Vec<Row>, SinkError> {
@@ -263,10 +263,10 @@ impl Sink for World {
     }
 
     async fn compactable(&self, _: Millis) -> Result<Vec<Partition>, SinkError> {
-        unimplemented!()
+        unreachable!("a query changes nothing")
     }
 
     async fn compact(&self, _: &Partition) -> Result<(), SinkError> {
-        unimplemented!()
+        unreachable!("a query changes nothing")
     }
 }

@@ -143,17 +143,7 @@ end
 
 save_head('generation', text(highest), writer, text(sequence) .. ' ' .. checksum .. ' ' .. text(elapsed))
 for _, bucket in ipairs(buckets) do
-  local dirty = now
-  if bucket.generation then
-    redis.call('HSET', bucket.key, 'generation', text(bucket.generation), 'revision', 0, 'acked', 0, 'dirty', text(now))
-    redis.call('ZADD', bucket.index, bucket.start, bucket.name)
-  elseif bucket.life.dirty == 0 then
-    redis.call('HSET', bucket.key, 'dirty', text(now))
-  else
-    dirty = bucket.life.dirty
-  end
-  write_chunks(bucket.key, bucket.chunks)
-  redis.call('ZADD', KEYS[2], text(due_at(bucket.ending, dirty)), bucket.name)
+  write_bucket(bucket)
 end
 write_aside(KEYS[5], aside)
 

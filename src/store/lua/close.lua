@@ -78,17 +78,7 @@ end
 work_when_full()
 save_head('generation', text(highest))
 for _, parent in ipairs(parents) do
-  local dirty = now
-  if parent.generation then
-    redis.call('HSET', parent.key, 'generation', text(parent.generation), 'revision', 0, 'acked', 0, 'dirty', text(now))
-    redis.call('ZADD', parent.index, parent.start, parent.name)
-  elseif parent.life.dirty == 0 then
-    redis.call('HSET', parent.key, 'dirty', text(now))
-  else
-    dirty = parent.life.dirty
-  end
-  write_chunks(parent.key, parent.chunks)
-  redis.call('ZADD', KEYS[2], text(due_at(parent.ending, dirty)), parent.name)
+  write_bucket(parent)
 end
 write_aside(KEYS[4], aside)
 for first = 1, #remove, CHUNK do

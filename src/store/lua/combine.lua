@@ -34,10 +34,22 @@ local function combine(key, name, fields, state_at, aside)
   return chunks
 end
 
-local function write_chunks(key, chunks)
-  for _, chunk in ipairs(chunks) do
-    redis.call('HSET', key, unpack(chunk))
+-- Writes the combined chunks of a bucket that readings came to: gives it the life of `generation` if
+-- that is set, makes it dirty, and due in KEYS[2].
+local function write_bucket(bucket)
+  local dirty = now
+  if bucket.generation then
+    redis.call('HSET', bucket.key, 'generation', text(bucket.generation), 'revision', 0, 'acked', 0, 'dirty', text(now))
+    redis.call('ZADD', bucket.index, bucket.start, bucket.name)
+  elseif bucket.life.dirty == 0 then
+    redis.call('HSET', bucket.key, 'dirty', text(now))
+  else
+    dirty = bucket.life.dirty
   end
+  for _, chunk in ipairs(bucket.chunks) do
+    redis.call('HSET', bucket.key, unpack(chunk))
+  end
+  redis.call('ZADD', KEYS[2], text(due_at(bucket.ending, dirty)), bucket.name)
 end
 
 local function write_aside(key, aside)
