@@ -20,8 +20,9 @@ use std::sync::Arc;
 
 /// More than ever are open here.
 const ALL: usize = 10_000;
-/// A rollover that has not come to its end by then hangs.
-const MAX_ROUNDS: usize = 5_000;
+/// A rollover that has not come to its end by then hangs. A week and a month that were sealed by force
+/// while their day is open are looked at every minute until it ends, in two rounds each.
+const MAX_ROUNDS: usize = 20_000;
 
 /// Moments by bucket, then by source.
 type Totals = BTreeMap<Bucket, BTreeMap<Arc<str>, Moments>>;
