@@ -5,9 +5,9 @@
 
 use super::{Usage, config, reload};
 use crate::config::Given;
+use crate::http::server::listen;
 use crate::telemetry;
 use anyhow::Context;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub const EXAMPLES: &str = "EXAMPLES:
@@ -49,8 +49,7 @@ pub fn run(given: &Given) -> anyhow::Result<()> {
                 () = reloading => {}
             }
         };
-        let listener = TcpListener::bind(config.listen)
-            .await
+        let listener = listen(config.listen)
             .with_context(|| format!("cannot listen on {}; --listen chooses another address", config.listen))?;
         crate::app::run(config, listener, shutdown).await
     })

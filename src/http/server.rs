@@ -32,7 +32,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use wire::{Turn, Wire, part};
@@ -52,6 +52,9 @@ const BODY_RATE: u64 = 500;
 /// Bytes of all bodies that are received or wait for the store: 16 of the largest.
 const MAX_BODIES_BYTES: usize = 256 * 1024 * 1024;
 
+/// Connections that the system completes while none is accepted. With the 128 that it would be otherwise, a
+/// burst of clients drives others into the second that TCP waits before it knocks again.
+const BACKLOG: u32 = 4096;
 /// Refusals that are spoken at once; beyond them a connection is closed without a word.
 const MAX_REFUSALS: usize = 128;
 /// The pause after a failed accept: descriptors do not come back faster.
@@ -94,6 +97,15 @@ impl Default for Limits {
             bodies: MAX_BODIES_BYTES,
         }
     }
+}
+
+/// A listener that [`serve`] can take; the system may cut its backlog (`net.core.somaxconn`).
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A port is free again at once when the service is started anew.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves until `stop`; then no new connections come in, those without a request are closed, and what is in

@@ -12,13 +12,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use futures_util::StreamExt;
-use meanwhile::http::server::{Limits, serve};
-use std::net::SocketAddr;
+use meanwhile::http::server::{Limits, listen, serve};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
 
 /// More than the buffers of any system take.
@@ -55,7 +54,7 @@ impl Serving {
         let (say, said) = std::sync::mpsc::channel();
         let thread = spawn(move || {
             tokio::runtime::Runtime::new().unwrap().block_on(async {
-                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
                 say.send(listener.local_addr().unwrap()).unwrap();
                 serve(listener, routes, limits, async { drop(stopped.await) }).await;
             });
@@ -107,6 +106,17 @@ fn is_served(raw: &mut Raw) {
     raw.send(QUICK);
     let answer = raw.answer().expect("an answer");
     assert_eq!((answer.status, answer.body.as_str()), (200, "quick"), "{answer:?}");
+}
+
+/// Nobody is turned away by the system because the loop has not come round yet.
+#[tokio::test]
+async fn a_burst_of_connections_waits_its_turn() {
+    let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let at_most: usize = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().parse().unwrap();
+    let connect = |_| TcpStream::connect_timeout(&address, Duration::from_secs(5));
+    let burst: Result<Vec<_>, _> = (0..at_most.min(1_000)).map(connect).collect();
+    assert!(burst.is_ok(), "{burst:?}");
 }
 
 #[test]
