@@ -14,6 +14,7 @@ mod processes;
 mod random;
 mod report;
 mod resp;
+mod restart;
 mod sets;
 mod slow;
 
@@ -26,7 +27,7 @@ const READINGS: usize = 10_000_000;
 /// Enough to see that everything runs; too few CPU ticks for a figure.
 const QUICK_READINGS: usize = 500_000;
 
-/// Measures the whole service: ingest, memory, accuracy and what slow clients do to others.
+/// Measures the whole service: ingest, memory, a start after a crash, accuracy and what slow clients do to others.
 #[derive(Parser)]
 struct Options {
     /// Readings of the ingest load, per store [default: 10000000, quick: 500000]
@@ -50,6 +51,7 @@ struct Options {
 enum Section {
     Ingest,
     Memory,
+    Restart,
     Accuracy,
     Slow,
 }
@@ -78,6 +80,10 @@ fn run(options: &Options) -> Result<bool> {
     }
     if wanted(Section::Memory) {
         goals.extend(memory::measure(binary)?);
+    }
+    // A million sources take half a minute: not in a smoke run unless asked for.
+    if options.only == Some(Section::Restart) || (wanted(Section::Restart) && !options.quick) {
+        goals.extend(restart::measure(binary, !options.quick)?);
     }
     if wanted(Section::Accuracy) {
         goals.extend(accuracy::measure(binary)?);

@@ -21,8 +21,8 @@ use tempfile::TempDir;
 const USER_HZ: f64 = 100.0;
 /// A process that is not ready by then will not be.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a starting process is looked at.
-const START_POLL: Duration = Duration::from_millis(20);
+/// How often a starting process is looked at; how long a start takes is known to this.
+const START_POLL: Duration = Duration::from_millis(5);
 /// What the service writes to its log when it takes requests; the address follows.
 const READY: &str = "listening on http://";
 
@@ -76,6 +76,12 @@ impl Process {
         }
     }
 
+    fn kill(&mut self) {
+        // Fails only if it has ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -83,9 +89,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Fails only if it has ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 
@@ -149,7 +153,8 @@ pub(crate) struct Service {
     pub(crate) process: Process,
     /// `None` with the embedded store, which costs the service's own CPU seconds.
     pub(crate) redis: Option<Redis>,
-    _dir: TempDir,
+    command: Command,
+    dir: TempDir,
 }
 
 impl Service {
@@ -170,10 +175,24 @@ impl Service {
         command.env_clear().current_dir(dir.path());
         command.args(["serve", "--listen", "127.0.0.1:0", "--store", &url, "--sink"]);
         command.arg(format!("csv:{}", at("csv"))).args(flags);
-        let mut process = Process::start(&mut command, dir.path().join("service.log"))?;
-        let address = process.wait(|process| ready_address(&process.said())).context("the service does not come up")?;
-        Ok(Self { address, process, redis, _dir: dir })
+        let (process, address) = start_service(&mut command, dir.path())?;
+        Ok(Self { address, process, redis, command, dir })
     }
+
+    /// Kills it as a crash would and starts it again on what it has left; the time from the start
+    /// until it says that it takes requests.
+    pub(crate) fn crash_and_restart(&mut self) -> Result<Duration> {
+        self.process.kill();
+        let started = clock::instant();
+        (self.process, self.address) = start_service(&mut self.command, self.dir.path())?;
+        Ok(started.elapsed())
+    }
+}
+
+fn start_service(command: &mut Command, dir: &Path) -> Result<(Process, SocketAddr)> {
+    let mut process = Process::start(command, dir.join("service.log"))?;
+    let address = process.wait(|process| ready_address(&process.said())).context("the service does not come up")?;
+    Ok((process, address))
 }
 
 /// The address in the line that says the service is ready, once that line is complete.
