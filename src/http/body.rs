@@ -3,10 +3,10 @@
 //!
 //! Used by `receive.rs`. Nothing is decoded here; `encoding.rs` decompresses, piece by piece.
 
-use super::encoding::{Decompressor, Encoding, Step};
+use super::encoding::{Decompressor, Encoding, Step, ZSTD_WINDOW_BYTES};
 use super::idempotency::Fingerprint;
 use super::problem::{Kind, Problem};
-use super::server::Refused;
+use super::server::{Held, Refused};
 use axum::body::{BodyDataStream, Bytes};
 use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
@@ -54,13 +54,18 @@ fn too_large(limit: usize, which: &str) -> Problem {
     Problem::new(Kind::BodyTooLarge, format!("the body has more than {mib} MiB{which}: send it in several requests"))
 }
 
+/// The problem of a body for which the others leave no memory.
+fn no_room() -> Problem {
+    Problem::new(Kind::Busy, format!("{}; nothing was counted, try again", Refused::TooMuch))
+}
+
 /// The problem of a body that did not come to its end.
 fn broken_off(error: &axum::Error) -> Problem {
     // However often it was wrapped on the way.
     let mut causes = std::iter::successors(Some(error as &dyn Error), |&error| error.source());
     match causes.find_map(|cause| cause.downcast_ref::<Refused>()) {
         Some(Refused::TooSlow) => Problem::new(Kind::BodyTimeout, format!("{error}; nothing was counted")),
-        Some(Refused::TooMuch) => Problem::new(Kind::Busy, format!("{error}; nothing was counted, try again")),
+        Some(Refused::TooMuch) => no_room(),
         None => Problem::new(Kind::UnreadableBody, format!("the body broke off: {error}")),
     }
 }
@@ -88,9 +93,12 @@ pub(super) async fn drain(headers: &HeaderMap, body: &mut BodyDataStream) {
 /// A body on its way in.
 pub(super) struct Arriving<'f> {
     body: &'f mut BodyDataStream,
+    /// What is sent is counted on its way; what becomes of it by decompression is counted here.
+    held: &'f Held,
     /// Bytes that came, and bytes that they stood for.
     sent: usize,
     bytes: usize,
+    encoding: Option<Encoding>,
     decompressor: Option<Decompressor>,
     fingerprint: Option<&'f mut Fingerprint>,
 }
@@ -98,10 +106,11 @@ pub(super) struct Arriving<'f> {
 impl<'f> Arriving<'f> {
     pub(super) fn new(
         body: &'f mut BodyDataStream,
+        held: &'f Held,
         encoding: Option<Encoding>,
         fingerprint: Option<&'f mut Fingerprint>,
     ) -> Self {
-        Self { body, sent: 0, bytes: 0, decompressor: encoding.map(Decompressor::new), fingerprint }
+        Self { body, held, sent: 0, bytes: 0, encoding, decompressor: encoding.map(Decompressor::new), fingerprint }
     }
 
     /// The next chunk that is not empty, decompressed.
@@ -112,10 +121,18 @@ impl<'f> Arriving<'f> {
         if self.bytes > MAX_DECOMPRESSED_BYTES {
             return Err(too_large(MAX_DECOMPRESSED_BYTES, " after decompression"));
         }
+        // The window of zstd fills with what comes out of it; that of gzip is too small to count.
+        if self.encoding == Some(Encoding::Zstd) && self.bytes <= ZSTD_WINDOW_BYTES {
+            self.hold(chunk.len())?;
+        }
         if let Some(fingerprint) = &mut self.fingerprint {
             fingerprint.update(&chunk);
         }
         Ok(Some(chunk))
+    }
+
+    fn hold(&self, bytes: usize) -> Result<(), Problem> {
+        if self.held.take(bytes) { Ok(()) } else { Err(no_room()) }
     }
 
     /// The next chunk that is not empty, as it was sent.
@@ -164,6 +181,9 @@ impl<'f> Arriving<'f> {
                 let which = " after decompression, the most for application/json";
                 return Err(too_large(MAX_COLLECTED_BYTES, which));
             }
+            if self.encoding.is_some() {
+                self.hold(chunk.len())?;
+            }
             body.extend_from_slice(&chunk);
             next = self.next().await?;
         }
@@ -174,6 +194,8 @@ impl<'f> Arriving<'f> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+    use tokio::sync::Semaphore;
 
     #[tokio::test]
     async fn a_body_that_stalls_is_given_up() {
@@ -186,12 +208,50 @@ mod tests {
         let check = async |error: axum::BoxError, expected: Kind| {
             let chunks = futures_util::stream::iter([Err::<Bytes, _>(error)]);
             let mut body = axum::body::Body::from_stream(chunks).into_data_stream();
-            let problem = Arriving::new(&mut body, None, None).next().await.unwrap_err();
+            let held = Held::new(Arc::new(Semaphore::new(1)));
+            let problem = Arriving::new(&mut body, &held, None, None).next().await.unwrap_err();
             assert_eq!(problem.kind(), expected, "{problem:?}");
         };
         check(Refused::TooSlow.into(), Kind::BodyTimeout).await;
         check(Refused::TooMuch.into(), Kind::Busy).await;
         check("reset".into(), Kind::UnreadableBody).await;
+    }
+
+    /// Bytes of the memory of all bodies that this one takes, its own as sent left out.
+    async fn taken(encoding: Option<Encoding>, body: Vec<u8>, collect: bool) -> usize {
+        let all = Arc::new(Semaphore::new(MAX_DECOMPRESSED_BYTES));
+        let held = Held::new(Arc::clone(&all));
+        let mut body = axum::body::Body::from(body).into_data_stream();
+        let mut arriving = Arriving::new(&mut body, &held, encoding, None);
+        if collect {
+            arriving.collect(Bytes::new()).await.unwrap();
+        } else {
+            while arriving.next().await.unwrap().is_some() {}
+        }
+        MAX_DECOMPRESSED_BYTES - all.available_permits()
+    }
+
+    #[tokio::test]
+    async fn what_a_compressed_body_grows_to_counts() {
+        let plain = vec![b' '; 12 * MIB];
+        let packed = zstd::encode_all(&plain[..], 1).unwrap();
+        let mut zipped = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut zipped, &plain).unwrap();
+        let zipped = zipped.finish().unwrap();
+        assert_eq!(taken(None, plain.clone(), true).await, 0);
+        assert_eq!(taken(Some(Encoding::Gzip), zipped.clone(), false).await, 0);
+        assert_eq!(taken(Some(Encoding::Gzip), zipped, true).await, plain.len());
+        assert_eq!(taken(Some(Encoding::Zstd), packed.clone(), false).await, ZSTD_WINDOW_BYTES);
+        assert_eq!(taken(Some(Encoding::Zstd), packed, true).await, plain.len() + ZSTD_WINDOW_BYTES);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_finds_no_room_is_told_to_come_again() {
+        let packed = zstd::encode_all(&[b' '; 1_000][..], 1).unwrap();
+        let held = Held::new(Arc::new(Semaphore::new(999)));
+        let mut body = axum::body::Body::from(packed).into_data_stream();
+        let refused = Arriving::new(&mut body, &held, Some(Encoding::Zstd), None).next().await;
+        assert_eq!(refused.unwrap_err().kind(), Kind::Busy);
     }
 
     #[tokio::test]

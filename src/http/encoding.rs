@@ -16,6 +16,7 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// Largest window of zstd, as a power of two: 8 MiB, the most that a client may use over HTTP
 /// (RFC 9659). It is the memory one body needs while it arrives.
 const ZSTD_WINDOW_LOG: u32 = 23;
+pub(super) const ZSTD_WINDOW_BYTES: usize = 1 << ZSTD_WINDOW_LOG;
 
 /// How a body is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,16 +6,18 @@
 use super::Service;
 use super::problem::{Problem, line_errors};
 use super::receive::{Received, receive};
+use super::server::Held;
 use crate::ingest::commit::{Committed, Request};
 use crate::ingest::decode::Decoded;
 use crate::store::Durability;
 use crate::telemetry::metrics;
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
+use axum::{Extension, Json};
 use serde::Serialize;
 use serde_json::Value;
+use std::sync::Arc;
 
 /// The answer of a batch that the store has.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -68,10 +70,11 @@ pub(super) async fn post(
     State(service): State<Service>,
     uri: Uri,
     headers: HeaderMap,
+    Extension(held): Extension<Arc<Held>>,
     body: Body,
 ) -> Result<Json<Accepted>, Problem> {
     let now = service.clock.now();
-    let received = receive(&service.calendar, service.store.policy(), now, &uri, &headers, body).await?;
+    let received = receive(&service.calendar, service.store.policy(), now, &uri, &headers, &held, body).await?;
     let Received { mut decoded, key, skip_bad_lines } = received;
     let committed = if decoded.readings == 0 {
         Committed { duplicate: false, too_late: Vec::new() }

@@ -9,6 +9,7 @@ use super::encoding::encoding;
 use super::idempotency::Fingerprint;
 use super::parameters::{Parameters, refuse};
 use super::problem::{Kind, Problem};
+use super::server::Held;
 use crate::ingest::commit::RequestKey;
 use crate::ingest::decode::columns::{Shape, Wide};
 use crate::ingest::decode::csv::Csv;
@@ -87,10 +88,11 @@ pub(super) async fn receive(
     now: Millis,
     uri: &Uri,
     headers: &HeaderMap,
+    held: &Held,
     body: Body,
 ) -> Result<Received, Problem> {
     let mut body = body.into_data_stream();
-    let received = read(calendar, policy, now, uri, headers, &mut body).await;
+    let received = read(calendar, policy, now, uri, headers, held, &mut body).await;
     if received.is_err() {
         drain(headers, &mut body).await;
     }
@@ -103,6 +105,7 @@ async fn read(
     now: Millis,
     uri: &Uri,
     headers: &HeaderMap,
+    held: &Held,
     body: &mut BodyDataStream,
 ) -> Result<Received, Problem> {
     let options = options(uri)?;
@@ -111,7 +114,7 @@ async fn read(
     refuse_by_headers(headers)?;
     let keep_lines = policy.late == Late::Refuse;
     let decoding = async {
-        let mut arriving = Arriving::new(body, encoding, fingerprint.as_mut());
+        let mut arriving = Arriving::new(body, held, encoding, fingerprint.as_mut());
         let first = arriving.next().await?.unwrap_or_default();
         let format = format(headers, &first)?;
         if format != Format::Csv && options.shape != Shape::default() {
@@ -229,6 +232,7 @@ mod tests {
     use axum::response::IntoResponse;
     use futures_util::{StreamExt, stream};
     use std::convert::Infallible;
+    use tokio::sync::Semaphore;
 
     const READING: &str = r#"{"source":"a","value":1}"#;
 
@@ -244,7 +248,8 @@ mod tests {
             |(name, value): &(&str, &str)| (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap());
         let headers = headers.iter().map(header).collect();
         let now = 1_795_150_800_000;
-        receive(&calendar, policy, now, &uri.parse().unwrap(), &headers, body.into()).await
+        let held = Held::new(Arc::new(Semaphore::new(MAX_BODY_BYTES)));
+        receive(&calendar, policy, now, &uri.parse().unwrap(), &headers, &held, body.into()).await
     }
 
     /// Readings and bad lines of a received request, or status and detail of the problem.

@@ -12,7 +12,7 @@ mod places;
 mod request;
 mod wire;
 
-pub(super) use body::Refused;
+pub(super) use body::{Held, Refused};
 pub(super) use request::failed;
 
 use super::problem::{Kind, Problem};
@@ -49,7 +49,8 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(20);
 const BODY_START: Duration = Duration::from_secs(20);
 /// ... and the bytes a second from then on: the slowest modem is faster.
 const BODY_RATE: u64 = 500;
-/// Bytes of all bodies that are received or wait for the store: 16 of the largest.
+/// Bytes of all bodies that are received or wait for the store, and of what they are decompressed to: 16 of the
+/// largest.
 const MAX_BODIES_BYTES: usize = 256 * 1024 * 1024;
 
 /// Connections that the system completes while none is accepted. With the 128 that it would be otherwise, a

@@ -27,19 +27,20 @@ pub(in crate::http) enum Refused {
     TooMuch,
 }
 
-/// Memory of one request, given back when dropped: when the answer is known.
-pub(super) struct Held {
+/// Memory of one request, given back when dropped: when the answer is known. A handler finds it among the
+/// extensions of the request, for what a body grows to.
+pub(in crate::http) struct Held {
     all: Arc<Semaphore>,
     bytes: AtomicUsize,
 }
 
 impl Held {
-    pub(super) fn new(all: Arc<Semaphore>) -> Arc<Self> {
+    pub(in crate::http) fn new(all: Arc<Semaphore>) -> Arc<Self> {
         Arc::new(Self { all, bytes: AtomicUsize::new(0) })
     }
 
     /// Whether there is room for so many bytes more.
-    fn take(&self, bytes: usize) -> bool {
+    pub(in crate::http) fn take(&self, bytes: usize) -> bool {
         let permits =
             u32::try_from(bytes).map_err(drop).and_then(|bytes| self.all.try_acquire_many(bytes).map_err(drop));
         let Ok(permits) = permits else { return false };

@@ -65,7 +65,8 @@ impl Service<Request<Incoming>> for RequestsOn {
             if !stays {
                 return Ok(answered.with(given_up()));
             }
-            let request = request.map(|body| Watched::new(body, Arc::clone(&held), start));
+            let mut request = request.map(|body| Watched::new(body, Arc::clone(&held), start));
+            request.extensions_mut().insert(Arc::clone(&held));
             let called = AssertUnwindSafe(async { routes.call(request).await }).catch_unwind().await;
             drop(held);
             let response = match called {
