@@ -1,30 +1,32 @@
 // The page at `/`: lists the sources and draws the newest buckets of the chosen one, from the same
-// HTTP interface everybody uses. Text from the service is only ever set as text.
-"use strict";
+// HTTP interface everybody uses. Text from the service is only ever set as text. How the service
+// itself is stands in service.js, the drawing in chart.js.
+import { draw, element, number } from "./chart.js";
+import { count, showService } from "./service.js";
 
 const REFRESH_MS = 5000;
+const PATIENCE_MS = 35e3; // the service gives up after 30 s
 const BUCKETS = 120;
 const LISTED = 200;
+// More sources than are listed are counted up to a page of the service, and only so often.
+const COUNTED = 10000;
+const COUNT_MS = 60e3;
 const PERIOD_MS = { s: 1e3, m: 6e4, h: 36e5, d: 864e5, w: 6048e5, mo: 2678400e3, y: 31622400e3 };
 
 const $ = (id) => document.getElementById(id);
 const chosen = { source: null, period: null };
-let listing = { sources: [], periods: [], timezone: "UTC" };
+// How the service divides time: comes with every list of sources.
+let division = { periods: [], timezone: "UTC" };
 
 async function ask(path, parameters) {
   const query = new URLSearchParams(parameters);
-  const answer = await fetch(`${path}?${query}`, { headers: { accept: "application/json" } });
+  const options = { headers: { accept: "application/json" }, signal: AbortSignal.timeout(PATIENCE_MS) };
+  const answer = await fetch(`${path}?${query}`, options).catch(() => {
+    throw new Error("the service cannot be reached");
+  });
   const body = await answer.json();
   if (!answer.ok) throw new Error(body.detail ?? answer.statusText);
   return body;
-}
-
-function element(name, attributes, text) {
-  const svg = ["svg", "path", "line", "text", "circle", "title"].includes(name);
-  const made = svg ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
-  for (const [key, value] of Object.entries(attributes ?? {})) made.setAttribute(key, value);
-  if (text !== undefined) made.textContent = text;
-  return made;
 }
 
 const lengthOf = (period) => {
@@ -36,123 +38,135 @@ const lengthOf = (period) => {
 function when(t, period) {
   const long = lengthOf(period) >= PERIOD_MS.d;
   const short = lengthOf(period) < PERIOD_MS.m;
-  const parts = { timeZone: listing.timezone, year: "numeric", month: "2-digit", day: "2-digit" };
+  const parts = { timeZone: division.timezone, year: "numeric", month: "2-digit", day: "2-digit" };
   if (!long) Object.assign(parts, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
   if (short) parts.second = "2-digit";
   return new Intl.DateTimeFormat("sv-SE", parts).format(t);
 }
 
-const number = (x) => (x === null ? "–" : Number(x.toPrecision(6)).toString());
+async function askSources(parameters) {
+  const page = await ask("v1/sources", parameters);
+  division = { periods: page.periods, timezone: page.timezone };
+  return page;
+}
 
 async function showSources() {
+  const prefix = $("prefix").value;
+  let listing;
   try {
-    listing = await ask("v1/sources", { prefix: $("prefix").value, limit: LISTED });
+    listing = await askSources({ prefix, limit: LISTED });
   } catch (error) {
-    $("sources-note").textContent = error.message;
+    $("sources-note").textContent = `the list could not be read: ${error.message}`;
     return;
   }
-  const finest = listing.periods[0];
-  $("sources").replaceChildren(...listing.sources.map(({ source, first, last }) => {
-    const button = element("button", { type: "button", "aria-pressed": source === chosen.source });
-    const span = `${when(Date.parse(first), finest)} – ${when(Date.parse(last), finest)}`;
-    button.append(element("span", { class: "id" }, source), element("span", { class: "span" }, span));
-    button.addEventListener("click", () => choose(source, null));
-    const item = element("li");
-    item.append(button);
-    return item;
-  }));
+  if ($("prefix").value !== prefix) return;
+  const focused = document.activeElement?.source;
+  $("sources").replaceChildren(...listing.sources.map(sourceItem));
+  if (focused !== undefined) buttons().find((button) => button.source === focused)?.focus();
   const more = listing.next ? `the first ${LISTED}; type the beginning of an id for others` : "";
-  const none = $("prefix").value ? "no source begins like this" : "no source yet: post a reading with the lines below";
+  const none = prefix ? "no source begins like this" : "no source yet: post a reading with the lines below";
   $("sources-note").textContent = listing.sources.length === 0 ? none : more;
-  if (!chosen.source && listing.sources.length > 0) choose(linked() ?? listing.sources[0].source, null);
+  if (chosen.source === null && listing.sources.length > 0) choose(listing.sources[0].source, null);
+  if (prefix === "") await showCount(listing);
+}
+
+const buttons = () => [...$("sources").querySelectorAll("button")];
+
+function sourceItem({ source, first, last }) {
+  const finest = division.periods[0];
+  const button = element("button", { type: "button", "aria-pressed": source === chosen.source });
+  button.source = source;
+  const span = `${when(Date.parse(first), finest)} – ${when(Date.parse(last), finest)}`;
+  button.append(element("span", { class: "id" }, source), element("span", { class: "span" }, span));
+  button.addEventListener("click", () => choose(source, null));
+  const item = element("li");
+  item.append(button);
+  return item;
+}
+
+let countedAt = -Infinity;
+async function showCount(listing) {
+  if (!listing.next) {
+    $("count").textContent = count(listing.sources.length);
+  } else if (performance.now() - countedAt > COUNT_MS) {
+    countedAt = performance.now();
+    try {
+      const page = await askSources({ limit: COUNTED });
+      $("count").textContent = (page.next ? "over " : "") + count(page.sources.length);
+    } catch {
+      countedAt = -Infinity;
+    }
+  }
 }
 
 // The source a link names: /#kitchen.
-const linked = () => (location.hash.length > 1 ? decodeURIComponent(location.hash.slice(1)) : null);
-
-// Without a period: the finest in which the newest buckets hold all there is.
-function choose(source, period) {
-  const found = listing.sources.find((s) => s.source === source);
-  const held = found ? Date.parse(found.last) - Date.parse(found.first) : 0;
-  chosen.source = source;
-  history.replaceState(null, "", `#${encodeURIComponent(source)}`);
-  chosen.period = period ?? listing.periods.find((p) => held / lengthOf(p) < BUCKETS) ?? listing.periods.at(-1);
-  for (const button of $("sources").querySelectorAll("button")) {
-    button.setAttribute("aria-pressed", button.firstChild.textContent === source);
+function linked() {
+  const written = location.hash.slice(1);
+  try {
+    return written === "" ? null : decodeURIComponent(written);
+  } catch {
+    return written;
   }
-  showChart();
 }
 
+// Without a period: the finest in which the newest buckets hold all there is, once that is known.
+function choose(source, period) {
+  Object.assign(chosen, { source, period });
+  history.replaceState(null, "", `#${encodeURIComponent(source)}`);
+  for (const button of buttons()) button.setAttribute("aria-pressed", button.source === source);
+  return showChart();
+}
+
+// Whatever the list shows: ids are sorted by their bytes, so a known one is the first that begins with itself.
+async function spanOf(source) {
+  const { sources } = await askSources({ prefix: source, limit: 1 });
+  return sources.find((found) => found.source === source);
+}
+
+let redraw = () => {};
+new ResizeObserver(() => redraw()).observe($("chart"));
+
 async function showChart() {
-  const { source, period } = chosen;
-  const found = listing.sources.find((s) => s.source === source);
-  if (!source || !found) return;
-  const from = Date.parse(found.last) - BUCKETS * lengthOf(period);
-  let rows;
+  const { source, period: wanted } = chosen;
+  if (source === null) return;
+  const outdated = () => chosen.source !== source || chosen.period !== wanted;
+  let span, period, rows;
   try {
-    rows = (await ask("v1/stats", { source, period, from: Math.floor(from) })).rows;
+    span = await spanOf(source);
+    if (span) {
+      const [first, last] = [Date.parse(span.first), Date.parse(span.last)];
+      const fits = (p) => (last - first) / lengthOf(p) < BUCKETS;
+      period = wanted ?? division.periods.find(fits) ?? division.periods.at(-1);
+      const from = Math.floor(last - BUCKETS * lengthOf(period));
+      rows = (await ask("v1/stats", { source, period, from })).rows;
+    }
   } catch (error) {
-    $("chart-note").textContent = error.message;
+    if (!outdated()) $("chart-note").textContent = `the chart is not up to date: ${error.message}`;
     return;
   }
-  if (chosen.source !== source || chosen.period !== period) return;
+  if (outdated()) return;
   $("view").hidden = false;
   $("chart-title").textContent = source;
-  $("periods").replaceChildren(...listing.periods.map((p) => {
+  if (!span) {
+    redraw = () => {};
+    for (const part of ["periods", "chart"]) $(part).replaceChildren();
+    $("chart-note").textContent = "No source has this id yet.";
+    return;
+  }
+  chosen.period = period;
+  $("periods").replaceChildren(...division.periods.map((p) => {
     const button = element("button", { type: "button", "aria-pressed": p === period }, p);
     button.addEventListener("click", () => choose(source, p));
     return button;
   }));
-  draw(rows, period);
+  redraw = () => draw($("chart"), rows, (t) => when(t, period));
+  redraw();
   const newest = rows.at(-1);
   $("chart-note").textContent = newest
-    ? `${when(Date.parse(newest.start), period)} ${listing.timezone}: ${newest.count} ${newest.count === 1 ? "reading" : "readings"}, mean ${number(newest.mean)}, ` +
+    ? `${when(Date.parse(newest.start), period)} ${division.timezone}: ${newest.count} ${newest.count === 1 ? "reading" : "readings"}, mean ${number(newest.mean)}, ` +
       `standard deviation ${number(newest.stddev_samp)}, ${number(newest.min)} to ${number(newest.max)}, ${newest.state}. ` +
       "The line is the mean, the band reaches from minimum to maximum."
     : "no buckets in this stretch of time";
-}
-
-function draw(rows, period) {
-  const box = { left: 56, right: 708, top: 12, bottom: 228 };
-  const chart = $("chart");
-  chart.replaceChildren();
-  if (rows.length === 0) return;
-  const points = rows.map((r) => ({ ...r, t: (Date.parse(r.start) + Date.parse(r.end)) / 2 }));
-  const [first, last] = [points[0].t, points.at(-1).t];
-  let [low, high] = [Math.min(...rows.map((r) => r.min)), Math.max(...rows.map((r) => r.max))];
-  if (low === high) [low, high] = [low - 1, high + 1];
-  const x = (t) => (first === last ? (box.left + box.right) / 2 : box.left + ((t - first) / (last - first)) * (box.right - box.left));
-  const y = (v) => box.bottom - ((v - low) / (high - low)) * (box.bottom - box.top);
-  const at = (t, v) => `${x(t).toFixed(1)},${y(v).toFixed(1)}`;
-
-  for (let i = 0; i <= 4; i++) {
-    const value = low + ((high - low) * i) / 4;
-    chart.append(element("line", { class: "grid", x1: box.left, x2: box.right, y1: y(value), y2: y(value) }));
-    chart.append(element("text", { x: box.left - 6, y: y(value) + 4, "text-anchor": "end" }, number(value)));
-  }
-  const labels = first === last ? [first] : [first, (first + last) / 2, last];
-  labels.forEach((t, i) => {
-    const anchor = first === last || i === 1 ? "middle" : i === 0 ? "start" : "end";
-    chart.append(element("text", { x: x(t), y: box.bottom + 20, "text-anchor": anchor }, when(t, period)));
-  });
-  // Empty buckets have no row: where one is missing the line is interrupted.
-  let run = [];
-  const finish = () => {
-    if (run.length > 1) {
-      const there = run.map((p) => at(p.t, p.max));
-      const back = run.map((p) => at(p.t, p.min)).reverse();
-      chart.append(element("path", { class: "band", d: `M${[...there, ...back].join("L")}Z` }));
-      chart.append(element("path", { class: "mean", d: `M${run.map((p) => at(p.t, p.mean)).join("L")}` }));
-    } else if (run.length === 1) {
-      chart.append(element("circle", { class: "dot", cx: x(run[0].t), cy: y(run[0].mean), r: 2.5 }));
-    }
-    run = [];
-  };
-  for (const point of points) {
-    if (run.length > 0 && point.start !== run.at(-1).end) finish();
-    run.push(point);
-  }
-  finish();
 }
 
 function showCommands() {
@@ -163,7 +177,17 @@ function showCommands() {
     `meanwhile query kitchen --url ${base}`;
 }
 
+// While somebody looks; at once when the tab comes back.
+let timer;
+async function refresh() {
+  await Promise.all([showService(), showSources(), showChart()]);
+  clearTimeout(timer);
+  if (!document.hidden) timer = setTimeout(refresh, REFRESH_MS);
+}
+
 showCommands();
-showSources();
+if (linked() !== null) choose(linked(), null);
 $("prefix").addEventListener("input", showSources);
-setInterval(() => { showSources(); showChart(); }, REFRESH_MS);
+addEventListener("hashchange", () => linked() !== null && choose(linked(), null));
+document.addEventListener("visibilitychange", () => document.hidden || refresh());
+refresh();

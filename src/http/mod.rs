@@ -59,6 +59,8 @@ pub fn router(service: Service) -> Router {
         .route("/", get(page::html))
         .route("/page.css", get(page::style))
         .route("/page.js", get(page::script))
+        .route("/chart.js", get(page::chart))
+        .route("/service.js", get(page::live_state))
         // operating
         .route("/healthz", get(operations::healthz))
         .route("/readyz", get(operations::readyz))

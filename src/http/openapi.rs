@@ -37,7 +37,9 @@ use utoipa::{OpenApi, ToSchema};
         serve,
         page::html,
         page::style,
-        page::script
+        page::script,
+        page::chart,
+        page::live_state
     ),
     components(schemas(Problem, LineError, Reading))
 )]

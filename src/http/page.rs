@@ -1,4 +1,4 @@
-//! `GET /`: the page for people, from three files built into the program.
+//! `GET /`: the page for people, from files built into the program.
 //!
 //! Called by the route table. The page asks only this service, by relative addresses, so it works
 //! under any path prefix; its security policy allows nothing else and no inline code.
@@ -13,6 +13,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 const HTML: &str = include_str!("../../web/index.html");
 const STYLE: &str = include_str!("../../web/page.css");
 const SCRIPT: &str = include_str!("../../web/page.js");
+const CHART: &str = include_str!("../../web/chart.js");
+const LIVE_STATE: &str = include_str!("../../web/service.js");
 
 #[utoipa::path(get, path = "/", tag = "page", responses(
     (status = 200, description = "The page for people", body = String, content_type = "text/html"),
@@ -33,6 +35,20 @@ pub(super) async fn style() -> impl IntoResponse {
 ))]
 pub(super) async fn script() -> impl IntoResponse {
     file("text/javascript; charset=utf-8", SCRIPT)
+}
+
+#[utoipa::path(get, path = "/chart.js", tag = "page", responses(
+    (status = 200, description = "The part of it that draws", body = String, content_type = "text/javascript"),
+))]
+pub(super) async fn chart() -> impl IntoResponse {
+    file("text/javascript; charset=utf-8", CHART)
+}
+
+#[utoipa::path(get, path = "/service.js", tag = "page", responses(
+    (status = 200, description = "The part of it that shows the live state", body = String, content_type = "text/javascript"),
+))]
+pub(super) async fn live_state() -> impl IntoResponse {
+    file("text/javascript; charset=utf-8", LIVE_STATE)
 }
 
 fn file(content_type: &'static str, content: &'static str) -> impl IntoResponse {

@@ -1,32 +1,87 @@
 //! The page at `/`, in a real browser without a window: what it shows and what it must never do.
 //!
-//! Chromium prints the document after the scripts have run; `scripts/tools` installs it if it is missing.
+//! Chromium prints the document after the scripts have run; `scripts/tools` installs it if it is missing. It
+//! runs on time of its own, which passes as fast as everything is answered: seconds of the page cost
+//! none of the test's. Where something has to happen while the page is open, a [`Proxy`] stands between.
 
+use crate::http::{Answer, array, reading, reading_at};
 use crate::service::{On, Service};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 
 /// An id that would run if it were ever taken for markup.
 const HOSTILE: &str = "<img src=x onerror=\"document.title='taken'\">";
+/// Time of the page in which it looks at the service several times.
+const SOME_LOOKS_MS: u32 = 24_000;
 
 /// The document of an address once the page has settled.
 fn document(url: &str) -> String {
+    document_after(url, 4_000)
+}
+
+/// The document after so much time of the page.
+fn document_after(url: &str, millis: u32) -> String {
     let profile = tempfile::tempdir().expect("a temporary directory");
     let output = Command::new("chromium")
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
         .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
         .arg(format!("--user-data-dir={}", profile.path().display()))
-        .args(["--virtual-time-budget=10000", "--dump-dom", url])
+        .args([&format!("--virtual-time-budget={millis}"), "--dump-dom", url])
         .output()
         .expect("chromium can be run; scripts/tools installs it");
     String::from_utf8(output.stdout).expect("a document in UTF-8")
+}
+
+/// What stands in the element with this id.
+fn text<'p>(page: &'p str, id: &str) -> &'p str {
+    let from = page.split_once(&format!("id=\"{id}\"")).and_then(|(_, rest)| rest.split_once('>'));
+    let (_, rest) = from.unwrap_or_else(|| panic!("the page has no {id}:\n{page}"));
+    rest.split_once("</").expect("an end").0
+}
+
+/// Passes what the page asks on to a service, with the page in mind: `pass` is told each path before it is
+/// asked for; where it says no, the connection is closed instead.
+struct Proxy(String);
+
+impl Proxy {
+    fn start(service: &Service, mut pass: impl FnMut(&str) -> bool + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let client = service.client();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map(Result::unwrap) {
+                if let Some(path) = asked(&stream)
+                    && pass(&path)
+                {
+                    answer(stream, &client.get(&path));
+                }
+            }
+        });
+        Self(url)
+    }
+}
+
+/// The path of a request without a body. Nothing for a connection that the browser opens in advance.
+fn asked(stream: &TcpStream) -> Option<String> {
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+    let path = lines.next()?.split(' ').nth(1)?.to_owned();
+    lines.find(String::is_empty).map(|_| path)
+}
+
+fn answer(mut stream: TcpStream, Answer { status, headers, body }: &Answer) {
+    let kept = ["content-type", "content-security-policy", "x-instance"];
+    let kept = kept.iter().filter_map(|name| Some(format!("{name}: {}\r\n", headers.get(*name)?)));
+    let (kept, length) = (kept.collect::<String>(), body.len());
+    // The browser may have gone.
+    let _ = write!(stream, "HTTP/1.1 {status} -\r\nConnection: close\r\nContent-Length: {length}\r\n{kept}\r\n{body}");
 }
 
 #[test]
 fn the_page_lists_sources_and_draws_one_of_them() {
     let service = Service::start(On::Embedded, &[]);
     for (minute, value) in [(0, 1.5), (1, 2.5), (2, 2.0)] {
-        let body = format!(r#"{{"source": "kitchen", "value": {value}, "timestamp": "2026-01-05T10:0{minute}:00Z"}}"#);
-        service.client().post(&body).ok();
+        service.client().post(&reading_at("kitchen", value, &format!("2026-01-05T10:0{minute}:00Z"))).ok();
     }
     let hostile = serde_json::json!({ "source": HOSTILE, "value": 1 }).to_string();
     service.client().post(&hostile).ok();
@@ -42,14 +97,106 @@ fn the_page_lists_sources_and_draws_one_of_them() {
         assert!(page.contains(part), "the page lacks {part}:\n{page}");
     }
     assert!(page.contains("&lt;img src=x onerror="), "a hostile id is shown as the text it is");
+    let page = document(&format!("{}/#{}", service.url(), HOSTILE.replace(' ', "%20").replace('"', "%22")));
+    assert!(text(&page, "chart-title").starts_with("&lt;img src=x onerror="), "{page}");
     assert!(!page.contains("<img"), "a hostile id has become an element:\n{page}");
     assert!(page.contains("<title>meanwhile</title>"), "a hostile id has run");
 }
 
 #[test]
+fn the_page_shows_how_the_service_is() {
+    let service = Service::start(On::Embedded, &[]);
+    let client = service.client();
+    client.post(&array((0..3).map(|i| reading(&format!("s{i}"), 1.0)))).ok();
+    let instance = client.get("/readyz").ok().json()["instance"].as_str().unwrap().to_owned();
+    // So there are new readings between any two looks.
+    let ten = array((0..10).map(|_| reading("s0", 1.0)));
+    let proxy = Proxy::start(&service, move |path| {
+        if path == "/metrics" {
+            client.post(&ten).ok();
+        }
+        true
+    });
+    let page = document_after(&proxy.0, SOME_LOOKS_MS);
+    assert_eq!(text(&page, "service-state"), "ready");
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        text(&page, "service-note"),
+        format!("Instance {instance}, version {version}, durability disk."),
+        "{page}"
+    );
+    let shown = |id| text(&page, id).trim_end_matches(" s").parse::<f64>().unwrap_or_else(|_| panic!("{id}: {page}"));
+    assert!(shown("rate") > 0.0 && shown("rate") <= 10.0, "ten at each look, and a look every few seconds: {page}");
+    assert_eq!((shown("count"), shown("waiting"), shown("due")), (3.0, 0.0, 0.0), "{page}");
+    assert!(shown("open") >= 1.0, "{page}");
+}
+
+#[test]
+fn the_page_shows_what_is_wrong() {
+    let mut service = Service::start(On::Redis, &[]);
+    service.client().post(&reading("kitchen", 1.0)).ok();
+    service.redis().kill();
+    crate::service::eventually("it is not ready", || (service.client().get("/readyz").status == 503).then_some(()));
+    let page = document(&service.url());
+    assert_eq!(text(&page, "service-state"), "not ready");
+    assert!(text(&page, "trouble").starts_with("The store does not answer, no readings are taken: "), "{page}");
+}
+
+#[test]
+fn a_service_that_cannot_be_reached_is_tried_again() {
+    let service = Service::start(On::Embedded, &[]);
+    let asks = |path: &str| path == "/readyz" || path == "/metrics" || path.starts_with("/v1/");
+    let proxy = Proxy::start(&service, move |path| !asks(path));
+    let page = document_after(&proxy.0, SOME_LOOKS_MS);
+    assert_eq!(text(&page, "service-state"), "cannot be reached");
+    assert!(text(&page, "trouble").contains("Trying again"), "{page}");
+
+    let mut looks = 0;
+    let proxy = Proxy::start(&service, move |path| {
+        looks += usize::from(path == "/readyz");
+        !asks(path) || looks > 2
+    });
+    let page = document_after(&proxy.0, SOME_LOOKS_MS);
+    assert_eq!((text(&page, "service-state"), text(&page, "trouble")), ("ready", ""), "{page}");
+}
+
+#[test]
+fn a_linked_source_is_drawn_whatever_the_list_holds() {
+    let service = Service::start(On::Embedded, &[]);
+    service.client().post(&array((0..300).map(|i| reading(&format!("s{i:03}"), f64::from(i))))).ok();
+    let mut looks = 0;
+    let client = service.client();
+    let proxy = Proxy::start(&service, move |path| {
+        // Only once the chart has been drawn with one reading.
+        looks += usize::from(path.starts_with("/v1/stats?"));
+        if looks == 2 && path.starts_with("/v1/stats?") {
+            client.post(&reading("s299", 299.0)).ok();
+        }
+        true
+    });
+    let page = document_after(&format!("{}/#s299", proxy.0), SOME_LOOKS_MS);
+    assert!(!text(&page, "sources").contains("s299") && page.contains("the first 200"), "{page}");
+    assert_eq!((text(&page, "count"), text(&page, "chart-title")), ("300", "s299"));
+    let total = service.client().total("s299", "1d");
+    assert_eq!(total, (2, 598.0), "the page has looked again");
+    assert!(text(&page, "chart-note").contains("mean 299,"), "{page}");
+
+    let page = document(&format!("{}/#nobody", service.url()));
+    assert_eq!((text(&page, "chart-title"), text(&page, "chart-note")), ("nobody", "No source has this id yet."));
+    let page = document(&format!("{}/#100%", service.url()));
+    assert_eq!(text(&page, "chart-title"), "100%", "a link that is not encoded");
+}
+
+#[test]
 fn the_page_allows_nothing_from_elsewhere() {
     let service = Service::start(On::Embedded, &[]);
-    for (path, content_type) in [("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")] {
+    for (path, content_type) in [
+        ("/", "text/html"),
+        ("/page.css", "text/css"),
+        ("/page.js", "text/javascript"),
+        ("/chart.js", "text/javascript"),
+        ("/service.js", "text/javascript"),
+    ] {
         let answer = service.client().get(path);
         assert_eq!(answer.status, 200, "{path}");
         assert!(answer.headers["content-type"].starts_with(content_type), "{path}");
