@@ -68,6 +68,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     let serving = tokio::spawn(serving);
     let _upkeep = AbortOnDrop(tokio::spawn(telemetry::metrics::upkeep()));
     say_where(&config, &*store, address);
+    telemetry::manager::ready(&format!("listening on http://{address}"));
 
     let mut core = Core { serving, rolling, committing };
     tokio::select! {
@@ -75,6 +76,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
         dead = core.ended_early() => return dead,
     }
     tracing::info!("stopping: what is in flight is finished first");
+    telemetry::manager::stopping();
     stop.send_replace(true);
     core.stop().await
 }

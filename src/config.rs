@@ -16,6 +16,7 @@ pub use setting::{Origin, Setting};
 use crate::stats::Millis;
 use crate::stats::calendar::{Calendar, Zone};
 use crate::stats::policy::{Late, MAX_IDEMPOTENCY_TTL, Policy};
+use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -136,6 +137,12 @@ pub fn locale_is_utf8() -> bool {
         let value = value.to_string_lossy().to_ascii_lowercase();
         value.contains("utf-8") || value.contains("utf8")
     })
+}
+
+/// Where the service manager that has started this process wants to hear of it, if it does.
+#[must_use]
+pub fn manager_socket() -> Option<OsString> {
+    std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty())
 }
 
 /// Everything a service needs to know, valid as a whole.

@@ -1,9 +1,11 @@
-//! What the service tells its operators: the log to standard error, the metrics in `metrics.rs`.
+//! What the service tells its operators: the log to standard error, the metrics in `metrics.rs`, its
+//! state to a service manager in `manager.rs`.
 //!
 //! Installed once by `cli/serve.rs`: levels by `--log`, lines or JSON records by `--log-format`;
 //! `cli/reload.rs` changes the filter of a running service. What is logged, and that it is logged
 //! once, is up to those who handle a failure.
 
+pub mod manager;
 pub mod metrics;
 
 use std::io::Write;

@@ -21,10 +21,12 @@ pub(super) fn at_hangup(given: Given, mut running: Effective) -> anyhow::Result<
     Ok(async move {
         let Some(mut hangup) = hangup else { return std::future::pending().await };
         while hangup.recv().await.is_some() {
+            telemetry::manager::reloading();
             match reload(&given, &mut running) {
                 Ok(said) => tracing::info!("configuration read again: {said}"),
                 Err(error) => tracing::error!("the old configuration stays: {error}"),
             }
+            telemetry::manager::reloaded();
         }
         std::future::pending::<()>().await;
     })

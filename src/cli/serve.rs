@@ -1,7 +1,8 @@
 //! `meanwhile serve`: validates the configuration, binds the listener, hands both to `app.rs`.
 //!
 //! SIGTERM and SIGINT are the stop signal; what start and stop mean is decided in `app.rs`. With
-//! `--config`, SIGHUP reads the file again (`reload.rs`).
+//! `--config`, SIGHUP reads the file again (`reload.rs`). A service manager that wants to hear of
+//! all this is told (`telemetry/manager.rs`).
 
 use super::{Usage, config, reload};
 use crate::config::Given;
@@ -33,6 +34,7 @@ pub fn run(given: &Given) -> anyhow::Result<()> {
     let config = config::validated(&settings).map_err(Usage::of)?;
     telemetry::install(&settings.args.log, config::log_format(&settings).map_err(Usage::of)?)?;
     telemetry::metrics::install();
+    telemetry::manager::install(crate::config::manager_socket());
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }

@@ -25,6 +25,7 @@ mod outages;
 mod page;
 mod retries;
 mod smuggling;
+mod systemd;
 mod undone;
 mod version;
 mod ways_in;

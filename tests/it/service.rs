@@ -193,6 +193,17 @@ impl Drop for Service {
     }
 }
 
+/// A process that is ended at once when dropped.
+pub(crate) struct Killed(pub(crate) Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A command line, in an environment without settings.
 pub(crate) fn command(words: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
