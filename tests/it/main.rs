@@ -14,6 +14,7 @@ mod bad_input;
 mod commands;
 mod configuration;
 mod connections;
+mod container;
 mod crashes;
 mod first_steps;
 mod imports;
