@@ -30,4 +30,4 @@ lint:
 
 # What the tests need besides the toolchain.
 tools:
-	@scripts/tools redis-server chromium systemd-analyze
+	@scripts/tools redis-server chromium systemd-analyze python3 curl

@@ -16,6 +16,7 @@ mod configuration;
 mod connections;
 mod container;
 mod crashes;
+mod documents;
 mod first_steps;
 mod imports;
 mod late;
