@@ -94,6 +94,12 @@ pub fn grouped(n: u64) -> String {
     groups.join(",")
 }
 
+/// So many of something, for people: `1 line`, `12,000 lines`.
+#[must_use]
+pub fn amount(n: u64, noun: &str) -> String {
+    format!("{} {noun}{}", grouped(n), if n == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,6 +134,7 @@ mod tests {
         check(999, "999");
         check(1_000, "1,000");
         check(12_345_678, "12,345,678");
+        assert_eq!([0, 1, 2_000].map(|n| amount(n, "line")), ["0 lines", "1 line", "2,000 lines"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! is logged where it is handled, the answer itself in `observe.rs`.
 
 use crate::ingest::commit::CommitError;
+use crate::ingest::decode::columns::ColumnError;
 use crate::ingest::decode::{DecodeError, LineError};
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -231,10 +232,12 @@ impl From<DecodeError> for Problem {
             }
             DecodeError::TooManyReadings => Self::new(Kind::TooManyReadings, error.to_string()),
             DecodeError::Columns(columns) => {
-                let hint = if columns.lacks_description() {
-                    "; describe another table with ?source=TEMPLATE&values=COLUMNS[&time=COLUMN]"
-                } else {
-                    ""
+                let hint = match columns {
+                    ColumnError::NoTime(_) => "; add time=COLUMN, or time=now if all its readings are of now",
+                    _ if columns.lacks_description() => {
+                        "; describe another table with ?source=TEMPLATE&values=COLUMNS&time=COLUMN"
+                    }
+                    _ => "",
                 };
                 Self::new(Kind::UnreadableBody, format!("{error}{hint}")).with("line", 1.into())
             }

@@ -52,7 +52,7 @@ struct Rejected {
     params(
         ("precision" = Option<String>, Query, description = "Unit of timestamps that are numbers: s, ms (default), us, ns"),
         ("on_error" = Option<String>, Query, description = "refuse (default): one bad line refuses the batch; skip: counts the others"),
-        ("time" = Option<String>, Query, description = "text/csv: the column that holds the time"),
+        ("time" = Option<String>, Query, description = "text/csv: the column that holds the time, or now; a wide table needs it"),
         ("source" = Option<String>, Query, description = "text/csv, wide: template of the source ids, {place}.{column}; needs values"),
         ("values" = Option<String>, Query, description = "text/csv, wide: the columns that hold values, separated by commas; needs source"),
         ("Content-Encoding" = Option<String>, Header, pattern = "^(gzip|zstd|identity)$", description = "How the body is compressed"),

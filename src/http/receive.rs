@@ -322,11 +322,14 @@ mod tests {
         )
         .await;
         check("/?time=t&source={p}.{column}&values=v,w", "text/csv", "t,p,v,w\n2026-11-20,a,1,\n", (1, 0)).await;
-        check("/?source=%7Bp%7D.%7Bcolumn%7D&values=v%2Cw", "text/csv", "p,v,w\na,1,2\n", (2, 0)).await;
+        check("/?source=%7Bp%7D.%7Bcolumn%7D&values=v%2Cw&time=now", "text/csv", "p,v,w\na,1,2\n", (2, 0)).await;
         check("/", "text/csv", "", (0, 0)).await;
         let detail = "a table has the columns source,value[,timestamp], separated by commas; this one has p, v; \
-                      describe another table with ?source=TEMPLATE&values=COLUMNS[&time=COLUMN]";
+                      describe another table with ?source=TEMPLATE&values=COLUMNS&time=COLUMN";
         check_refused("/?on_error=skip", "text/csv", "p,v\n", 400, detail).await;
+        let detail = "it is not said which column holds the time: the header has p, v; \
+                      add time=COLUMN, or time=now if all its readings are of now";
+        check_refused("/?source=x&values=v", "text/csv", "p,v\na,1\n", 400, detail).await;
         let detail = "there is no column \"w\": the header has p, v";
         check_refused("/?source=x&values=v,w", "text/csv", "p,v\n", 400, detail).await;
         let detail = "source: \"{\" at byte 0 of \"{p\" belongs to no {column}: write {name}, or {{ and }} for braces";

@@ -92,7 +92,7 @@ fn tables_that_are_refused_count_nothing() {
     };
     let wide = format!("?time=t&{BY_PLACE}&values=v,w");
     invalid("", "source,value\na,1\n\nb,x\n", &[r#""line":4"#, r#""field":"value""#, "is not a finite number"]);
-    invalid("", "source,value\na,1\nb\n", &[r#""line":3"#, "the row has 1 cells, the header has 2"]);
+    invalid("", "source,value\na,1\nb\n", &[r#""line":3"#, "the row has 1 cell, the header has 2"]);
     invalid("", "source,value\na,1\nb,\"2\nc,3\n", &[r#""line":3"#, "a quote is left open"]);
     invalid(&wide, "t,place,v,w\n2026-07-01,a,1,x\n", &[r#""line":2"#, r#""field":"w""#]);
     invalid(&wide, "t,place,v,w\nsoon,a,1,2\n", &[r#""field":"t""#, "timestamp is neither RFC 3339"]);

@@ -132,10 +132,10 @@ impl Seen {
     }
 
     fn report(&self) -> String {
-        let [lines, readings, empty] = [self.lines, self.readings, self.empty].map(output::grouped);
-        let mut text = format!("{lines} lines, {readings} readings");
+        let (lines, readings) = (output::amount(self.lines, "line"), output::amount(self.readings, "reading"));
+        let mut text = format!("{lines}, {readings}");
         if self.empty > 0 {
-            let _ = write!(text, ", {empty} empty cells skipped");
+            let _ = write!(text, ", {} skipped", output::amount(self.empty, "empty cell"));
         }
         text.push_str("; nothing was sent\n");
         let Some((earliest, latest)) = self.span else { return text };
@@ -152,7 +152,7 @@ impl Seen {
         text.push_str(&output::table(&["source", "readings", "min", "max"], &numbers, sources.collect()));
         match self.sources.len().saturating_sub(SOURCES_SHOWN) {
             0 => {}
-            more => _ = writeln!(text, "and {} more sources", output::grouped(more as u64)),
+            more => _ = writeln!(text, "and {}", output::amount(more as u64, "more source")),
         }
         let heading = format!("rows ({})", self.calendar.zone());
         let rows = self.calendar.periods().iter().zip(&self.rows);

@@ -49,7 +49,7 @@ pub const EXAMPLES: &str = "EXAMPLES:
   zcat readings.ndjson.gz | meanwhile import - --format ndjson
       From standard input. What was read cannot be read again, so this goes on
       trying until it is acknowledged, however long the service is away.
-  meanwhile import weather.csv --source '{location}' --values temp --dry-run
+  meanwhile import weather.csv --time date --source '{location}' --values temp --dry-run
       Says what would be counted, and which lines are bad; sends nothing.
 
 Lines go in batches of 1,000, in the order of the file. A batch with a bad line
@@ -68,8 +68,8 @@ pub struct ImportArgs {
     #[arg(long, value_enum)]
     format: Option<Format>,
 
-    /// CSV: the column that holds the time; without it, 'timestamp' in a table of source,value and
-    /// the time of arrival in a wide table
+    /// CSV: the column that holds the time, or 'now' if all readings are of now; a wide table needs
+    /// it, a table of source,value has 'timestamp' without it
     #[arg(long, value_name = "COL")]
     time: Option<String>,
 
@@ -146,9 +146,9 @@ pub fn run(args: &ImportArgs) -> anyhow::Result<()> {
     match totals.first_late {
         None => Ok(()),
         Some(first) => Err(anyhow!(
-            "{} readings came after their buckets had closed and were refused, the first at {first}: \
-             a service that runs with --late reopen takes them",
-            output::grouped(totals.late)
+            "{} refused, too late because the bucket had closed, the first at {first}: \
+             a service that runs with --late reopen takes what is late",
+            output::amount(totals.late, "reading")
         )),
     }
 }
@@ -302,7 +302,8 @@ fn failed(name: &str, batch: &Batch, error: &ClientError, imported: u64) -> anyh
 /// Lines that have to be corrected: `FILE:LINE: field: reason`.
 fn bad_lines(name: &str, batch: &Batch, problems: &[LineProblem], count: usize, imported: u64) -> anyhow::Error {
     let (first, last) = (batch.first_line, batch.last_line);
-    let mut text = format!("{name} has bad lines; of its lines {first} to {last} nothing was counted");
+    let lines = if first == last { format!("line {first}") } else { format!("lines {first} to {last}") };
+    let mut text = format!("{name} has bad lines; of its {lines} nothing was counted");
     let shown = problems.len().min(PROBLEMS_SHOWN);
     for problem in &problems[..shown] {
         let _ = write!(text, "\n{name}:{problem}");
@@ -310,11 +311,11 @@ fn bad_lines(name: &str, batch: &Batch, problems: &[LineProblem], count: usize, 
     if count > shown {
         let _ = write!(text, "\nand {} more", count - shown);
     }
-    let imported = output::grouped(imported);
+    let imported = output::amount(imported, "line");
     let _ = write!(
         text,
-        "\n{imported} lines before them were imported; correct the bad ones and repeat the same command: \
-         those are not counted again"
+        "\nimported before them: {imported}; correct the bad ones and repeat the same command: \
+         what was imported is not counted again"
     );
     anyhow!(text)
 }
@@ -336,14 +337,13 @@ impl Totals {
 
     /// What the import came to. `started` is when its first key may have been recorded.
     fn summary(&self, started: Millis) -> String {
-        let [lines, accepted, duplicates, skipped] =
-            [self.lines, self.accepted, self.duplicates, self.skipped].map(output::grouped);
-        let mut text = format!("{lines} lines, {accepted} readings accepted");
+        let (lines, accepted) = (output::amount(self.lines, "line"), output::amount(self.accepted, "reading"));
+        let mut text = format!("{lines}, {accepted} accepted");
         if self.duplicates > 0 {
-            let _ = write!(text, ", {duplicates} of them had been counted already");
+            let _ = write!(text, ", {} of them had been counted already", output::grouped(self.duplicates));
         }
         if self.skipped > 0 {
-            let _ = write!(text, ", {skipped} empty cells skipped");
+            let _ = write!(text, ", {} skipped", output::amount(self.skipped, "empty cell"));
         }
         // Keys that were there already are older than this import.
         let until = match self.duplicates {

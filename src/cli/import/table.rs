@@ -6,7 +6,7 @@
 use super::batches::{Batch, Origin};
 use super::lines::{Lines, Watched, watch};
 use crate::cli::client::LineProblem;
-use crate::ingest::decode::columns::{self, Columns, Naming};
+use crate::ingest::decode::columns::{self, ColumnError, Columns, Naming};
 use crate::stats::calendar::Zone;
 use crate::stats::timestamp;
 use anyhow::{Context, bail};
@@ -68,7 +68,10 @@ impl<R: Read> Table<R> {
         let columns = match Columns::find(&header.iter().collect::<Vec<_>>(), &shape.columns) {
             Ok(columns) => columns,
             Err(error) if error.lacks_description() => {
-                bail!("{error}: for another table say --source TEMPLATE --values COLS [--time COL]")
+                bail!("{error}: for another table say --source TEMPLATE --values COLS --time COL")
+            }
+            Err(error @ ColumnError::NoTime(_)) => {
+                bail!("{error}: say --time COL, or --time now if all its readings are of now")
             }
             Err(error) => return Err(error.into()),
         };
@@ -86,8 +89,7 @@ impl<R: Read> Table<R> {
         let line = last_line - inside as u64;
         let reason = match read {
             Ok(false) => return Ok(false),
-            Ok(true) if self.row.len() == self.columns.count => None,
-            Ok(true) => Some(format!("has {} cells, the header has {}", self.row.len(), self.columns.count)),
+            Ok(true) => self.columns.misfit(self.row.len()),
             Err(error) if matches!(error.kind(), csv::ErrorKind::Utf8 { .. }) => Some("is not UTF-8".to_owned()),
             Err(error) => return Err(error.into()),
         };
@@ -221,7 +223,7 @@ mod tests {
         check(file, &shape, &expected, 1);
         let shape = wide(Some("date"), "{location}", "wind", Some("Europe/Berlin"));
         check(file, &shape, &["berlin 3.0 \"2026-06-30T22:00:00Z\""], 1);
-        check(file, &wide(None, "w", "wind", None), &["w 3.0"], 1);
+        check(file, &wide(Some("now"), "w", "wind", None), &["w 3.0"], 1);
     }
 
     #[test]
@@ -249,7 +251,7 @@ mod tests {
             &narrow(None),
             &["2: value: \"NaN\" is not a finite number", "3: value: \"1e999\" is not a finite number"],
         );
-        check_errors("source,value\n\"a\nb\",1\na\n", &narrow(None), &["4: has 1 cells, the header has 2"]);
+        check_errors("source,value\n\"a\nb\",1\na\n", &narrow(None), &["4: has 1 cell, the header has 2"]);
         let latin_1 = b"source,value\na\xe9,1\nb,x\n".as_slice();
         let batch = Batches::csv(latin_1, &narrow(None)).unwrap().next().unwrap().unwrap();
         let shown: Vec<_> = batch.errors.iter().map(ToString::to_string).collect();
@@ -286,6 +288,11 @@ mod tests {
         check_refused("", &narrow(None), "the file is empty");
         check_refused("a,a\n", &wide(None, "x", "a", None), "\"a\" stands in the header twice");
         check_refused(file, &narrow(None), "this one has date, location, wind");
+        check_refused(
+            file,
+            &wide(None, "{location}", "wind", None),
+            "the header has date, location, wind: say --time COL, or --time now if all its readings are of now",
+        );
         check_refused("source,value,time\n", &narrow(None), "the column \"time\" is none of source,value,timestamp");
         check_refused("source,value\n", &narrow(Some("when")), "no column \"when\"");
     }

@@ -99,9 +99,9 @@ fn the_unit_of_numbers_is_said_to_the_service() {
 fn bad_lines_are_named_and_nothing_is_sent_of_their_batch() {
     let text = format!("source,value\n{}a,x\n", "a,1\n".repeat(1_000));
     let (result, requests) = attempt(("a.csv", &text), &[], vec![TAKEN]);
-    let expected = "FILE has bad lines; of its lines 1002 to 1002 nothing was counted
+    let expected = "FILE has bad lines; of its line 1002 nothing was counted
 FILE:1002: value: \"x\" is not a finite number
-1,000 lines before them were imported; correct the bad ones and repeat the same command: those are not counted again";
+imported before them: 1,000 lines; correct the bad ones and repeat the same command: what was imported is not counted again";
     assert_eq!((result.err().unwrap().as_str(), requests.len()), (expected, 1));
 }
 
@@ -111,7 +111,7 @@ fn bad_lines_the_service_finds_are_named_by_line_of_the_file() {
     let (result, _) = attempt(("a.ndjson", &lines(1_500)), &[], vec![TAKEN, ("400 Bad Request", problem)]);
     let error = result.err().unwrap();
     assert!(error.contains("lines 1001 to 1500 nothing"), "{error}");
-    assert!(error.contains("\nFILE:1002: source: empty\nand 2 more\n1,000 lines before"), "{error}");
+    assert!(error.contains("\nFILE:1002: source: empty\nand 2 more\nimported before them: 1,000 lines;"), "{error}");
 }
 
 #[test]
@@ -155,6 +155,8 @@ fn the_summary_says_until_when_repeating_is_safe() {
     let expected = "12 lines, 20 readings accepted, 4 empty cells skipped
 repeating this import counts nothing twice until 2026-11-27T05:00:00Z";
     assert_eq!(totals.summary(1_795_150_800_500), expected);
+    let one = Totals { lines: 1, accepted: 1, skipped: 1, ..Totals::default() };
+    assert!(one.summary(0).starts_with("1 line, 1 reading accepted, 1 empty cell skipped\n"), "{}", one.summary(0));
 }
 
 #[test]

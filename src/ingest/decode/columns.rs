@@ -9,13 +9,16 @@ use std::sync::Arc;
 
 /// The time column of a narrow table that names no other.
 const TIME: &str = "timestamp";
+/// What stands for the time of arrival in the place of a column, unless a column is called so.
+const NOW: &str = "now";
 /// How much of a header is repeated to whoever sent it.
 const SHOWN_HEADER_CHARS: usize = 200;
 
 /// What the columns of a table mean, as the user said it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shape {
-    /// Without it: `timestamp` in a narrow table that has it, else the time of arrival.
+    /// A column, or `now` for the time of arrival. Without it: `timestamp` in a narrow table that has
+    /// it, else the time of arrival; a wide table is refused, because its rows may be years old.
     pub time: Option<String>,
     /// `None`: a narrow table, `source,value[,timestamp]`.
     pub wide: Option<Wide>,
@@ -32,7 +35,7 @@ pub struct Wide {
 #[derive(Clone, Debug)]
 pub struct Columns {
     /// Cells of the header, and so of every row.
-    pub count: usize,
+    count: usize,
     pub time: Option<(usize, String)>,
     pub source: Naming,
     pub values: Vec<(usize, Arc<str>)>,
@@ -61,8 +64,11 @@ pub enum ColumnError {
     NotNarrow(String),
     /// A narrow table with a column that could be the time under a name we do not know, and every
     /// reading would be counted as of now.
-    #[error("the column \"{0}\" is none of source,value,timestamp")]
-    Unknown(String),
+    #[error("the column \"{column}\" is none of {known}")]
+    Unknown { column: String, known: String },
+    /// A wide table of which nobody has said where its times are.
+    #[error("it is not said which column holds the time: the header has {0}")]
+    NoTime(String),
     #[error("the header {0}")]
     Unreadable(&'static str),
 }
@@ -71,7 +77,7 @@ impl ColumnError {
     /// Whether the remedy is to describe the table as a wide one.
     #[must_use]
     pub fn lacks_description(&self) -> bool {
-        matches!(self, Self::NotNarrow(_) | Self::Unknown(_))
+        matches!(self, Self::NotNarrow(_) | Self::Unknown { .. })
     }
 }
 
@@ -79,7 +85,7 @@ impl Columns {
     /// Finds the columns of `shape` in a header.
     ///
     /// # Errors
-    /// If one is not there or there twice, or if a narrow table has others.
+    /// If one is not there or there twice, if a narrow table has others, or a wide one is without time.
     pub fn find(header: &[&str], shape: &Shape) -> Result<Self, ColumnError> {
         // By name once: both lists may be long.
         let mut positions = HashMap::with_capacity(header.len());
@@ -91,7 +97,8 @@ impl Columns {
             Some(None) => Err(ColumnError::Ambiguous(name.to_owned())),
             None => Err(ColumnError::Missing { name: name.to_owned(), header: shown(header) }),
         };
-        let mut time = shape.time.clone();
+        let mut time = shape.time.as_deref();
+        let arrival = time == Some(NOW) && !positions.contains_key(NOW);
         let (source, values) = if let Some(wide) = &shape.wide {
             let mut named = HashSet::new();
             let value = |name: &String| {
@@ -101,18 +108,31 @@ impl Columns {
             let values = wide.values.iter().map(value).collect::<Result<_, _>>()?;
             (Naming::Template(wide.source.bind(position)?), values)
         } else {
-            time = time.or_else(|| positions.contains_key(TIME).then(|| TIME.to_owned()));
+            time = time.or_else(|| positions.contains_key(TIME).then_some(TIME));
             if !positions.contains_key("source") || !positions.contains_key("value") {
                 return Err(ColumnError::NotNarrow(shown(header)));
             }
-            let known = |column: &str| matches!(column, "source" | "value") || Some(column) == time.as_deref();
+            let known = |column: &str| matches!(column, "source" | "value") || Some(column) == time;
             if let Some(column) = header.iter().find(|column| !known(column)) {
-                return Err(ColumnError::Unknown((*column).to_owned()));
+                let known =
+                    if arrival { "source,value".to_owned() } else { format!("source,value,{}", time.unwrap_or(TIME)) };
+                return Err(ColumnError::Unknown { column: (*column).to_owned(), known });
             }
             (Naming::Column(position("source")?), vec![(position("value")?, Arc::from("value"))])
         };
-        let time = time.map(|name| Ok((position(&name)?, name))).transpose()?;
+        let time = match time {
+            None if shape.wide.is_some() => return Err(ColumnError::NoTime(shown(header))),
+            Some(name) if !arrival => Some((position(name)?, name.to_owned())),
+            _ => None,
+        };
         Ok(Self { count: header.len(), time, source, values })
+    }
+
+    /// What is wrong with a row of so many cells, if something is: `has 1 cell, the header has 2`.
+    #[must_use]
+    pub fn misfit(&self, cells: usize) -> Option<String> {
+        let noun = if cells == 1 { "cell" } else { "cells" };
+        (cells != self.count).then(|| format!("has {cells} {noun}, the header has {}", self.count))
     }
 }
 
@@ -161,7 +181,29 @@ mod tests {
         check("timestamp,source,value", &narrow(None), Some(0), &[2]);
         check("source,value,when", &narrow(Some("when")), Some(2), &[1]);
         check("date,place,wind,temp", &wide(Some("date"), "{place}.{column}", "temp,wind"), Some(0), &[3, 2]);
-        check("timestamp,wind", &wide(None, "w", "wind"), None, &[1]);
+        check("timestamp,wind", &wide(Some("timestamp"), "w", "wind"), Some(0), &[1]);
+    }
+
+    #[test]
+    fn now_is_said_on_purpose() {
+        check("date,wind", &wide(Some("now"), "w", "wind"), None, &[1]);
+        check("now,wind", &wide(Some("now"), "w", "wind"), Some(0), &[1]);
+        check("source,value", &narrow(Some("now")), None, &[1]);
+        check_refused(
+            "date,wind",
+            &wide(None, "w", "wind"),
+            "it is not said which column holds the time: the header has date, wind",
+        );
+        check_refused(
+            "source,value,timestamp",
+            &narrow(Some("now")),
+            "the column \"timestamp\" is none of source,value",
+        );
+        check_refused(
+            "source,value,timestamp,when",
+            &narrow(Some("when")),
+            "the column \"timestamp\" is none of source,value,when",
+        );
     }
 
     #[test]

@@ -204,9 +204,8 @@ fn take_row(
     line: usize,
     id: &mut String,
 ) -> Result<(), DecodeError> {
-    if row.ends.len() != columns.count {
-        let reason = format_args!("the row has {} cells, the header has {}", row.ends.len(), columns.count);
-        return batch.refuse(line, None, reason);
+    if let Some(misfit) = columns.misfit(row.ends.len()) {
+        return batch.refuse(line, None, format_args!("the row {misfit}"));
     }
     let is_wide = matches!(columns.source, Naming::Template(_));
     let time = match &columns.time {
@@ -335,7 +334,7 @@ mod tests {
             &["00:00 berlin.temp_max=1@25.5", "00:00 oslo.temp_max=1@19", "00:00 oslo.temp_min=1@11"],
             1,
         );
-        check(&wide(None, "{location}", "wind"), table, &["05:00 berlin=1@3"], 1);
+        check(&wide(Some("now"), "{location}", "wind"), table, &["05:00 berlin=1@3"], 1);
     }
 
     #[test]
@@ -355,7 +354,7 @@ mod tests {
                 "05:00 d=1@1",
                 "4 value \"x\" is not a finite number",
                 "5 value \"y\" is not a finite number",
-                "7 - the row has 1 cells, the header has 2",
+                "7 - the row has 1 cell, the header has 2",
             ],
             0,
         );
@@ -378,9 +377,9 @@ mod tests {
             0,
         );
         check(&narrow(), b"source,value\na\xe9,1\nb,2\n", &["05:00 b=1@2", "2 - the row is not UTF-8"], 0);
-        check(&wide(None, "{a}{b}", "v"), b"a,b,v\n\xc3,\xa9,1\n", &["2 - the row is not UTF-8"], 0);
+        check(&wide(Some("now"), "{a}{b}", "v"), b"a,b,v\n\xc3,\xa9,1\n", &["2 - the row is not UTF-8"], 0);
         check(
-            &wide(None, "{column}", "t,w"),
+            &wide(Some("now"), "{column}", "t,w"),
             "t,w\nx,2\n3,1e141\n",
             &["05:00 w=1@2", "05:00 t=1@3", "2 t \"x\" is not a finite number", &format!("3 w {limit}")],
             0,
@@ -434,12 +433,12 @@ mod tests {
     fn a_quote_left_open_is_not_read_as_a_cell() {
         let open = "the row ends inside a quoted cell: a quote is left open";
         check(
-            &wide(None, "s", "v"),
+            &wide(Some("now"), "s", "v"),
             "v,note\n1,\"fine\"\n2,\"5 in\n3,x\n",
             &["05:00 s=1@1", &format!("3 - {open}")],
             0,
         );
-        check(&wide(None, "s", "v"), "v,note\n1,5\" wide\n", &["05:00 s=1@1"], 0);
+        check(&wide(Some("now"), "s", "v"), "v,note\n1,5\" wide\n", &["05:00 s=1@1"], 0);
     }
 
     #[test]
