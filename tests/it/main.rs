@@ -26,6 +26,7 @@ mod operations;
 mod outages;
 mod page;
 mod retries;
+mod sample_data;
 mod smuggling;
 mod systemd;
 mod undone;
