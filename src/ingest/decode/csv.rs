@@ -93,7 +93,10 @@ impl<'r> Cells<'r> {
 impl<'c> Csv<'c> {
     #[must_use]
     pub fn new(batch: Batch<'c>, shape: Shape) -> Self {
-        let (reader, id) = (csv_core::Reader::new(), String::new());
+        let (mut reader, id) = (csv_core::Reader::new(), String::new());
+        // The reader drops a mark at its own beginning, if it comes in one piece. Here that would be a second
+        // one; without room for output this reads nothing, and the beginning is over.
+        reader.read_record(b"\n", &mut [], &mut []);
         Self { batch, shape, columns: None, reader, head: Some(Vec::new()), line: 1, row: Row::default(), id }
     }
 
@@ -342,6 +345,13 @@ mod tests {
         for body in ["", "\u{feff}", "\n\r\n", "source,value", "source,value\n"] {
             check(&narrow(), body, &[], 0);
         }
+    }
+
+    #[test]
+    fn one_mark_is_passed_over_and_no_more() {
+        let columns = "a table has the columns source,value[,timestamp], separated by commas; this one has";
+        let twice = "\u{feff}\u{feff}source,value\na,1\n";
+        check_refused(&narrow(), twice, &format!("{columns} \u{feff}source, value"));
     }
 
     #[test]
