@@ -33,6 +33,10 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// long as changing threads is worth.
 const INLINE_JSON_BYTES: usize = 256 * 1024;
 
+/// Blanks that are passed over to see the first character of a body without a type: more than stand
+/// before any text.
+const MOST_BLANKS: usize = 64 * 1024;
+
 const TYPES: &str = "send application/json, application/x-ndjson or text/csv";
 
 /// What the query string asks for.
@@ -115,7 +119,7 @@ async fn read(
     let keep_lines = policy.late == Late::Refuse;
     let decoding = async {
         let mut arriving = Arriving::new(body, held, encoding, fingerprint.as_mut());
-        let first = arriving.next().await?.unwrap_or_default();
+        let first = beginning(headers, &mut arriving).await?;
         let format = format(headers, &first)?;
         if format != Format::Csv && options.shape != Shape::default() {
             let name = if options.shape.wide.is_some() { "source" } else { "time" };
@@ -164,6 +168,25 @@ fn options(uri: &Uri) -> Result<Options, Problem> {
     };
     let time = parameters.one("time").map(str::to_owned);
     Ok(Options { precision, skip_bad_lines, shape: Shape { time, wide } })
+}
+
+/// The first chunk of a body; where the first character has to tell the format, as much as it takes to
+/// see it.
+async fn beginning(headers: &HeaderMap, arriving: &mut Arriving<'_>) -> Result<Bytes, Problem> {
+    let first = arriving.next().await?.unwrap_or_default();
+    let is_blank = |chunk: &[u8]| chunk.trim_ascii_start().is_empty();
+    if !is_blank(&first) || format(headers, b"{").ok() == format(headers, b"").ok() {
+        return Ok(first);
+    }
+    let mut held = Vec::from(first);
+    while held.len() <= MOST_BLANKS {
+        let Some(chunk) = arriving.next().await? else { break };
+        held.extend_from_slice(&chunk);
+        if !is_blank(&chunk) {
+            break;
+        }
+    }
+    Ok(held.into())
 }
 
 /// The format by Content-Type; where a client names none, as `curl -d` does, by the first character.
@@ -297,6 +320,22 @@ mod tests {
     async fn an_empty_chunk_says_nothing_about_the_format() {
         let chunks = ["", READING].map(|chunk| Ok::<_, Infallible>(Bytes::from_static(chunk.as_bytes())));
         assert_eq!(outcome("/", "", Body::from_stream(stream::iter(chunks))).await, Ok((1, 0)));
+    }
+
+    #[tokio::test]
+    async fn blanks_before_the_first_character_may_come_by_themselves() {
+        let check = async |blanks: usize, content_type: &str, expected: Result<(usize, usize), u16>| {
+            let chunks = std::iter::repeat_n("\n", blanks).chain([READING]);
+            let chunks = chunks.map(|chunk| Ok::<_, Infallible>(Bytes::from_static(chunk.as_bytes())));
+            let got = outcome("/", content_type, Body::from_stream(stream::iter(chunks.collect::<Vec<_>>()))).await;
+            assert_eq!(got.map_err(|(status, _)| status.as_u16()), expected, "{blanks} {content_type}");
+        };
+        check(3, "", Ok((1, 0))).await;
+        check(3, "application/x-www-form-urlencoded", Ok((1, 0))).await;
+        check(3, "text/plain", Err(415)).await;
+        check(MOST_BLANKS, "", Ok((1, 0))).await;
+        check(MOST_BLANKS + 1, "", Err(415)).await;
+        check(MOST_BLANKS + 1, "application/x-ndjson", Ok((1, 0))).await;
     }
 
     #[tokio::test]
