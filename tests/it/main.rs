@@ -44,5 +44,8 @@ mod commit;
 mod rollover;
 mod unreliable;
 
+// Arbitrary input for everything that reads what comes from outside.
+mod fuzz;
+
 // The rules of the house.
 mod tidy;
