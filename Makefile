@@ -1,6 +1,6 @@
 # The commands of the project; `make ci` is exactly what continuous integration runs.
 
-.PHONY: run test bench suites ci lint tools
+.PHONY: run test bench suites fuzz ci lint tools
 
 # Builds, starts the service on the embedded store with CSV files, and says where to post.
 run:
@@ -21,12 +21,20 @@ suites:
 	cargo build --locked
 	scripts/schemathesis target/debug/meanwhile
 
+# Arbitrary input for every decoder, for so many seconds; `make test` looks for two or three of them.
+SECONDS ?= 600
+fuzz:
+	cargo test --locked --test it --no-run
+	end=$$(($$(date +%s) + $(SECONDS))); while [ $$(date +%s) -lt $$end ]; do \
+	    PROPTEST_CASES=5000 cargo test --locked --quiet --test it fuzz:: || exit 1; done
+
 ci: test lint
 
 lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" cargo doc --locked --no-deps --lib
+	scripts/dependencies
 
 # What the tests need besides the toolchain.
 tools:
