@@ -1,8 +1,9 @@
 //! What the embedded store leaves in its file, which no answer shows.
 
+use super::due::SWEEP;
 use super::*;
 use crate::stats::policy::Policy;
-use crate::store::{Frame, KeyRecord};
+use crate::store::{Frame, KeyRecord, Late};
 use redb::ReadableTableMetadata;
 
 const POLICY: Policy = Policy { grace: 5_000, lateness: 60_000, late: Late::Reopen, idempotency_ttl: 60_000 };
