@@ -262,7 +262,8 @@ impl Store for RedisStore {
     }
 
     async fn seal(&self, shard: Shard, bucket: Bucket, family: &Family) -> Result<Sealed, StoreError> {
-        let mut keys = vec![keys::head(shard), keys::due(shard), keys::bucket(shard, &bucket)];
+        let mut keys =
+            vec![keys::head(shard), keys::due(shard), keys::bucket(shard, &bucket), keys::open(shard, bucket.period)];
         keys.extend(family.descendants.iter().map(|period| keys::open(shard, *period)));
         let mut call = self.clocked(&self.scripts.seal, &keys);
         call.arg(keys::bucket_name(&bucket)).arg(bucket.start).arg(bucket.end).arg(VISIBILITY).arg(WAITING_RECHECK);

@@ -1,8 +1,8 @@
-//! The rollover over a sink of which a part is broken, and over a Redis that is full.
+//! The rollover over a sink of which a part is broken, and over a Redis that is full or was meddled with.
 
 use crate::oracle::Oracle;
 use crate::servers::{RedisServer, temporary};
-use crate::world::{DAY, POLICY, T0, WRITER, calendar, delta};
+use crate::world::{DAY, MINUTE, POLICY, T0, WRITER, calendar, delta};
 use meanwhile::clock::Clock;
 use meanwhile::rollover::Rollover;
 use meanwhile::sink::csv::CsvSink;
@@ -87,4 +87,29 @@ async fn a_full_redis_is_emptied() {
         rollover.tick().await.unwrap();
     }
     assert_eq!(store.open(0, &[], calendar.periods(), Millis::MIN, Millis::MAX).await.unwrap().lives, []);
+}
+
+#[tokio::test]
+async fn a_bucket_deleted_by_hand_holds_up_no_other() {
+    let clock = Clock::manual(T0);
+    let server = RedisServer::start();
+    let store: Arc<dyn Store> =
+        Arc::new(RedisStore::connect(&server.url(), POLICY, Some(clock.clone())).await.unwrap());
+    store.found(0).await.unwrap();
+    let calendar = Arc::new(calendar("1m,1h"));
+    let minutes = [T0 - DAY, T0 - DAY + MINUTE].map(|t| calendar.bucket("1m".parse().unwrap(), t));
+    let deltas = minutes.map(|minute| delta(minute, "a", &[1.0])).to_vec();
+    store.apply(0, &Frame::new(WRITER, 1, 0, vec![], deltas)).await.unwrap();
+    server.cli(&["del", &format!("mw:{{0}}:b:1m:{}:{}", minutes[0].start, minutes[0].end)]);
+    let open = async || store.open(0, &[], calendar.periods(), Millis::MIN, Millis::MAX).await.unwrap().lives;
+    let lives: Vec<_> = open().await.iter().map(|open| open.life.bucket).collect();
+    assert_eq!(lives, minutes[1..], "a question about the range is answered");
+    let home = temporary();
+    let sink: Arc<dyn Sink> = Arc::new(CsvSink::open(home.path(), Zone::utc()).unwrap());
+    let mut rollover = Rollover::new(Arc::clone(&store), sink, Arc::clone(&calendar), Some(0));
+    for _ in 0..4 {
+        clock.set(clock.now() + POLICY.grace);
+        rollover.tick().await.unwrap();
+    }
+    assert_eq!(open().await, [], "the hour does not wait for the minute that is gone");
 }

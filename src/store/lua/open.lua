@@ -22,9 +22,12 @@ local answer = { till and string.format('%.0f', till) or '' }
 for i, name in ipairs(names) do
   if not till or starts[i] < till then
     local fields = redis.call('HMGET', prefix .. name, 'generation', 'revision', 'acked', unpack(ARGV, 5))
-    answer[#answer + 1] = name
-    for j = 1, #ARGV - 1 do
-      answer[#answer + 1] = fields[j]
+    -- A hash that somebody deleted by hand is no life; the next seal removes its entry.
+    if fields[1] then
+      answer[#answer + 1] = name
+      for j = 1, #ARGV - 1 do
+        answer[#answer + 1] = fields[j]
+      end
     end
   end
 end

@@ -1,6 +1,6 @@
 -- seal: gives the content of a dirty life a new revision and makes it clean.
 --
--- KEYS  1 head, 2 due, 3 the bucket's hash, 4... indexes of its descendants' open buckets
+-- KEYS  1 head, 2 due, 3 the bucket's hash, 4 index of its period, 5... indexes of its descendants' open buckets
 -- ARGV  1-3 see clock.lua   4 name  5 start  6 end   7 visibility timeout   8 recheck of a waiting bucket
 -- RETURNS  {'GONE'} | {'WAITING'} | {'CLOSING', generation, revision} |
 --          {'SEALED', generation, revision, 1 if the sink has this revision else 0}
@@ -8,14 +8,16 @@
 local name = ARGV[4]
 local life = read_life(KEYS[3])
 if not life then
+  -- Also after somebody deleted the hash by hand: else its entry would be an open child for ever.
   redis.call('ZREM', KEYS[2], name)
+  redis.call('ZREM', KEYS[4], name)
   return { 'GONE' }
 end
 if life.closing then
   return { 'CLOSING', text(life.generation), text(life.revision) }
 end
 work_when_full()
-if any_open(4, #KEYS, ARGV[5], ARGV[6]) then
+if any_open(5, #KEYS, ARGV[5], ARGV[6]) then
   save_head()
   redis.call('ZADD', KEYS[2], text(now + tonumber(ARGV[8])), name)
   return { 'WAITING' }
