@@ -13,7 +13,7 @@ use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Calendar, Period};
 use crate::stats::row::LifeRow;
 use crate::store::closing::drive_close;
-use crate::store::{Acked, Durability, Life, Sealed, Shard, Store, StoreError};
+use crate::store::{Acked, Durability, Life, Sealed, Shard, Store, StoreError, When};
 use crate::telemetry::metrics::{self, Side};
 pub use progress::{Progress, Report};
 use std::collections::HashMap;
@@ -161,10 +161,10 @@ impl Rollover {
         let connection = self.store.connection();
         let mut batch = Batch::default();
         for &bucket in buckets {
-            match self.store.seal(shard, bucket, &self.calendar.family(&bucket)).await? {
+            match self.store.seal(shard, bucket, &self.calendar.family(&bucket), When::InTime).await? {
                 Sealed::Gone | Sealed::Waiting => self.progress.settled(&bucket),
                 Sealed::Closing(life) | Sealed::Sealed { life, acked: true } => {
-                    drive_close(&*self.store, shard, &self.calendar, life).await?;
+                    drive_close(&*self.store, shard, &self.calendar, life, When::InTime).await?;
                     self.progress.settled(&bucket);
                 }
                 Sealed::Sealed { life, acked: false } => {
@@ -178,7 +178,7 @@ impl Rollover {
         for life in batch.lives {
             // Of a life that is past its time nothing else is left to do; others are refused.
             if self.store.ack(shard, life).await? == Acked::Clean {
-                drive_close(&*self.store, shard, &self.calendar, life).await?;
+                drive_close(&*self.store, shard, &self.calendar, life, When::InTime).await?;
             }
             self.progress.settled(&life.bucket);
         }

@@ -3,7 +3,7 @@
 //!
 //! Uses only the contract in `mod.rs`. May be interrupted anywhere and repeated by anybody.
 
-use super::{Closed, Life, Shard, Store, StoreError};
+use super::{Closed, Life, Shard, Store, StoreError, When};
 use crate::stats::calendar::Calendar;
 
 /// How a driven close ended.
@@ -21,12 +21,13 @@ pub async fn drive_close(
     shard: Shard,
     calendar: &Calendar,
     life: Life,
+    when: When,
 ) -> Result<CloseEnd, StoreError> {
     // The last is being worked on. Parents are coarser, so this is never longer than the periods.
     let mut stack = vec![(life, 0)];
     while let Some((current, cursor)) = stack.pop() {
         let family = calendar.family(&current.bucket);
-        match store.close(shard, current, &family, cursor).await? {
+        match store.close(shard, current, &family, cursor, when).await? {
             Closed::Done | Closed::Gone => {}
             Closed::More(cursor) => stack.push((current, cursor)),
             Closed::ParentClosing(parent) => stack.extend([(current, cursor), (parent, 0)]),

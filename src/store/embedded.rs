@@ -21,7 +21,7 @@ pub use probe::probe;
 
 use super::{
     Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, Page, Policy, Sealed, Shard, Store, StoreError,
-    WriterId,
+    When, WriterId,
 };
 use crate::clock::Clock;
 use crate::stats::Millis;
@@ -239,9 +239,10 @@ impl Store for EmbeddedStore {
         self.write(redb::Durability::None, move |inner, t| due::due(inner, t, shard, limit).map(Ok)).await
     }
 
-    async fn seal(&self, shard: Shard, bucket: Bucket, family: &Family) -> Result<Sealed, StoreError> {
+    async fn seal(&self, shard: Shard, bucket: Bucket, family: &Family, when: When) -> Result<Sealed, StoreError> {
         let family = family.clone();
-        self.write(redb::Durability::None, move |inner, t| seal::seal(inner, t, shard, bucket, &family).map(Ok)).await
+        self.write(redb::Durability::None, move |inner, t| seal::seal(inner, t, shard, bucket, &family, when).map(Ok))
+            .await
     }
 
     async fn page(
@@ -259,9 +260,16 @@ impl Store for EmbeddedStore {
         self.write(redb::Durability::None, move |inner, t| seal::ack(inner, t, shard, life).map(Ok)).await
     }
 
-    async fn close(&self, shard: Shard, life: Life, family: &Family, _cursor: u64) -> Result<Closed, StoreError> {
+    async fn close(
+        &self,
+        shard: Shard,
+        life: Life,
+        family: &Family,
+        _cursor: u64,
+        when: When,
+    ) -> Result<Closed, StoreError> {
         let family = family.clone();
-        self.write(redb::Durability::None, move |inner, t| close::close(inner, t, shard, life, &family)).await
+        self.write(redb::Durability::None, move |inner, t| close::close(inner, t, shard, life, &family, when)).await
     }
 
     /// A durable commit, even an empty one, takes all before it to the disk.

@@ -207,12 +207,21 @@ pub struct Due {
     pub open: u64,
 }
 
+/// Whether a seal or a close waits for its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// As readings come and go: after all descendants, and a close not before `end + lateness`.
+    InTime,
+    /// At once, for a drain. What comes later into the bucket, or up into it, is another life.
+    Now,
+}
+
 /// The answer to a seal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sealed {
     /// No such life: closed meanwhile.
     Gone,
-    /// Descendants are open; the close of the last one makes it due.
+    /// Descendants are open; the close of the last one makes it due. Not said to [`When::Now`].
     Waiting,
     /// The life is being closed: go on with the close.
     Closing(Life),
@@ -247,7 +256,7 @@ pub enum Closed {
     Gone,
     /// Not the present generation and revision, not clean, not acked or not past its time.
     Refused,
-    /// Descendants are open.
+    /// Descendants are open. Not said to [`When::Now`].
     Waiting,
     /// This parent is being closed itself and has to be finished first.
     ParentClosing(Life),
@@ -357,9 +366,9 @@ pub trait Store: Send + Sync + 'static {
     async fn due(&self, shard: Shard, limit: usize) -> Result<Due, StoreError>;
 
     /// Raises the revision if dirty (`max(revision + 1, now)`) and makes the life clean, keeps it
-    /// if not; moves the due time to `now + VISIBILITY`. A coarse bucket with open descendants is
-    /// not sealed.
-    async fn seal(&self, shard: Shard, bucket: Bucket, family: &Family) -> Result<Sealed, StoreError>;
+    /// if not; moves the due time to `now + VISIBILITY`. May come before the bucket's end. A coarse
+    /// bucket with open descendants is not sealed, but [`When::Now`].
+    async fn seal(&self, shard: Shard, bucket: Bucket, family: &Family, when: When) -> Result<Sealed, StoreError>;
 
     /// Reads a page of a life, from `cursor` (`None` for the first). `None` if the generation is no
     /// longer the present one. Content may be newer than the sealed revision, never older. A cursor
@@ -378,11 +387,20 @@ pub trait Store: Send + Sync + 'static {
 
     /// Moves one chunk of a life up into its parents, atomically; the last ends it in a tombstone.
     ///
-    /// Begins only if clean, acked, `now >= end + lateness` and no descendant is open. From the
+    /// Begins only if clean and acked; and, unless it is to be [`When::Now`], if `now >= end + lateness`
+    /// and no descendant is open. A tombstone stays until `end + lateness` at least: a reading after an
+    /// early close begins a new life, and the row becomes the sum of both. From the
     /// first chunk on the life is closing: it takes no readings, stays due, is not sealed, still
     /// counts as open. A parent without a life gets one with generation
     /// `max(highest generation + 1, now)`; it becomes dirty, and due as after an apply.
-    async fn close(&self, shard: Shard, life: Life, family: &Family, cursor: u64) -> Result<Closed, StoreError>;
+    async fn close(
+        &self,
+        shard: Shard,
+        life: Life,
+        family: &Family,
+        cursor: u64,
+        when: When,
+    ) -> Result<Closed, StoreError>;
 
     /// Returns once everything answered before is as durable as an applied frame; to be called before
     /// rows go to the sink. What `due`, `seal`, `ack` and `close` did since the last barrier or frame

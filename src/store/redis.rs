@@ -11,7 +11,8 @@ pub use probe::probe;
 
 use super::{
     Acked, Answer, Closed, Due, Durability, Frame, Head, Late, Life, MAX_ADVANCE, Open, OpenLife, PAGE_SOURCES, Page,
-    Policy, Sealed, Shard, Store, StoreError, TOMBSTONE_TTL, VISIBILITY, WAITING_RECHECK, WriterId, keys, open_buckets,
+    Policy, Sealed, Shard, Store, StoreError, TOMBSTONE_TTL, VISIBILITY, WAITING_RECHECK, When, WriterId, keys,
+    open_buckets,
 };
 use crate::clock::Clock;
 use crate::stats::Millis;
@@ -261,12 +262,13 @@ impl Store for RedisStore {
         Ok(Due { now, elapsed, buckets, next: time(&next)?, oldest: time(&oldest)?, open })
     }
 
-    async fn seal(&self, shard: Shard, bucket: Bucket, family: &Family) -> Result<Sealed, StoreError> {
+    async fn seal(&self, shard: Shard, bucket: Bucket, family: &Family, when: When) -> Result<Sealed, StoreError> {
         let mut keys =
             vec![keys::head(shard), keys::due(shard), keys::bucket(shard, &bucket), keys::open(shard, bucket.period)];
         keys.extend(family.descendants.iter().map(|period| keys::open(shard, *period)));
         let mut call = self.clocked(&self.scripts.seal, &keys);
         call.arg(keys::bucket_name(&bucket)).arg(bucket.start).arg(bucket.end).arg(VISIBILITY).arg(WAITING_RECHECK);
+        call.arg(u8::from(when == When::Now));
         let mut reply = Reply::of(self.rollover.run(&call).await?)?;
         Ok(match reply.text()?.as_str() {
             "GONE" => Sealed::Gone,
@@ -319,7 +321,14 @@ impl Store for RedisStore {
         })
     }
 
-    async fn close(&self, shard: Shard, life: Life, family: &Family, cursor: u64) -> Result<Closed, StoreError> {
+    async fn close(
+        &self,
+        shard: Shard,
+        life: Life,
+        family: &Family,
+        cursor: u64,
+        when: When,
+    ) -> Result<Closed, StoreError> {
         let Life { bucket, generation, revision } = life;
         let mut keys = vec![
             keys::head(shard),
@@ -336,7 +345,11 @@ impl Store for RedisStore {
         keys.extend(family.descendants.iter().map(|period| keys::open(shard, *period)));
         let mut call = self.clocked(&self.scripts.close, &keys);
         call.arg(keys::bucket_name(&bucket)).arg(bucket.start).arg(bucket.end).arg(generation).arg(revision);
-        call.arg(cursor).arg(PAGE_SOURCES).arg(TOMBSTONE_TTL).arg(family.parents.len());
+        call.arg(cursor)
+            .arg(PAGE_SOURCES)
+            .arg(TOMBSTONE_TTL)
+            .arg(u8::from(when == When::Now))
+            .arg(family.parents.len());
         for parent in &family.parents {
             call.arg(keys::bucket_name(parent)).arg(parent.start).arg(parent.end);
         }

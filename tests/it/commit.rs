@@ -14,7 +14,7 @@ use meanwhile::ingest::fold::Part;
 use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::{Bucket, Calendar};
 use meanwhile::stats::moments::Moments;
-use meanwhile::store::{BucketDeltas, Late, PAGE_SOURCES, Policy, Sealed, Store};
+use meanwhile::store::{BucketDeltas, Late, PAGE_SOURCES, Policy, Sealed, Store, When};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -272,9 +272,11 @@ async fn a_closing_bucket_is_closed_before_its_next_life() {
     assert_eq!(bench.committer.commit(Request { parts: vec![wide], key: None }).await, COUNTED);
     bench.clock.set(T0 + 200_000);
     let (store, family) = (&bench.store.inner, bench.calendar.family(&bucket));
-    let Sealed::Sealed { life, .. } = store.seal(0, bucket, &family).await.unwrap() else { panic!("not sealed") };
+    let Sealed::Sealed { life, .. } = store.seal(0, bucket, &family, When::InTime).await.unwrap() else {
+        panic!("not sealed")
+    };
     store.ack(0, life).await.unwrap();
-    store.close(0, life, &family, 0).await.unwrap();
+    store.close(0, life, &family, 0, When::InTime).await.unwrap();
     assert_eq!(store.closing(), [bucket], "half moved");
     assert_eq!(bench.post("wide-0001", None).await, COUNTED);
     assert_eq!(store.closing(), [], "finished by the commit");

@@ -6,6 +6,7 @@
 
 mod answers;
 mod closing;
+mod early;
 mod lives;
 mod loss;
 mod reading;
@@ -14,7 +15,7 @@ mod times;
 
 use crate::world::{Kind, World};
 use meanwhile::stats::calendar::Bucket;
-use meanwhile::store::{Acked, Closed, Due, Life, Sealed};
+use meanwhile::store::{Acked, Closed, Due, Life, Sealed, When};
 
 /// Longer than any list of due buckets here.
 const ALL: usize = 1_000;
@@ -24,7 +25,7 @@ async fn due(world: &World) -> Due {
 }
 
 async fn seal(world: &World, bucket: Bucket) -> Sealed {
-    world.store.seal(0, bucket, &world.family(bucket)).await.unwrap()
+    world.store.seal(0, bucket, &world.family(bucket), When::InTime).await.unwrap()
 }
 
 /// Seals a bucket that must be there and free.
@@ -47,7 +48,7 @@ async fn written(world: &World, bucket: Bucket) -> Life {
 }
 
 async fn close(world: &World, life: Life, cursor: u64) -> Closed {
-    world.store.close(0, life, &world.family(life.bucket), cursor).await.unwrap()
+    world.store.close(0, life, &world.family(life.bucket), cursor, When::InTime).await.unwrap()
 }
 
 /// Drives a close that nothing hinders to its end.
@@ -137,6 +138,13 @@ for_each_store! {
     closing::a_closing_parent_is_finished_first,
     closing::two_parents_get_each_reading_once,
     closing::a_close_repeated_moves_nothing,
+    early::an_early_close_is_refused_until_all_is_written,
+    early::a_reading_after_an_early_close_adds_to_the_row,
+    early::an_early_close_is_remembered_until_the_bucket_is_late,
+    early::a_coarse_bucket_need_not_wait_when_asked_now,
+    early::everything_is_drained_from_fine_to_coarse,
+    early::a_drained_bucket_takes_readings_until_it_is_late,
+    early::a_crash_in_an_early_close_changes_nothing,
     loss::nothing_is_taken_before_the_founding,
     loss::founding_again_keeps_the_epoch,
     loss::a_restart_keeps_everything,

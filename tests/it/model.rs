@@ -15,7 +15,7 @@ use crate::world::{Kind, MINUTE, POLICY, SECOND, T0, calendar};
 use beside::Beside;
 use clients::{Clients, Fault, Reading};
 use meanwhile::stats::Millis;
-use meanwhile::store::{Late, Policy};
+use meanwhile::store::{Late, Policy, When};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -48,8 +48,8 @@ enum Step {
     /// A copy of a frame, delayed in the network, arrives.
     Delayed { back: usize },
     /// Some calls of a rollover, each followed by all checks. It may halt at once when a life is half
-    /// moved up, so that others meet it.
-    Roll { who: usize, choice: usize, calls: usize, forced: bool, halt: bool },
+    /// moved up, so that others meet it. Some do not wait for the time of a close, nor for descendants.
+    Roll { who: usize, choice: usize, calls: usize, forced: bool, when: When, halt: bool },
     /// A rollover dies where it stands.
     Die { who: usize },
     /// The clock goes, steps ahead or steps back.
@@ -70,6 +70,7 @@ fn step() -> impl Strategy<Value = Step> {
     let reading = (0..4usize, -1_000..1_000i32, ago, prop::bool::weighted(0.04))
         .prop_map(|(source, value, ago, wide)| Reading { source, value, ago, wide });
     let requests = vec(vec(reading, 1..4), 1..4);
+    let when = prop_oneof![3 => Just(When::InTime), 2 => Just(When::Now)];
     let step = select(vec![1, SECOND, 6 * SECOND, 20 * SECOND, 30 * SECOND, 65 * SECOND, 10 * MINUTE, 70 * MINUTE]);
     let jump = select(vec![-1, -30 * SECOND, -10 * MINUTE, -200 * MINUTE, 200 * MINUTE, 2_000 * MINUTE]);
     prop_oneof![
@@ -82,8 +83,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => node().prop_map(|node| Step::Forget { node }),
         1 => node().prop_map(|node| Step::Skip { node }),
         2 => (0..6usize).prop_map(|back| Step::Delayed { back }),
-        12 => (who(), 0..4usize, 1..10usize, prop::bool::weighted(0.4), prop::bool::weighted(0.7))
-            .prop_map(|(who, choice, calls, forced, halt)| Step::Roll { who, choice, calls, forced, halt }),
+        12 => (who(), 0..4usize, 1..10usize, prop::bool::weighted(0.4), when, prop::bool::weighted(0.7))
+            .prop_map(|(who, choice, calls, forced, when, halt)| Step::Roll { who, choice, calls, forced, when, halt }),
         1 => who().prop_map(|who| Step::Die { who }),
         6 => step.prop_map(Step::Clock),
         1 => jump.prop_map(Step::Clock),
@@ -96,7 +97,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// minute that must wait for it.
 fn half_closed_hour() -> Vec<Step> {
     let wide = Reading { source: 0, value: 1, ago: None, wide: true };
-    let roll = |halt| Step::Roll { who: 0, choice: 0, calls: 20, forced: false, halt };
+    let roll = |halt| Step::Roll { who: 0, choice: 0, calls: 20, forced: false, when: When::InTime, halt };
     vec![
         Step::Send { node: 0, keyed: true, requests: vec![vec![wide]], fault: Fault::None },
         Step::Clock(200 * MINUTE),
@@ -106,7 +107,7 @@ fn half_closed_hour() -> Vec<Step> {
         Step::Aim { node: 1, choice: 0 },
         Step::Clock(6 * SECOND),
         // Seals, reads, writes and acks the minute, and would close it.
-        Step::Roll { who: 1, choice: 0, calls: 5, forced: true, halt: false },
+        Step::Roll { who: 1, choice: 0, calls: 5, forced: true, when: When::InTime, halt: false },
     ]
 }
 
@@ -129,9 +130,9 @@ async fn play(kind: Kind, periods: &str, late: Late, steps: &[Step]) {
             Step::Forget { node } => clients.forget(*node),
             Step::Skip { node } => clients.skip(&mut beside, *node).await,
             Step::Delayed { back } => clients.delayed(&mut beside, *back).await,
-            Step::Roll { who, choice, calls, forced, halt } => {
+            Step::Roll { who, choice, calls, forced, when, halt } => {
                 for _ in 0..*calls {
-                    rollovers[*who].call(&mut beside, *choice, *forced).await;
+                    rollovers[*who].call(&mut beside, *choice, *forced, *when).await;
                     beside.check().await;
                     if *halt && !beside.closing().is_empty() {
                         break;

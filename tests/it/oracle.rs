@@ -15,7 +15,7 @@ use meanwhile::stats::calendar::{Bucket, Family, Period};
 use meanwhile::stats::moments::Moments;
 use meanwhile::store::{
     Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenLife, PAGE_SOURCES, Page, Policy, Sealed,
-    Shard, Store, StoreError, TOMBSTONE_TTL, VISIBILITY, WAITING_RECHECK, WriterId, open_buckets,
+    Shard, Store, StoreError, TOMBSTONE_TTL, VISIBILITY, WAITING_RECHECK, When, WriterId, open_buckets,
 };
 use rules::{Present, due_again};
 use std::collections::BTreeMap;
@@ -84,9 +84,9 @@ impl Oracle {
     }
 
     /// One chunk of a close, as large as the other store's was: the last one takes what is left.
-    pub(crate) fn close_beside(&self, life: Life, family: &Family, last: bool) -> Closed {
+    pub(crate) fn close_beside(&self, life: Life, family: &Family, last: bool, when: When) -> Closed {
         let mut state = self.tick();
-        if let Some(answer) = state.check_close(life, family, self.policy.lateness) {
+        if let Some(answer) = state.check_close(life, family, self.policy.lateness, when) {
             return answer;
         }
         let left = state.lives[&life.bucket].sources.len();
@@ -158,10 +158,10 @@ impl Store for Oracle {
         Ok(Due { now, elapsed, buckets, next, oldest, open })
     }
 
-    async fn seal(&self, _: Shard, bucket: Bucket, family: &Family) -> Result<Sealed, StoreError> {
+    async fn seal(&self, _: Shard, bucket: Bucket, family: &Family, when: When) -> Result<Sealed, StoreError> {
         let mut state = self.tick();
         let now = state.now;
-        let waiting = state.descendants_open(bucket, family);
+        let waiting = when == When::InTime && state.descendants_open(bucket, family);
         let Some(life) = state.lives.get_mut(&bucket) else {
             return Ok(Sealed::Gone);
         };
@@ -212,9 +212,9 @@ impl Store for Oracle {
         Ok(Acked::Clean)
     }
 
-    async fn close(&self, _: Shard, life: Life, family: &Family, _: u64) -> Result<Closed, StoreError> {
+    async fn close(&self, _: Shard, life: Life, family: &Family, _: u64, when: When) -> Result<Closed, StoreError> {
         let mut state = self.tick();
-        if let Some(answer) = state.check_close(life, family, self.policy.lateness) {
+        if let Some(answer) = state.check_close(life, family, self.policy.lateness, when) {
             return Ok(answer);
         }
         Ok(state.move_up(life.bucket, family, PAGE_SOURCES, self.policy.grace))

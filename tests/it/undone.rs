@@ -18,7 +18,7 @@ use meanwhile::stats::row::{LifeRow, Row};
 use meanwhile::stats::source::SourceSpan;
 use meanwhile::store::embedded::EmbeddedStore;
 use meanwhile::store::redis::RedisStore;
-use meanwhile::store::{Frame, Sealed, Store};
+use meanwhile::store::{Frame, Sealed, Store, When};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
@@ -152,7 +152,7 @@ async fn pages_read_across_a_restart_are_not_acked_even_if_they_are_empty() {
     store.set_restarting(true);
     assert!(rollover.tick().await.is_err());
     store.set_restarting(false);
-    match store.seal(0, minute, &calendar.family(&minute)).await.unwrap() {
+    match store.seal(0, minute, &calendar.family(&minute), When::InTime).await.unwrap() {
         Sealed::Sealed { acked, .. } => assert!(!acked, "the sink has no row of it"),
         other => panic!("{other:?}"),
     }

@@ -8,7 +8,7 @@ use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::{Bucket, Family, Period};
 use meanwhile::store::{
     Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, Page, Policy, Sealed, Shard, Store, StoreError,
-    WriterId,
+    When, WriterId,
 };
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -147,9 +147,9 @@ impl Store for Unreliable {
         self.inner.due(shard, limit).await
     }
 
-    async fn seal(&self, shard: Shard, bucket: Bucket, family: &Family) -> Result<Sealed, StoreError> {
+    async fn seal(&self, shard: Shard, bucket: Bucket, family: &Family, when: When) -> Result<Sealed, StoreError> {
         self.reach()?;
-        self.inner.seal(shard, bucket, family).await
+        self.inner.seal(shard, bucket, family, when).await
     }
 
     async fn page(
@@ -172,9 +172,16 @@ impl Store for Unreliable {
         self.inner.ack(shard, life).await
     }
 
-    async fn close(&self, shard: Shard, life: Life, family: &Family, cursor: u64) -> Result<Closed, StoreError> {
+    async fn close(
+        &self,
+        shard: Shard,
+        life: Life,
+        family: &Family,
+        cursor: u64,
+        when: When,
+    ) -> Result<Closed, StoreError> {
         self.reach()?;
-        self.inner.close(shard, life, family, cursor).await
+        self.inner.close(shard, life, family, cursor, when).await
     }
 
     async fn barrier(&self, shard: Shard) -> Result<(), StoreError> {

@@ -10,7 +10,7 @@ use super::{CommitError, PartOutcome, REQUEST_DEADLINE, Shared};
 use crate::clock;
 use crate::stats::calendar::{Bucket, Calendar};
 use crate::store::closing::drive_close;
-use crate::store::{Answer, Frame, Life, Shard, Store, StoreError, WriterId};
+use crate::store::{Answer, Frame, Life, Shard, Store, StoreError, When, WriterId};
 use crate::telemetry::metrics;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -323,7 +323,7 @@ impl Task {
         let started = clock::instant();
         for life in lives {
             loop {
-                match drive_close(&*self.store, self.shard, &self.calendar, life).await {
+                match drive_close(&*self.store, self.shard, &self.calendar, life, When::InTime).await {
                     Ok(_) => break,
                     Err(e) if started.elapsed() > PATIENCE => return Err(CommitError::NotApplied(e.to_string())),
                     Err(_) => sleep(RETRY_MIN).await,

@@ -12,7 +12,7 @@ use crate::stats::row::{LifeRow, Row, Update};
 use crate::stats::source::SourceSpan;
 use crate::store::{
     Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenLife, Page, Policy, Sealed, Shard, Store,
-    StoreError, WriterId,
+    StoreError, When, WriterId,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -154,7 +154,7 @@ impl Store for World {
         unreachable!("a query changes nothing")
     }
 
-    async fn seal(&self, _: Shard, _: Bucket, _: &Family) -> Result<Sealed, StoreError> {
+    async fn seal(&self, _: Shard, _: Bucket, _: &Family, _: When) -> Result<Sealed, StoreError> {
         unreachable!("a query changes nothing")
     }
 
@@ -179,7 +179,7 @@ impl Store for World {
         unreachable!("a query changes nothing")
     }
 
-    async fn close(&self, _: Shard, _: Life, _: &Family, _: u64) -> Result<Closed, StoreError> {
+    async fn close(&self, _: Shard, _: Life, _: &Family, _: u64, _: When) -> Result<Closed, StoreError> {
         unreachable!("a query changes nothing")
     }
 

@@ -9,7 +9,7 @@ use super::tables::{self, Lives};
 use super::{DatabaseResult, Inner};
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Family};
-use crate::store::{Closed, Life, Shard, StoreError, TOMBSTONE_TTL, keys};
+use crate::store::{Closed, Life, Shard, StoreError, TOMBSTONE_TTL, When, keys};
 use redb::WriteTransaction;
 
 pub(super) fn close(
@@ -18,6 +18,7 @@ pub(super) fn close(
     shard: Shard,
     closing: Life,
     family: &Family,
+    when: When,
 ) -> DatabaseResult<Result<Closed, StoreError>> {
     let mut clocks = Clocks::open(inner, t, shard)?;
     let mut lives = Lives::open(t)?;
@@ -27,10 +28,10 @@ pub(super) fn close(
         return Ok(Ok(Closed::Refused));
     }
     if !life.closing {
-        if life.dirty > 0 || life.acked != life.revision || !past(&bucket, &clocks).over {
+        if life.dirty > 0 || life.acked != life.revision || !(when == When::Now || past(&bucket, &clocks).over) {
             return Ok(Ok(Closed::Refused));
         }
-        if lives.any_open(shard, &family.descendants, bucket.start, bucket.end)? {
+        if when == When::InTime && lives.any_open(shard, &family.descendants, bucket.start, bucket.end)? {
             return Ok(Ok(Closed::Waiting));
         }
     }

@@ -7,7 +7,7 @@ use super::clocks::Clocks;
 use super::tables::{LifeRecord, Lives};
 use super::{DatabaseResult, Inner};
 use crate::stats::calendar::{Bucket, Family};
-use crate::store::{Acked, Life, Sealed, Shard, VISIBILITY, WAITING_RECHECK};
+use crate::store::{Acked, Life, Sealed, Shard, VISIBILITY, WAITING_RECHECK, When};
 use redb::WriteTransaction;
 
 pub(super) fn seal(
@@ -16,6 +16,7 @@ pub(super) fn seal(
     shard: Shard,
     bucket: Bucket,
     family: &Family,
+    when: When,
 ) -> DatabaseResult<Sealed> {
     let clocks = Clocks::open(inner, t, shard)?;
     let mut lives = Lives::open(t)?;
@@ -25,7 +26,7 @@ pub(super) fn seal(
         return Ok(Sealed::Closing(named(&life)));
     }
     clocks.save(t, shard)?;
-    if lives.any_open(shard, &family.descendants, bucket.start, bucket.end)? {
+    if when == When::InTime && lives.any_open(shard, &family.descendants, bucket.start, bucket.end)? {
         life.due = clocks.now + WAITING_RECHECK;
         lives.put(shard, &bucket, life)?;
         return Ok(Sealed::Waiting);

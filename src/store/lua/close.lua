@@ -4,12 +4,12 @@
 --       then the hash and the index of each parent, then the indexes of the descendants
 -- ARGV  1-3 see clock.lua   4 name  5 start  6 end   7 generation  8 revision   9 cursor
 --       10 about how many sources a chunk   11 TTL of the tombstone
---       12 number of parents, then for each: name, start, end
+--       12 1 if it is not to wait for its time, else 0   13 number of parents, then for each: name, start, end
 -- RETURNS  {'GONE'} | {'REFUSED'} | {'WAITING'} | {'PARENT', index, generation, revision} |
 --          {'OVERFLOW', field} | {'MORE', cursor, states set aside} | {'DONE', 0, states set aside}
 
-local name, ending = ARGV[4], tonumber(ARGV[6])
-local key, parent_count = KEYS[5], tonumber(ARGV[12])
+local name, ending, at_once = ARGV[4], tonumber(ARGV[6]), ARGV[12] == '1'
+local key, parent_count = KEYS[5], tonumber(ARGV[13])
 local life = read_life(key)
 if not life then
   return { 'GONE' }
@@ -18,10 +18,10 @@ if life.generation ~= tonumber(ARGV[7]) or life.revision ~= tonumber(ARGV[8]) th
   return { 'REFUSED' }
 end
 if not life.closing then
-  if life.dirty > 0 or life.acked ~= life.revision or now < ending + lateness then
+  if life.dirty > 0 or life.acked ~= life.revision or not (at_once or now >= ending + lateness) then
     return { 'REFUSED' }
   end
-  if any_open(7 + 2 * parent_count, #KEYS, ARGV[5], ARGV[6]) then
+  if not at_once and any_open(7 + 2 * parent_count, #KEYS, ARGV[5], ARGV[6]) then
     return { 'WAITING' }
   end
 end
@@ -30,9 +30,9 @@ for i = 1, parent_count do
   local parent = {
     key = KEYS[5 + 2 * i],
     index = KEYS[6 + 2 * i],
-    name = ARGV[10 + 3 * i],
-    start = ARGV[11 + 3 * i],
-    ending = tonumber(ARGV[12 + 3 * i]),
+    name = ARGV[11 + 3 * i],
+    start = ARGV[12 + 3 * i],
+    ending = tonumber(ARGV[13 + 3 * i]),
   }
   parent.life = read_life(parent.key)
   if parent.life and parent.life.closing then

@@ -2,6 +2,7 @@
 --
 -- KEYS  1 head, 2 due, 3 the bucket's hash, 4 index of its period, 5... indexes of its descendants' open buckets
 -- ARGV  1-3 see clock.lua   4 name  5 start  6 end   7 visibility timeout   8 recheck of a waiting bucket
+--       9 1 if it is not to wait for its descendants, else 0
 -- RETURNS  {'GONE'} | {'WAITING'} | {'CLOSING', generation, revision} |
 --          {'SEALED', generation, revision, 1 if the sink has this revision else 0}
 
@@ -17,7 +18,7 @@ if life.closing then
   return { 'CLOSING', text(life.generation), text(life.revision) }
 end
 work_when_full()
-if any_open(5, #KEYS, ARGV[5], ARGV[6]) then
+if ARGV[9] ~= '1' and any_open(5, #KEYS, ARGV[5], ARGV[6]) then
   save_head()
   redis.call('ZADD', KEYS[2], text(now + tonumber(ARGV[8])), name)
   return { 'WAITING' }

@@ -13,7 +13,7 @@ use meanwhile::stats::calendar::{Bucket, Calendar, Family};
 use meanwhile::stats::moments::Moments;
 use meanwhile::stats::row::{LifeRow, Row, Update};
 use meanwhile::store::{
-    Acked, Answer, Closed, Due, Frame, Life, MAX_ADVANCE, Open, OpenLife, Page, Policy, Sealed, Store, WriterId,
+    Acked, Answer, Closed, Due, Frame, Life, MAX_ADVANCE, Open, OpenLife, Page, Policy, Sealed, Store, When, WriterId,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -136,10 +136,10 @@ impl Beside {
         }
     }
 
-    pub(super) async fn seal(&self, bucket: Bucket) -> Sealed {
+    pub(super) async fn seal(&self, bucket: Bucket, when: When) -> Sealed {
         let family = self.family(bucket);
-        let answer = self.world.store.seal(0, bucket, &family).await.unwrap();
-        assert_eq!(answer, self.oracle.seal(0, bucket, &family).await.unwrap(), "seal of {bucket:?}");
+        let answer = self.world.store.seal(0, bucket, &family, when).await.unwrap();
+        assert_eq!(answer, self.oracle.seal(0, bucket, &family, when).await.unwrap(), "seal of {bucket:?}");
         answer
     }
 
@@ -162,10 +162,10 @@ impl Beside {
         answer
     }
 
-    pub(super) async fn close(&self, life: Life, cursor: u64) -> Closed {
+    pub(super) async fn close(&self, life: Life, cursor: u64, when: When) -> Closed {
         let family = self.family(life.bucket);
-        let answer = self.world.store.close(0, life, &family, cursor).await.unwrap();
-        let expected = self.oracle.close_beside(life, &family, answer == Closed::Done);
+        let answer = self.world.store.close(0, life, &family, cursor, when).await.unwrap();
+        let expected = self.oracle.close_beside(life, &family, answer == Closed::Done, when);
         let both_more = matches!((answer, expected), (Closed::More(_), Closed::More(_)));
         assert!(both_more || answer == expected, "close of {life:?}: {answer:?}, not {expected:?}");
         answer
@@ -176,7 +176,7 @@ impl Beside {
         let mut lives = vec![life];
         for _ in 0..MAX_ROUNDS {
             let Some(&life) = lives.last() else { return };
-            match self.close(life, 0).await {
+            match self.close(life, 0, When::InTime).await {
                 Closed::More(_) => {}
                 Closed::Done | Closed::Gone => drop(lives.pop()),
                 Closed::ParentClosing(parent) => lives.push(parent),
@@ -277,9 +277,9 @@ impl Beside {
             let due = self.due().await;
             for i in 0..due.buckets.len() {
                 let mut rollover = Rollover::Idle;
-                rollover.call(self, i, false).await;
+                rollover.call(self, i, false, When::InTime).await;
                 while !rollover.is_idle() {
-                    rollover.call(self, i, false).await;
+                    rollover.call(self, i, false, When::InTime).await;
                 }
             }
             match due.next {

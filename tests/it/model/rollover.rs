@@ -7,7 +7,7 @@ use super::beside::Beside;
 use crate::world::POLICY;
 use meanwhile::stats::moments::Moments;
 use meanwhile::stats::row::LifeRow;
-use meanwhile::store::{Acked, Closed, Life, Sealed};
+use meanwhile::store::{Acked, Closed, Life, Sealed, When};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub(super) enum Rollover {
     Paging { life: Life, cursor: Option<String>, read: BTreeMap<Arc<str>, Moments> },
     Writing { life: Life, rows: Vec<LifeRow> },
     Acking(Life),
-    Closing { life: Life, cursor: u64 },
+    Closing { life: Life, cursor: u64, when: When },
 }
 
 impl Rollover {
@@ -33,29 +33,29 @@ impl Rollover {
     }
 
     /// The next call. From idle it takes the `choice`-th of the due buckets; if `forced`, of all open
-    /// ones, as a drain does.
-    pub(super) async fn call(&mut self, beside: &mut Beside, choice: usize, forced: bool) {
+    /// ones. `When::Now` seals and closes without waiting, as a drain does.
+    pub(super) async fn call(&mut self, beside: &mut Beside, choice: usize, forced: bool, when: When) {
         *self = match std::mem::replace(self, Self::Idle) {
-            Self::Idle => begin(beside, choice, forced).await,
+            Self::Idle => begin(beside, choice, forced, when).await,
             Self::Paging { life, cursor, read } => page(beside, life, cursor, read).await,
             Self::Writing { life, rows } => {
                 beside.write(&rows);
                 Self::Acking(life)
             }
             Self::Acking(life) => match beside.ack(life).await {
-                Acked::Clean if is_over(beside, life).await => Self::Closing { life, cursor: 0 },
+                Acked::Clean if may_close(beside, life, when).await => Self::Closing { life, cursor: 0, when },
                 Acked::Clean | Acked::Dirty | Acked::Ignored => Self::Idle,
             },
-            Self::Closing { life, cursor } => match beside.close(life, cursor).await {
-                Closed::More(cursor) => Self::Closing { life, cursor },
-                Closed::ParentClosing(parent) => Self::Closing { life: parent, cursor: 0 },
+            Self::Closing { life, cursor, when } => match beside.close(life, cursor, when).await {
+                Closed::More(cursor) => Self::Closing { life, cursor, when },
+                Closed::ParentClosing(parent) => Self::Closing { life: parent, cursor: 0, when },
                 Closed::Done | Closed::Gone | Closed::Refused | Closed::Waiting => Self::Idle,
             },
         }
     }
 }
 
-async fn begin(beside: &Beside, choice: usize, forced: bool) -> Rollover {
+async fn begin(beside: &Beside, choice: usize, forced: bool, when: When) -> Rollover {
     let mut buckets = beside.due().await.buckets;
     if forced {
         buckets = beside.open().await.lives.iter().map(|l| l.life.bucket).collect();
@@ -63,11 +63,13 @@ async fn begin(beside: &Beside, choice: usize, forced: bool) -> Rollover {
     if buckets.is_empty() {
         return Rollover::Idle;
     }
-    match beside.seal(buckets[choice % buckets.len()]).await {
+    match beside.seal(buckets[choice % buckets.len()], when).await {
         Sealed::Gone | Sealed::Waiting => Rollover::Idle,
-        Sealed::Closing(life) => Rollover::Closing { life, cursor: 0 },
+        Sealed::Closing(life) => Rollover::Closing { life, cursor: 0, when },
         Sealed::Sealed { life, acked: false } => Rollover::Paging { life, cursor: None, read: BTreeMap::new() },
-        Sealed::Sealed { life, acked: true } if is_over(beside, life).await => Rollover::Closing { life, cursor: 0 },
+        Sealed::Sealed { life, acked: true } if may_close(beside, life, when).await => {
+            Rollover::Closing { life, cursor: 0, when }
+        }
         // An ack puts the due time back to the close.
         Sealed::Sealed { life, acked: true } => Rollover::Acking(life),
     }
@@ -92,6 +94,6 @@ async fn page(beside: &Beside, life: Life, cursor: Option<String>, mut read: BTr
     Rollover::Writing { life, rows: read.into_iter().map(row).collect() }
 }
 
-async fn is_over(beside: &Beside, life: Life) -> bool {
-    beside.now().await >= life.bucket.end + POLICY.lateness
+async fn may_close(beside: &Beside, life: Life, when: When) -> bool {
+    when == When::Now || beside.now().await >= life.bucket.end + POLICY.lateness
 }

@@ -7,7 +7,7 @@ use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::{Bucket, Family};
 use meanwhile::stats::moments::Moments;
 use meanwhile::store::{
-    Answer, BucketDeltas, Closed, Frame, Late, Life, MAX_ADVANCE, MAX_DIRTY, Policy, StoreError, WriterId,
+    Answer, BucketDeltas, Closed, Frame, Late, Life, MAX_ADVANCE, MAX_DIRTY, Policy, StoreError, When, WriterId,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -173,7 +173,7 @@ impl State {
     }
 
     /// Whether a close may begin or go on, by the life's own state and those around it.
-    pub(super) fn check_close(&self, life: Life, family: &Family, lateness: Millis) -> Option<Closed> {
+    pub(super) fn check_close(&self, life: Life, family: &Family, lateness: Millis, when: When) -> Option<Closed> {
         let Some(present) = self.lives.get(&life.bucket) else {
             return Some(Closed::Gone);
         };
@@ -184,10 +184,11 @@ impl State {
             return None;
         }
         let clean = present.dirty_since.is_none() && present.acked == present.revision;
-        if !clean || self.now < life.bucket.end + lateness {
+        let over = when == When::Now || self.now >= life.bucket.end + lateness;
+        if !clean || !over {
             return Some(Closed::Refused);
         }
-        if self.descendants_open(life.bucket, family) {
+        if when == When::InTime && self.descendants_open(life.bucket, family) {
             return Some(Closed::Waiting);
         }
         self.first_closing(&family.parents).map(Closed::ParentClosing)
