@@ -20,8 +20,8 @@ mod tests;
 pub use probe::probe;
 
 use super::{
-    Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, Page, Policy, Sealed, Shard, Store, StoreError,
-    When, WriterId,
+    Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenBuckets, Page, Policy, Sealed, Shard, Store,
+    StoreError, When, WriterId,
 };
 use crate::clock::Clock;
 use crate::stats::Millis;
@@ -36,6 +36,9 @@ use std::sync::{Arc, Mutex};
 const LAYOUT: u64 = 1;
 /// The file in the store's directory.
 const FILE: &str = "meanwhile.redb";
+
+/// In the table of the layout, if the store was drained and not founded since.
+const DRAINED: &str = "drained";
 
 /// See the module.
 #[derive(Clone)]
@@ -221,7 +224,8 @@ impl Store for EmbeddedStore {
     async fn found(&self, shard: Shard) -> Result<i64, StoreError> {
         self.write(redb::Durability::Immediate, move |inner, t| {
             let mut clocks = Clocks::open(inner, t, shard)?;
-            if clocks.epoch == 0 {
+            let drained = t.open_table(tables::META)?.remove(DRAINED)?.is_some();
+            if clocks.epoch == 0 || drained {
                 clocks.epoch = clocks.next_generation();
                 clocks.save(t, shard)?;
             }
@@ -287,5 +291,24 @@ impl Store for EmbeddedStore {
     ) -> Result<Open, StoreError> {
         let (sources, periods) = (sources.to_vec(), periods.to_vec());
         self.read(move |_, t| look::open(t, shard, &sources, &periods, (from, to))).await
+    }
+
+    async fn buckets(&self, shard: Shard, cursor: Option<&str>) -> Result<OpenBuckets, StoreError> {
+        let cursor = cursor.map(str::to_owned);
+        self.read(move |_, t| look::buckets(t, shard, cursor.as_deref())).await
+    }
+
+    async fn forget(&self, shard: Shard, source: &str, buckets: &[Bucket]) -> Result<usize, StoreError> {
+        let (source, buckets) = (source.to_owned(), buckets.to_vec());
+        self.write(redb::Durability::Immediate, move |_, t| states::forget(t, shard, &source, &buckets).map(Ok)).await
+    }
+
+    async fn drained(&self, shard: Shard) -> Result<(), StoreError> {
+        self.write(redb::Durability::Immediate, move |inner, t| {
+            Clocks::open(inner, t, shard)?.save(t, shard)?;
+            t.open_table(tables::META)?.insert(DRAINED, 1)?;
+            Ok(Ok(()))
+        })
+        .await
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Two implementations, `redis.rs` and `embedded.rs`, promise the same; `tests/it/contract.rs`
 //! checks both, `tests/it/model.rs` compares both with a plain oracle. Called by `ingest/commit.rs`
-//! (apply), `rollover.rs` (due, seal, page, ack, close) and `query.rs` (open). Every call may be
+//! (apply), `rollover.rs` (due, seal, page, ack, close, forget) and `query/` (open). Every call may be
 //! repeated: nothing is counted twice. Key names are in `keys.rs`.
 
 pub mod closing;
@@ -45,6 +45,8 @@ pub const OPEN_BUCKETS: usize = 2_000;
 pub const OPEN_STATES: usize = 10_000;
 /// But always more than can share one start, or a look would not get on: the periods, in a few zones.
 const OPEN_BUCKETS_MIN: usize = 100;
+/// Buckets of one `forget`, about 1 ms of Redis' time.
+pub const FORGET_BUCKETS: usize = 1_000;
 
 /// Buckets one `open` of so many sources reads at most.
 #[must_use]
@@ -285,6 +287,14 @@ pub struct Open {
     pub until: Option<Millis>,
 }
 
+/// Some of the buckets that are open.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OpenBuckets {
+    pub buckets: Vec<Bucket>,
+    /// Where the next page begins, in the store's own words; `None` after the last.
+    pub next: Option<String>,
+}
+
 /// What a store's confirmation is worth, as the answers to clients name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
@@ -346,8 +356,8 @@ pub trait Store: Send + Sync + 'static {
     /// What the store knows of a shard and of a writer; changes nothing.
     async fn head(&self, shard: Shard, writer: WriterId) -> Result<Head, StoreError>;
 
-    /// Gives a shard without epoch a new one (`max(highest generation + 1, store clock)`); leaves
-    /// another alone. Returns the epoch in force.
+    /// Gives a shard without epoch, or one that was [`Self::drained`], a new one
+    /// (`max(highest generation + 1, store clock)`); leaves another alone. Returns the epoch in force.
     async fn found(&self, shard: Shard) -> Result<i64, StoreError>;
 
     /// Merges all deltas of a frame and records its keys and its sequence, or changes nothing.
@@ -421,4 +431,17 @@ pub trait Store: Send + Sync + 'static {
         from: Millis,
         to: Millis,
     ) -> Result<Open, StoreError>;
+
+    /// The open buckets of every period, also of one that is no longer configured, from `cursor`
+    /// (`None` for the first). One that is open from the first page to the last is named at least once.
+    async fn buckets(&self, shard: Shard, cursor: Option<&str>) -> Result<OpenBuckets, StoreError>;
+
+    /// Removes what these lives, closing ones too, hold of a source; at most [`FORGET_BUCKETS`] of them.
+    /// Returns how many held something. They stay open, clean or dirty as they were; a reading that comes
+    /// later counts as the source's first. Keys of requests stay: what was counted is not counted again.
+    async fn forget(&self, shard: Shard, source: &str, buckets: &[Bucket]) -> Result<usize, StoreError>;
+
+    /// Notes that a drain has brought everything to the sink, which another store may serve from now on:
+    /// the next [`Self::found`] gives a new epoch, so that a first life here is newer than its rows.
+    async fn drained(&self, shard: Shard) -> Result<(), StoreError>;
 }

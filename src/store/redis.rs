@@ -10,9 +10,9 @@ mod probe;
 pub use probe::probe;
 
 use super::{
-    Acked, Answer, Closed, Due, Durability, Frame, Head, Late, Life, MAX_ADVANCE, Open, OpenLife, PAGE_SOURCES, Page,
-    Policy, Sealed, Shard, Store, StoreError, TOMBSTONE_TTL, VISIBILITY, WAITING_RECHECK, When, WriterId, keys,
-    open_buckets,
+    Acked, Answer, Closed, Due, Durability, Frame, Head, Late, Life, MAX_ADVANCE, Open, OpenBuckets, OpenLife,
+    PAGE_SOURCES, Page, Policy, Sealed, Shard, Store, StoreError, TOMBSTONE_TTL, VISIBILITY, WAITING_RECHECK, When,
+    WriterId, keys, open_buckets,
 };
 use crate::clock::Clock;
 use crate::stats::Millis;
@@ -41,6 +41,8 @@ struct Scripts {
     ack: Script,
     close: Script,
     open: Script,
+    forget: Script,
+    drained: Script,
 }
 
 impl Scripts {
@@ -57,6 +59,8 @@ impl Scripts {
             ack: Script::new("ack", &[CLOCK_LUA, LIFE_LUA, include_str!("lua/ack.lua")]),
             close: Script::new("close", &with_states(include_str!("lua/close.lua"))),
             open: Script::new("open", &[include_str!("lua/open.lua")]),
+            forget: Script::new("forget", &[include_str!("lua/forget.lua")]),
+            drained: Script::new("drained", &[CLOCK_LUA, include_str!("lua/drained.lua")]),
         }
     }
 }
@@ -412,6 +416,27 @@ impl Store for RedisStore {
             lives.push(OpenLife { life, written, moments });
         }
         Ok(Open { lives, until: if until.is_empty() { None } else { Some(number(&until)?) } })
+    }
+
+    /// Every open bucket has its time in the sorted set of due buckets.
+    async fn buckets(&self, shard: Shard, cursor: Option<&str>) -> Result<OpenBuckets, StoreError> {
+        let mut scan = redis::cmd("ZSCAN");
+        scan.arg(keys::due(shard)).arg(cursor.unwrap_or("0")).arg("COUNT").arg(PAGE_SOURCES);
+        let (next, entries): (String, Vec<(String, String)>) = self.rollover.command(&scan).await?;
+        let buckets = entries.iter().map(|(name, _)| parse_bucket(name)).collect::<Result<_, _>>()?;
+        Ok(OpenBuckets { buckets, next: (next != "0").then_some(next) })
+    }
+
+    async fn forget(&self, shard: Shard, source: &str, buckets: &[Bucket]) -> Result<usize, StoreError> {
+        let keys: Vec<String> = buckets.iter().map(|bucket| keys::bucket(shard, bucket)).collect();
+        let mut call = self.scripts.forget.call(&keys);
+        call.arg(keys::source_field(source));
+        number(&text(self.rollover.run(&call).await?)?)
+    }
+
+    async fn drained(&self, shard: Shard) -> Result<(), StoreError> {
+        let call = self.clocked(&self.scripts.drained, &[keys::head(shard)]);
+        self.rollover.run(&call).await.map(drop)
     }
 }
 

@@ -7,6 +7,7 @@
 mod answers;
 mod closing;
 mod early;
+mod forgetting;
 mod lives;
 mod loss;
 mod reading;
@@ -145,6 +146,12 @@ for_each_store! {
     early::everything_is_drained_from_fine_to_coarse,
     early::a_drained_bucket_takes_readings_until_it_is_late,
     early::a_crash_in_an_early_close_changes_nothing,
+    early::a_drained_store_gets_a_new_epoch_at_its_next_founding,
+    forgetting::every_open_bucket_is_named,
+    forgetting::what_lives_hold_of_a_source_is_removed,
+    forgetting::a_forgotten_source_leaves_a_closing_life,
+    forgetting::a_forgotten_source_starts_anew,
+    forgetting::keys_outlive_the_source,
     loss::nothing_is_taken_before_the_founding,
     loss::founding_again_keeps_the_epoch,
     loss::a_restart_keeps_everything,

@@ -2,7 +2,7 @@
 //! rollovers that die between any two calls, and clocks that step.
 //!
 //! After every step the answers and what is open must agree, and every reading that was counted is
-//! in the store or in the sink, once. At the end all buckets are closed and the sink must hold
+//! in the store or in the sink, once, unless its source was forgotten. At the end all buckets are closed and the sink must hold
 //! exactly what was counted, in minutes, hours, days and above. Values are integers, so sums are
 //! exact. A failing schedule is printed in its shortest form. `MEANWHILE_MODEL_CASES` sets the
 //! number of schedules. The parties are in `model/`; single promises are in `contract.rs`.
@@ -52,6 +52,8 @@ enum Step {
     Roll { who: usize, choice: usize, calls: usize, forced: bool, when: When, halt: bool },
     /// A rollover dies where it stands.
     Die { who: usize },
+    /// A source is forgotten, in the store and in the sink.
+    Erase { source: usize },
     /// The clock goes, steps ahead or steps back.
     Clock(Millis),
     /// Time that counts as elapsed, for what expires.
@@ -86,6 +88,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => (who(), 0..4usize, 1..10usize, prop::bool::weighted(0.4), when, prop::bool::weighted(0.7))
             .prop_map(|(who, choice, calls, forced, when, halt)| Step::Roll { who, choice, calls, forced, when, halt }),
         1 => who().prop_map(|who| Step::Die { who }),
+        1 => (0..4usize).prop_map(|source| Step::Erase { source }),
         6 => step.prop_map(Step::Clock),
         1 => jump.prop_map(Step::Clock),
         1 => select(vec![20 * SECOND, 35 * SECOND, 80 * SECOND, 700 * SECOND]).prop_map(Step::Elapse),
@@ -140,6 +143,11 @@ async fn play(kind: Kind, periods: &str, late: Late, steps: &[Step]) {
                 }
             }
             Step::Die { who } => rollovers[*who] = Rollover::Idle,
+            Step::Erase { source } => {
+                // It is a rollover that forgets, so that no page is on its way.
+                rollovers.iter_mut().for_each(Rollover::drop_pages);
+                beside.forget(*source).await;
+            }
             Step::Clock(span) => {
                 beside.due().await;
                 beside.world.pass(*span);

@@ -14,8 +14,8 @@ use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::{Bucket, Family, Period};
 use meanwhile::stats::moments::Moments;
 use meanwhile::store::{
-    Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenLife, PAGE_SOURCES, Page, Policy, Sealed,
-    Shard, Store, StoreError, TOMBSTONE_TTL, VISIBILITY, WAITING_RECHECK, When, WriterId, open_buckets,
+    Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenBuckets, OpenLife, PAGE_SOURCES, Page, Policy,
+    Sealed, Shard, Store, StoreError, TOMBSTONE_TTL, VISIBILITY, WAITING_RECHECK, When, WriterId, open_buckets,
 };
 use rules::{Present, due_again};
 use std::collections::BTreeMap;
@@ -127,7 +127,8 @@ impl Store for Oracle {
 
     async fn found(&self, _: Shard) -> Result<i64, StoreError> {
         let mut state = self.tick();
-        let epoch = state.epoch.unwrap_or_else(|| state.next_generation());
+        let drained = std::mem::take(&mut state.drained);
+        let epoch = state.epoch.filter(|_| !drained).unwrap_or_else(|| state.next_generation());
         state.epoch = Some(epoch);
         Ok(epoch)
     }
@@ -247,5 +248,24 @@ impl Store for Oracle {
             }
         }
         Ok(Open { lives, until })
+    }
+
+    async fn buckets(&self, _: Shard, cursor: Option<&str>) -> Result<OpenBuckets, StoreError> {
+        let state = self.state.lock().unwrap();
+        let from: usize = cursor.map_or(0, |cursor| cursor.parse().unwrap());
+        let (end, all) = (from + PAGE_SOURCES, state.lives.len());
+        let buckets = state.lives.keys().skip(from).take(PAGE_SOURCES).copied().collect();
+        Ok(OpenBuckets { buckets, next: (end < all).then(|| end.to_string()) })
+    }
+
+    async fn forget(&self, _: Shard, source: &str, buckets: &[Bucket]) -> Result<usize, StoreError> {
+        let mut state = self.state.lock().unwrap();
+        let mut forget = |bucket: &&Bucket| state.lives.get_mut(*bucket)?.sources.remove(source);
+        Ok(buckets.iter().filter(|bucket| forget(bucket).is_some()).count())
+    }
+
+    async fn drained(&self, _: Shard) -> Result<(), StoreError> {
+        self.tick().drained = true;
+        Ok(())
     }
 }

@@ -7,8 +7,8 @@ use crate::oracle::Oracle;
 use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::{Bucket, Family, Period};
 use meanwhile::store::{
-    Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, Page, Policy, Sealed, Shard, Store, StoreError,
-    When, WriterId,
+    Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenBuckets, Page, Policy, Sealed, Shard, Store,
+    StoreError, When, WriterId,
 };
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -199,5 +199,20 @@ impl Store for Unreliable {
     ) -> Result<Open, StoreError> {
         self.reach()?;
         self.inner.open(shard, sources, periods, from, to).await
+    }
+
+    async fn buckets(&self, shard: Shard, cursor: Option<&str>) -> Result<OpenBuckets, StoreError> {
+        self.reach()?;
+        self.inner.buckets(shard, cursor).await
+    }
+
+    async fn forget(&self, shard: Shard, source: &str, buckets: &[Bucket]) -> Result<usize, StoreError> {
+        self.reach()?;
+        self.inner.forget(shard, source, buckets).await
+    }
+
+    async fn drained(&self, shard: Shard) -> Result<(), StoreError> {
+        self.reach()?;
+        self.inner.drained(shard).await
     }
 }

@@ -291,7 +291,7 @@ impl Task {
         self.shared.elapsed.store(head.elapsed, Ordering::Relaxed);
         match head.epoch {
             None => self.found_again().await?,
-            Some(epoch) if epoch != self.epoch => {
+            Some(epoch) if epoch != self.epoch && head.sequence < self.sequence => {
                 self.epoch = epoch;
                 self.go_on_as_new("the store was founded anew, what it held before is lost");
             }
@@ -299,7 +299,8 @@ impl Task {
                 let lost = self.sequence - head.sequence;
                 self.go_on_as_new(&format!("the store went back in time, {lost} confirmed frames are lost"));
             }
-            Some(_) => {}
+            // A new one after a drain: what this writer has brought is still there.
+            Some(epoch) => self.epoch = epoch,
         }
         Ok(())
     }

@@ -11,8 +11,8 @@ use crate::stats::moments::Moments;
 use crate::stats::row::{LifeRow, Row, Update};
 use crate::stats::source::SourceSpan;
 use crate::store::{
-    Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenLife, Page, Policy, Sealed, Shard, Store,
-    StoreError, When, WriterId,
+    Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenBuckets, OpenLife, Page, Policy, Sealed,
+    Shard, Store, StoreError, When, WriterId,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -213,6 +213,18 @@ impl Store for World {
             moments: sources.iter().map(|s| held.sources.get(s).copied()).collect(),
         };
         Ok(Open { lives: lives.into_iter().map(seen).collect(), until })
+    }
+
+    async fn buckets(&self, _: Shard, _: Option<&str>) -> Result<OpenBuckets, StoreError> {
+        unreachable!("a query asks for what it needs")
+    }
+
+    async fn forget(&self, _: Shard, _: &str, _: &[Bucket]) -> Result<usize, StoreError> {
+        unreachable!("a query changes nothing")
+    }
+
+    async fn drained(&self, _: Shard) -> Result<(), StoreError> {
+        unreachable!("a query changes nothing")
     }
 }
 

@@ -1,4 +1,4 @@
-//! Page and open: reading lives from a snapshot; the counterpart of lua/page.lua and lua/open.lua.
+//! Page, open and buckets: reading lives from a snapshot; the counterpart of lua/page.lua and lua/open.lua.
 //!
 //! Called by `embedded.rs`.
 
@@ -7,7 +7,7 @@ use super::tables::{self, LifeRecord};
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Period};
 use crate::stats::layout;
-use crate::store::{Life, Open, OpenLife, PAGE_SOURCES, Page, Shard, keys, open_buckets};
+use crate::store::{Life, Open, OpenBuckets, OpenLife, PAGE_SOURCES, Page, Shard, keys, open_buckets};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ pub(super) fn open(
         let range = (Bound::Included(&range.start[..]), Bound::Excluded(&range.end[..]));
         for entry in lives.range::<&[u8]>(range)?.take(limit + 1) {
             let (key, life) = entry?;
-            found.push((tables::bucket_of(key.value(), period), LifeRecord::from_tuple(life.value())));
+            found.push((tables::bucket_of(key.value()), LifeRecord::from_tuple(life.value())));
         }
     }
     // The limit is for all periods together, so the first start beyond it is the same for each.
@@ -83,4 +83,18 @@ pub(super) fn open(
         open.lives.push(OpenLife { life: life_id, written: life.acked > 0, moments });
     }
     Ok(open)
+}
+
+pub(super) fn buckets(t: &redb::ReadTransaction, shard: Shard, cursor: Option<&str>) -> DatabaseResult<OpenBuckets> {
+    let lives = t.open_table(tables::LIVES)?;
+    // The cursor is the name of the last bucket read.
+    let last = cursor.and_then(keys::parse_bucket_name).map(|bucket| tables::bucket_key(shard, &bucket));
+    let (first, end) = (shard.to_be_bytes(), (shard + 1).to_be_bytes());
+    let from = last.as_ref().map_or(Bound::Included(&first[..]), |last| Bound::Excluded(&last[..]));
+    let mut page = OpenBuckets::default();
+    for entry in lives.range::<&[u8]>((from, Bound::Excluded(&end[..])))?.take(PAGE_SOURCES) {
+        page.buckets.push(tables::bucket_of(entry?.0.value()));
+    }
+    page.next = page.buckets.last().filter(|_| page.buckets.len() == PAGE_SOURCES).map(keys::bucket_name);
+    Ok(page)
 }

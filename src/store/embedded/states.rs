@@ -1,6 +1,6 @@
 //! Merging states into a bucket and taking them out of it; the counterpart of lua/combine.lua.
 //!
-//! Called by `apply.rs` and `close.rs`. A state that cannot be read is set aside, never an error.
+//! Called by `apply.rs`, `close.rs` and, to forget a source, by `embedded.rs`. A state that cannot be read is set aside, never an error.
 
 use super::{DatabaseResult, tables};
 use crate::stats::calendar::Bucket;
@@ -79,4 +79,15 @@ pub(super) fn take_chunk(t: &WriteTransaction, shard: Shard, bucket: &Bucket) ->
         }
     }
     Ok((chunk, taken < PAGE_SOURCES))
+}
+
+/// Removes the states of a source; returns how many there were.
+pub(super) fn forget(t: &WriteTransaction, shard: Shard, source: &str, buckets: &[Bucket]) -> DatabaseResult<usize> {
+    let mut table = t.open_table(tables::STATES)?;
+    let mut found = 0;
+    for bucket in buckets {
+        let key = tables::state_key(&tables::bucket_key(shard, bucket), source);
+        found += usize::from(table.remove(&key[..])?.is_some());
+    }
+    Ok(found)
 }

@@ -9,7 +9,7 @@ use crate::store::{Due, Shard, keys};
 use redb::{ReadableTable, ReadableTableMetadata, StorageError, Table, TableDefinition, TableError, WriteTransaction};
 use std::ops::Range;
 
-/// Layout version, shard count.
+/// Layout version, shard count; whether it was drained.
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// shard -> epoch (0: none), elapsed, clock, now, highest generation.
 pub(super) const HEADS: TableDefinition<Shard, (i64, i64, i64, i64, i64)> = TableDefinition::new("heads");
@@ -73,6 +73,12 @@ fn period_code(period: Period) -> u32 {
     }
 }
 
+/// The period of a code.
+fn period_of(code: u32) -> Period {
+    let longer = [Period::Day, Period::Week, Period::Month, Period::Year];
+    longer.into_iter().find(|period| period_code(*period) == code).unwrap_or(Period::Seconds(code))
+}
+
 fn ordered(t: Millis) -> [u8; 8] {
     (t.cast_unsigned() ^ (1 << 63)).to_be_bytes()
 }
@@ -89,8 +95,9 @@ pub(super) fn bucket_key(shard: Shard, bucket: &Bucket) -> [u8; BUCKET_KEY] {
     key
 }
 
-/// The bucket of a key, given its period.
-pub(super) fn bucket_of(key: &[u8], period: Period) -> Bucket {
+/// The bucket of a key.
+pub(super) fn bucket_of(key: &[u8]) -> Bucket {
+    let period = period_of(u32::from_be_bytes(key[2..6].try_into().expect("a bucket key")));
     let time = |at: usize| {
         let bytes: [u8; 8] = key[at..at + 8].try_into().expect("a bucket key");
         (u64::from_be_bytes(bytes) ^ (1 << 63)).cast_signed()
@@ -208,7 +215,10 @@ mod tests {
         let key = |start: Millis| bucket_key(0, &Bucket { period: Period::Day, start, end: start + 1 });
         assert!(key(-5) < key(-1) && key(-1) < key(0) && key(0) < key(1 << 40));
         let bucket = Bucket { period: Period::Day, start: -86_400_000, end: 0 };
-        assert_eq!(bucket_of(&bucket_key(3, &bucket), Period::Day), bucket);
+        for period in ["1s", "1m", "1h", "12h", "1d", "1w", "1mo", "1y"] {
+            let bucket = Bucket { period: period.parse().unwrap(), ..bucket };
+            assert_eq!(bucket_of(&bucket_key(3, &bucket)), bucket);
+        }
         let range = states_range(&bucket_key(0, &bucket));
         let state = state_key(&bucket_key(0, &bucket), "\u{10ffff}\u{10ffff}");
         assert!(range.start < state && state < range.end);

@@ -158,3 +158,24 @@ pub(super) async fn a_crash_in_an_early_close_changes_nothing(mut world: World) 
     assert_eq!(close_now(&world, life).await, Closed::Gone);
     assert_eq!(count(&world).await, 2.0);
 }
+
+pub(super) async fn a_drained_store_gets_a_new_epoch_at_its_next_founding(world: World) {
+    let minute = world.bucket("1m", T0);
+    world.put(vec![delta(minute, "a", &[1.0])]).await;
+    let first = world.head().await.epoch.unwrap();
+    world.pass(SECOND);
+    for _ in 0..2 {
+        world.store.drained(0).await.unwrap();
+    }
+    assert_eq!(world.head().await.epoch, Some(first), "who runs goes on");
+    world.put(vec![delta(minute, "a", &[1.0])]).await;
+    let second = world.store.found(0).await.unwrap();
+    assert_eq!((second, world.head().await.epoch), (world.now(), Some(second)));
+    assert_eq!(world.store.found(0).await.unwrap(), second, "once");
+    // The open life stays, a first life is newer than what another store has written meanwhile.
+    let next = world.bucket("1m", T0 + MINUTE);
+    world.put(vec![delta(minute, "a", &[1.0]), delta(next, "a", &[1.0])]).await;
+    let generations: Vec<i64> = world.open(&[]).await.lives.iter().map(|l| l.life.generation).collect();
+    assert_eq!(generations, [first, second]);
+    assert_eq!(world.head().await.sequence, 3, "no writer has lost anything");
+}

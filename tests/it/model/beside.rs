@@ -196,6 +196,24 @@ impl Beside {
         }
     }
 
+    /// Forgets a source everywhere: no life has it any more, nor the sink.
+    pub(super) async fn forget(&mut self, source: usize) {
+        let source: Arc<str> = small_source(source).into();
+        let buckets = self.world.store.buckets(0, None).await.unwrap();
+        assert_eq!(buckets.next, None, "more than ever are open here");
+        let buckets: BTreeSet<Bucket> = buckets.buckets.into_iter().collect();
+        let expected = self.oracle.buckets(0, None).await.unwrap();
+        assert_eq!(buckets, expected.buckets.into_iter().collect());
+        let buckets: Vec<Bucket> = buckets.into_iter().collect();
+        let found = self.world.store.forget(0, &source, &buckets).await.unwrap();
+        let expected = self.oracle.forget(0, &source, &buckets).await.unwrap();
+        assert!(found == expected || !self.oracle.closing().is_empty(), "{found} states of {source}, not {expected}");
+        self.sink.retain(|(_, of), _| *of != source);
+        for sources in self.ledger.counted.values_mut() {
+            sources.remove(&source);
+        }
+    }
+
     /// Everything open of both, which must agree but for the sources of a half moved life.
     pub(super) async fn open(&self) -> Open {
         let ask = |store: Arc<dyn Store>| async move {

@@ -32,6 +32,13 @@ impl Rollover {
         }
     }
 
+    /// What was read is not written.
+    pub(super) fn drop_pages(&mut self) {
+        if matches!(self, Self::Paging { .. } | Self::Writing { .. }) {
+            *self = Self::Idle;
+        }
+    }
+
     /// The next call. From idle it takes the `choice`-th of the due buckets; if `forced`, of all open
     /// ones. `When::Now` seals and closes without waiting, as a drain does.
     pub(super) async fn call(&mut self, beside: &mut Beside, choice: usize, forced: bool, when: When) {

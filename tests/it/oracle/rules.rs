@@ -30,6 +30,8 @@ pub(crate) struct State {
     pub(super) tombstones: HashMap<Bucket, Millis>,
     /// Highest end of a bucket whose tombstone is gone.
     pub(super) forgotten: Option<Millis>,
+    /// Drained, and not founded since.
+    pub(super) drained: bool,
 }
 
 /// An idempotency key that was counted.
