@@ -5,11 +5,12 @@
 //! blocking threads: one writer behind a mutex (`csv/writer.rs`); readers hold it only while they
 //! open files, which appending and compacting then cannot change for them. One process per
 //! directory. `csv/line.rs` has the form of a line, `csv/partition.rs` the names, `csv/index.rs` where
-//! lines stand, `csv/disk.rs` what happens when a disk fails, `csv/compact.rs` the final form.
+//! lines stand, `csv/disk.rs` what happens when a disk fails, `csv/compact.rs` the final form, `csv/forget.rs` how a source goes.
 
 mod catalogue;
 mod compact;
 mod disk;
+mod forget;
 mod index;
 mod line;
 mod partition;
@@ -124,6 +125,15 @@ impl Sink for CsvSink {
         self.blocking(move |shared| {
             let _one_at_a_time = lock(&shared.compaction);
             compact::compact(&shared.writer, &partition)
+        })
+        .await
+    }
+
+    async fn forget(&self, source: &str) -> Result<usize, SinkError> {
+        let source = source.to_owned();
+        self.blocking(move |shared| {
+            let _one_at_a_time = lock(&shared.compaction);
+            forget::forget(&shared.writer, &source)
         })
         .await
     }

@@ -1,6 +1,6 @@
 //! The contract of the sink: where the rows of written buckets are kept.
 //!
-//! Called by `rollover.rs` (write, compact) and `query/` (rows, sources). `csv.rs` implements it
+//! Called by `rollover.rs` (write, compact, forget) and `query/` (rows, sources). `csv.rs` implements it
 //! on files. A row's version decides what is kept, never the order of calls; see `stats/row.rs`.
 
 pub mod csv;
@@ -78,4 +78,9 @@ pub trait Sink: Send + Sync + 'static {
     /// Rewrites a partition to exactly one line per row. The caller knows that no life of it is
     /// open; should one appear later, its rows are added and the partition is compacted again.
     async fn compact(&self, partition: &Partition) -> Result<(), SinkError>;
+
+    /// Removes all rows of a source, and the source from the known ones, last; returns how many rows
+    /// there were. Durable when it returns; cut off, it may be repeated. Not to be called beside a
+    /// `write` that may bring rows of the source.
+    async fn forget(&self, source: &str) -> Result<usize, SinkError>;
 }

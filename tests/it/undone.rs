@@ -62,6 +62,10 @@ impl Sink for Copying {
     async fn compact(&self, partition: &Partition) -> Result<(), SinkError> {
         self.sink.compact(partition).await
     }
+
+    async fn forget(&self, source: &str) -> Result<usize, SinkError> {
+        self.sink.forget(source).await
+    }
 }
 
 fn store(home: &Path, clock: &Clock) -> Arc<EmbeddedStore> {

@@ -281,4 +281,8 @@ impl Sink for World {
     async fn compact(&self, _: &Partition) -> Result<(), SinkError> {
         unreachable!("a query changes nothing")
     }
+
+    async fn forget(&self, _: &str) -> Result<usize, SinkError> {
+        unreachable!("a query changes nothing")
+    }
 }

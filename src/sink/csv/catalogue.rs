@@ -59,6 +59,16 @@ impl Catalogue {
         }
     }
 
+    /// The first and last bucket of a source, if it is known.
+    pub(super) fn span(&self, source: &str) -> Option<(Millis, Millis)> {
+        self.0.get(source).copied()
+    }
+
+    /// Forgets a source.
+    pub(super) fn remove(&mut self, source: &str) {
+        self.0.remove(source);
+    }
+
     /// Sources with this prefix after `after`, at most `limit`, ordered by id.
     pub(super) fn spans(&self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<SourceSpan> {
         let from = match after {

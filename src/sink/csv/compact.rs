@@ -1,6 +1,6 @@
 //! Brings a directory into its final form: `rows.csv` with one line per row, and no tail.
 //!
-//! Called by `csv.rs`, one directory at a time; holds the writer only to look and to put the new
+//! Called by `csv.rs`, one directory at a time, and by `forget.rs` to leave a source out; holds the writer only to look and to put the new
 //! file in its place, and needs the memory of one bucket and one index. Every step leaves files
 //! whose newest versions are right: `sources.csv` is brought up to date, the new `rows.csv` is
 //! durable under another name, it takes its name, only then the tail goes. What was appended
@@ -43,38 +43,51 @@ impl Work {
 /// Compacts a partition; nothing happens if it has no tail. Not to be called for two at a time.
 pub(super) fn compact(writer: &Mutex<Writer>, partition: &Partition) -> Result<(), SinkError> {
     let Some(work) = begin(writer, partition)? else { return Ok(()) };
-    write_new(&work)?;
+    write_new(&work, |_| true)?;
     finish(&mut lock(writer), &work)
 }
 
 pub(super) fn begin(writer: &Mutex<Writer>, partition: &Partition) -> Result<Option<Work>, SinkError> {
+    let found = {
+        let writer = lock(writer);
+        writer.tails.iter().find(|dir| dir.partition(&writer.zone) == *partition).copied()
+    };
+    let Some(dir) = found else { return Ok(None) };
+    Ok(Some(begin_in(writer, dir)?).filter(|work| work.index.tail.is_some()))
+}
+
+/// Looks at a directory that is to be written anew.
+pub(super) fn begin_in(writer: &Mutex<Writer>, dir: DateDir) -> Result<Work, SinkError> {
     let (work, sources, root) = {
         let mut writer = lock(writer);
-        let found = writer.tails.iter().find(|dir| dir.partition(&writer.zone) == *partition);
-        let Some(&dir) = found else { return Ok(None) };
         let index = writer.load(dir)?.clone();
-        if index.tail.is_none() {
-            return Ok(None);
-        }
         let path = dir.path(&writer.root);
         let files = Files::open(&path, dir.period)?;
         let work = Work { dir, path, index, files, disk: writer.disk };
-        (work, writer.catalogue.to_bytes(), writer.root.clone())
+        let sources = work.index.tail.is_some().then(|| writer.catalogue.to_bytes());
+        (work, sources, writer.root.clone())
     };
-    disk::replace(&work.disk, &root.join(SOURCES_FILE), |file| file.write_all(&sources))?;
-    Ok(Some(work))
+    if let Some(sources) = sources {
+        disk::replace(&work.disk, &root.join(SOURCES_FILE), |file| file.write_all(&sources))?;
+    }
+    Ok(work)
 }
 
-/// Writes the new `rows.csv` under its temporary name, bucket by bucket.
-pub(super) fn write_new(work: &Work) -> Result<(), SinkError> {
+/// Writes the new `rows.csv` under its temporary name, bucket by bucket, with the rows of the sources
+/// that are to be kept; returns how many.
+pub(super) fn write_new(work: &Work, keep: impl Fn(&str) -> bool) -> Result<usize, SinkError> {
     let mut unreadable = None;
+    let mut kept = 0;
     let written = disk::create(&work.disk, &work.next(), |file| {
         let mut out = BufWriter::new(file);
         let mut bytes = Vec::new();
         line::push_header(&mut bytes);
         for start in work.index.starts() {
             match work.bucket(start) {
-                Ok(rows) => rows.into_rows().for_each(|row| line::push(&mut bytes, &row)),
+                Ok(rows) => rows.into_rows().filter(|row| keep(&row.source)).for_each(|row| {
+                    kept += 1;
+                    line::push(&mut bytes, &row);
+                }),
                 Err(error) => {
                     unreadable = Some(error);
                     return Err(io::ErrorKind::InvalidData.into());
@@ -85,7 +98,8 @@ pub(super) fn write_new(work: &Work) -> Result<(), SinkError> {
         }
         out.flush()
     });
-    written.map_err(|error| unreadable.unwrap_or(error))
+    written.map_err(|error| unreadable.unwrap_or(error))?;
+    Ok(kept)
 }
 
 /// Puts the new file in its place, and removes the tail unless it has grown.
@@ -96,7 +110,7 @@ pub(super) fn finish(writer: &mut Writer, work: &Work) -> Result<(), SinkError> 
         return Err(SinkError::Unavailable(format!("{} was changed while it was compacted", rows.display())));
     }
     disk::rename(&work.next(), &rows)?;
-    if disk::id(&tail)? == work.index.tail {
+    if work.index.tail.is_some() && disk::id(&tail)? == work.index.tail {
         disk::remove(&tail)?;
         writer.tails.remove(&work.dir);
     }

@@ -2,6 +2,8 @@
 //!
 //! Crashes are made by hand: the files as they are at a step, and a start on them.
 
+mod forget;
+
 use super::disk::Disk;
 use super::*;
 use crate::stats::calendar::{Bucket, Calendar, Period};
@@ -300,7 +302,7 @@ fn what_is_appended_during_a_compaction_stays() {
     let (dir, sink, _) = before_compaction();
     let work = compact::begin(&sink.shared.writer, &day()).unwrap().unwrap();
     check_write(&sink, &[life("c", 7, 1, 20, &[1.0]), life("b", 5, 1, 20, &[1.0, 4.0, 16.0])], (2, 0, 0));
-    compact::write_new(&work).unwrap();
+    compact::write_new(&work, |_| true).unwrap();
     compact::finish(&mut lock(&sink.shared.writer), &work).unwrap();
     let expected = ["a@1 1/1/11 1 3", "a@5 2/1/13 2 10", "b@5 1/3/20 3 21", "c@7 1/1/20 1 1"];
     check_rows(&sink, &["a", "b", "c"], &expected);
