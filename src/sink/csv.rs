@@ -1,7 +1,7 @@
 //! The sink on CSV files: a directory per period and local date that people and their tools read as it
 //! is (docs/csv.md).
 //!
-//! Implements the contract of `sink/mod.rs` for `rollover.rs` and `query/`. All file work runs on
+//! Implements the contract of `sink/mod.rs` for `rollover.rs`, `query/` and `cli/copy.rs`. All file work runs on
 //! blocking threads: one writer behind a mutex (`csv/writer.rs`); readers hold it only while they
 //! open files, which appending and compacting then cannot change for them. One process per
 //! directory. `csv/line.rs` has the form of a line, `csv/partition.rs` the names, `csv/index.rs` where
@@ -13,6 +13,7 @@ mod disk;
 mod forget;
 mod index;
 mod line;
+mod offer;
 mod partition;
 mod probe;
 mod recent;
@@ -99,6 +100,10 @@ impl Sink for CsvSink {
 
     async fn write(&self, lives: Vec<LifeRow>) -> Result<WriteReport, SinkError> {
         self.blocking(move |shared| lock(&shared.writer).write(lives)).await
+    }
+
+    async fn put(&self, rows: Vec<Row>) -> Result<WriteReport, SinkError> {
+        self.blocking(move |shared| lock(&shared.writer).write(rows)).await
     }
 
     async fn rows(&self, query: &RowQuery) -> Result<Vec<Row>, SinkError> {

@@ -1,7 +1,8 @@
 //! The contract of the sink: where the rows of written buckets are kept.
 //!
-//! Called by `rollover.rs` (write, compact, forget) and `query/` (rows, sources). `csv.rs` implements it
-//! on files. A row's version decides what is kept, never the order of calls; see `stats/row.rs`.
+//! Called by `rollover.rs` (write, compact, forget), `query/` (rows, sources) and `cli/copy.rs` (scan, put).
+//! `csv.rs` implements it on files. A row's version decides what is kept, never the order of calls;
+//! see `stats/row.rs`.
 
 pub mod csv;
 
@@ -11,14 +12,15 @@ use crate::stats::row::{LifeRow, Row};
 use crate::stats::source::SourceSpan;
 use std::sync::Arc;
 
-/// What a write did.
+/// What a write or a put did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WriteReport {
     /// Rows written, first versions and corrections.
     pub written: usize,
-    /// Lives the sink had already, version for version.
+    /// Lives or rows the sink had already, version for version.
     pub same: usize,
-    /// Lives older than the row the sink has: skipped. Not zero means a clock or a store went back.
+    /// Lives or rows older than the row the sink has: skipped. Of lives, not zero means that a clock or
+    /// a store went back.
     pub older: usize,
 }
 
@@ -32,6 +34,15 @@ pub struct RowQuery {
     pub to: Millis,
     /// At most this many rows, the oldest; 0 means no limit.
     pub limit: usize,
+}
+
+/// A part of all rows, in the sink's own order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RowPage {
+    /// The newest version of each; may be empty on the last page.
+    pub rows: Vec<Row>,
+    /// Where the next page begins; `None` after the last.
+    pub next: Option<String>,
 }
 
 /// A part of the sink that can be put in its final form once none of its buckets is open.
@@ -65,6 +76,13 @@ pub trait Sink: Send + Sync + 'static {
     /// # Errors
     /// Nothing is lost: the caller keeps the lives and writes them again later.
     async fn write(&self, lives: Vec<LifeRow>) -> Result<WriteReport, SinkError>;
+
+    /// Brings whole rows as another sink has them, bases and versions included, durable when it returns.
+    /// A row takes the place of one of a smaller version; nothing is merged. May be repeated.
+    ///
+    /// # Errors
+    /// Some of the rows may be there: put all of them again.
+    async fn put(&self, rows: Vec<Row>) -> Result<WriteReport, SinkError>;
 
     /// The newest version of each row asked for, ordered by (start, source).
     async fn rows(&self, query: &RowQuery) -> Result<Vec<Row>, SinkError>;

@@ -36,14 +36,15 @@ pub struct Row {
     pub state: Moments,
 }
 
-/// What became of a life offered to a row.
+/// What became of a life, or of another sink's row, offered to a row.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Update {
     /// The row is to be written like this.
     Write(Row),
     /// The row holds exactly this version already.
     Same,
-    /// The row holds a newer one. The life is skipped; it means that a clock or a store went back.
+    /// The row holds a newer one: what was offered is skipped. Of a life it means that a clock or a
+    /// store went back.
     Older,
 }
 
@@ -78,6 +79,17 @@ impl Row {
             base,
             state,
         })
+    }
+
+    /// Offers a row as another sink has it, base and all, to the row this sink has, if any. The greater
+    /// version is the row; nothing is merged, since a version has one content everywhere.
+    #[must_use]
+    pub fn replace(existing: Option<&Row>, row: &Row) -> Update {
+        match existing {
+            Some(held) if held.version() == row.version() => Update::Same,
+            Some(held) if held.version() > row.version() => Update::Older,
+            _ => Update::Write(row.clone()),
+        }
     }
 
     /// The order of versions of one row: readers of files take the greatest.
@@ -127,5 +139,15 @@ mod tests {
         assert_eq!(Row::update(Some(&row), &life(5, 10, &[1.0, 2.0])), Update::Older);
         assert_eq!(Row::update(Some(&row), &life(5, 99, &[1.0])), Update::Older, "a store that lost a reading");
         assert_eq!(Row::update(Some(&row), &life(4, 99, &[1.0, 2.0, 3.0])), Update::Older);
+    }
+
+    #[test]
+    fn of_two_whole_rows_the_greater_version_stays() {
+        let first = write(None, &life(1, 10, &[1.0]));
+        let late = write(Some(&first), &life(5, 12, &[4.0]));
+        assert_eq!(Row::replace(None, &late), Update::Write(late.clone()));
+        assert_eq!(Row::replace(Some(&first), &late), Update::Write(late.clone()), "with its base, not on top");
+        assert_eq!(Row::replace(Some(&late), &late), Update::Same);
+        assert_eq!(Row::replace(Some(&late), &first), Update::Older);
     }
 }

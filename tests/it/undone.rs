@@ -47,6 +47,10 @@ impl Sink for Copying {
         Ok(report)
     }
 
+    async fn put(&self, rows: Vec<Row>) -> Result<WriteReport, SinkError> {
+        self.sink.put(rows).await
+    }
+
     async fn rows(&self, query: &RowQuery) -> Result<Vec<Row>, SinkError> {
         self.sink.rows(query).await
     }

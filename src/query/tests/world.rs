@@ -238,6 +238,10 @@ impl Sink for World {
         unreachable!("a query changes nothing")
     }
 
+    async fn put(&self, _: Vec<Row>) -> Result<WriteReport, SinkError> {
+        unreachable!("a query changes nothing")
+    }
+
     async fn rows(&self, query: &RowQuery) -> Result<Vec<Row>, SinkError> {
         let mut state = self.lock();
         let result = if state.sink_down {

@@ -145,6 +145,45 @@ fn one_life_given_twice_in_one_call() {
     check_rows(&sink, &["a"], &["a@0 1/2/10 2 3"]);
 }
 
+/// What another sink has of a life that came to these earlier ones.
+fn row(lives: &[LifeRow]) -> Row {
+    lives
+        .iter()
+        .fold(None, |row, life| match Row::update(row.as_ref(), life) {
+            crate::stats::row::Update::Write(row) => Some(row),
+            other => panic!("{other:?}"),
+        })
+        .unwrap()
+}
+
+/// (written, same, older) of a put that succeeds.
+fn check_put(sink: &CsvSink, rows: &[Row], expected: (usize, usize, usize)) {
+    let report = block_on(sink.put(rows.to_vec())).unwrap();
+    assert_eq!((report.written, report.same, report.older), expected);
+}
+
+#[test]
+fn whole_rows_take_the_place_of_smaller_versions() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = open(&dir);
+    let first = life("a", 0, 1, 10, &[1.0]);
+    let late = row(&[first.clone(), life("a", 0, 5, 13, &[0.1, 0.2])]);
+    let rows = [late.clone(), row(&[life("b", 1, 1, 11, &[7.0])]), row(&[life("b", -2000, 1, 11, &[9.0])])];
+    check_write(&sink, std::slice::from_ref(&first), (1, 0, 0));
+    check_put(&sink, &rows, (3, 0, 0));
+    check_put(&sink, &rows, (0, 3, 0));
+    check_put(&sink, &[row(&[first])], (0, 0, 1));
+    assert_eq!(all_rows(&sink, &["a"]), [late.clone()], "base, version and state as they came");
+    drop(sink);
+    let sink = open(&dir);
+    assert_eq!(all_rows(&sink, &["a"]), [late]);
+    check_put(&sink, &rows, (0, 3, 0));
+    // The life goes on in the store, which knows nothing of the copy.
+    check_write(&sink, &[life("a", 0, 5, 14, &[0.1, 0.2, 4.0])], (1, 0, 0));
+    check_rows(&sink, &["a", "b"], &["b@-2000 1/1/11 1 9", "a@0 5/3/14 4 5.3", "b@1 1/1/11 1 7"]);
+    assert_eq!(block_on(sink.sources("", None, 9)).unwrap().len(), 2);
+}
+
 #[test]
 fn a_bucket_of_another_calendar_is_another_row() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! The one writer of the CSV sink: decides which lives need a line, appends the lines, and knows
-//! where every line of the directories in use stands.
+//! The one writer of the CSV sink: decides which lives, or rows of another sink, need a line, appends
+//! the lines, and knows where every line of the directories in use stands.
 //!
 //! Held behind a mutex by `csv.rs`. Guarantees that what it reports as written or as the same is on
 //! the disk: a file it has not synced itself is synced before it is believed. After any failure it
@@ -10,12 +10,13 @@ use super::catalogue::Catalogue;
 use super::disk::{self, AppendError, Disk};
 use super::index::{Files, Index, Lines, Newest, Part, SEEK_GAP};
 use super::line;
+use super::offer::Offer;
 use super::partition::DateDir;
 use super::recent::{BucketRows, Recent};
 use crate::sink::{SinkError, WriteReport};
+use crate::stats::Millis;
 use crate::stats::calendar::Zone;
-use crate::stats::row::{LifeRow, Row, Update};
-use crate::stats::{Millis, timestamp};
+use crate::stats::row::{Row, Update};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::PathBuf;
@@ -59,15 +60,16 @@ impl Writer {
         }
     }
 
-    pub(super) fn write(&mut self, lives: Vec<LifeRow>) -> Result<WriteReport, SinkError> {
-        let mut groups: BTreeMap<DateDir, Vec<LifeRow>> = BTreeMap::new();
-        for life in lives {
-            groups.entry(DateDir::of(&life.bucket, &self.zone)).or_default().push(life);
+    /// Brings lives of the store, or whole rows of another sink.
+    pub(super) fn write<T: Offer>(&mut self, offers: Vec<T>) -> Result<WriteReport, SinkError> {
+        let mut groups: BTreeMap<DateDir, Vec<T>> = BTreeMap::new();
+        for offer in offers {
+            groups.entry(DateDir::of(offer.bucket(), &self.zone)).or_default().push(offer);
         }
         let mut report = WriteReport::default();
-        for (dir, mut lives) in groups {
-            lives.sort_by(|a, b| (a.bucket.start, &a.source).cmp(&(b.bucket.start, &b.source)));
-            let written = self.write_dir(dir, &lives).inspect_err(|_| self.forget(dir))?;
+        for (dir, mut offers) in groups {
+            offers.sort_by(|a, b| (a.bucket().start, a.source()).cmp(&(b.bucket().start, b.source())));
+            let written = self.write_dir(dir, &offers).inspect_err(|_| self.forget(dir))?;
             report.written += written.written;
             report.same += written.same;
             report.older += written.older;
@@ -75,27 +77,22 @@ impl Writer {
         Ok(report)
     }
 
-    /// Writes lives of one directory, ordered by start.
-    fn write_dir(&mut self, dir: DateDir, lives: &[LifeRow]) -> Result<WriteReport, SinkError> {
+    /// Writes what belongs into one directory, ordered by start.
+    fn write_dir<T: Offer>(&mut self, dir: DateDir, offers: &[T]) -> Result<WriteReport, SinkError> {
         self.load(dir)?;
         let mut report = WriteReport::default();
         let mut rows: Vec<Row> = Vec::new();
-        for same_start in lives.chunk_by(|a, b| a.bucket.start == b.bucket.start) {
-            let start = same_start[0].bucket.start;
+        for same_start in offers.chunk_by(|a, b| a.bucket().start == b.bucket().start) {
+            let start = same_start[0].bucket().start;
             let mut held = self.held(dir, start)?;
-            for life in same_start {
-                let key = (Arc::clone(&life.source), life.bucket.end);
-                match Row::update(held.get(&key), life) {
+            for offer in same_start {
+                let key = (Arc::clone(offer.source()), offer.bucket().end);
+                match offer.update(held.get(&key)) {
                     Update::Same => report.same += 1,
                     Update::Older => {
                         report.older += 1;
                         if report.older == 1 {
-                            tracing::error!(
-                                source = &*life.source, period = %life.bucket.period, start = timestamp::format(start),
-                                generation = life.generation, revision = life.revision,
-                                "the sink has a newer row than the store: a clock or a store went back; the row stays \
-                                 (only the first of this write is named)"
-                            );
+                            offer.log_older();
                         }
                     }
                     Update::Write(row) => {
