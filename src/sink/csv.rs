@@ -17,13 +17,14 @@ mod offer;
 mod partition;
 mod probe;
 mod recent;
+mod scan;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 pub use probe::probe;
 
-use super::{Partition, RowQuery, Sink, SinkError, WriteReport};
+use super::{Partition, RowPage, RowQuery, Sink, SinkError, WriteReport};
 use crate::stats::Millis;
 use crate::stats::calendar::Zone;
 use crate::stats::row::{LifeRow, Row};
@@ -109,6 +110,11 @@ impl Sink for CsvSink {
     async fn rows(&self, query: &RowQuery) -> Result<Vec<Row>, SinkError> {
         let query = query.clone();
         self.blocking(move |shared| rows(&shared.writer, &query)).await
+    }
+
+    async fn scan(&self, after: Option<&str>, limit: usize) -> Result<RowPage, SinkError> {
+        let after = after.map(str::to_owned);
+        self.blocking(move |shared| scan::scan(&shared.writer, after.as_deref(), limit)).await
     }
 
     async fn sources(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<SourceSpan>, SinkError> {

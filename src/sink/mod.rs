@@ -87,6 +87,10 @@ pub trait Sink: Send + Sync + 'static {
     /// The newest version of each row asked for, ordered by (start, source).
     async fn rows(&self, query: &RowQuery) -> Result<Vec<Row>, SinkError>;
 
+    /// All rows in the sink's own order, at most `limit` (at least 1) behind the place `after`, which a page gave
+    /// as its next, perhaps to another process. Rows written meanwhile may be missed; others are not.
+    async fn scan(&self, after: Option<&str>, limit: usize) -> Result<RowPage, SinkError>;
+
     /// Known sources with this prefix, ordered by id, after `after`, at most `limit`.
     async fn sources(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<SourceSpan>, SinkError>;
 

@@ -11,7 +11,7 @@ use crate::world::{HOUR, MINUTE, POLICY, T0, WRITER, calendar, copy, delta};
 use meanwhile::clock::Clock;
 use meanwhile::rollover::Rollover;
 use meanwhile::sink::csv::CsvSink;
-use meanwhile::sink::{Partition, RowQuery, Sink, SinkError, WriteReport};
+use meanwhile::sink::{Partition, RowPage, RowQuery, Sink, SinkError, WriteReport};
 use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::Zone;
 use meanwhile::stats::row::{LifeRow, Row};
@@ -53,6 +53,10 @@ impl Sink for Copying {
 
     async fn rows(&self, query: &RowQuery) -> Result<Vec<Row>, SinkError> {
         self.sink.rows(query).await
+    }
+
+    async fn scan(&self, after: Option<&str>, limit: usize) -> Result<RowPage, SinkError> {
+        self.sink.scan(after, limit).await
     }
 
     async fn sources(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<SourceSpan>, SinkError> {

@@ -247,6 +247,14 @@ impl Newest {
         self.0.len()
     }
 
+    pub(super) fn last(&self) -> Option<&Row> {
+        self.0.last_key_value().map(|(_, row)| row)
+    }
+
+    pub(super) fn pop_last(&mut self) {
+        self.0.pop_last();
+    }
+
     pub(super) fn into_rows(self) -> impl Iterator<Item = Row> {
         self.0.into_values()
     }

@@ -184,6 +184,62 @@ fn whole_rows_take_the_place_of_smaller_versions() {
     assert_eq!(block_on(sink.sources("", None, 9)).unwrap().len(), 2);
 }
 
+/// All rows, page by page, each page by a sink that was just opened.
+fn pages(dir: &TempDir, limit: usize) -> Vec<Row> {
+    let (mut rows, mut after) = (Vec::new(), None);
+    loop {
+        let page = block_on(open(dir).scan(after.as_deref(), limit)).unwrap();
+        assert!(page.rows.len() <= limit);
+        rows.extend(page.rows);
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return rows,
+        }
+    }
+}
+
+#[test]
+fn a_scan_gives_the_newest_version_of_every_row_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = open(&dir);
+    let day = |mut life: LifeRow| {
+        life.bucket = Bucket { period: Period::Day, start: DAY, end: DAY + 86_400_000 };
+        life
+    };
+    let ids = ["b", "a", "c d", "ü"];
+    let old: Vec<LifeRow> = ids.iter().map(|id| life(id, -2000, 1, 1, &[1.0])).collect();
+    check_write(&sink, &old, (4, 0, 0));
+    block_on(sink.compact(&Partition { from: DAY - 2 * 86_400_000, to: DAY - 86_400_000, ..self::day() })).unwrap();
+    let mut longer = life("a", 3, 1, 1, &[5.0]);
+    longer.bucket.end += 1;
+    check_write(&sink, &[life("a", 3, 1, 1, &[1.0]), longer, day(life("a", 0, 1, 1, &[1.0]))], (3, 0, 0));
+    for revision in 2..5 {
+        let values = vec![0.1; revision as usize];
+        let lives: Vec<LifeRow> = ids.iter().map(|id| life(id, 3, 1, revision, &values)).collect();
+        check_write(&sink, &lives, (4, 0, 0));
+    }
+    drop(sink);
+    let shown: Vec<String> = pages(&dir, 1_000)
+        .iter()
+        .map(|row| {
+            let Bucket { period, start, end } = row.bucket;
+            format!("{period} {}@{} {} {}", row.source, (start - DAY) / 60_000, end - start, row.revision)
+        })
+        .collect();
+    let minutes = ["a@-2000 60000 1", "b@-2000 60000 1", "c d@-2000 60000 1", "ü@-2000 60000 1"];
+    let corrected = ["a@3 60000 4", "a@3 60001 1", "b@3 60000 4", "c d@3 60000 4", "ü@3 60000 4"];
+    let mut expected: Vec<String> = minutes.iter().chain(&corrected).map(|row| format!("1m {row}")).collect();
+    expected.push("1d a@0 86400000 1".to_owned());
+    assert_eq!(shown, expected);
+    for limit in 1..12 {
+        assert_eq!(pages(&dir, limit), pages(&dir, 1_000), "{limit} a page");
+    }
+    match block_on(open(&dir).scan(Some("1m yesterday"), 1)) {
+        Err(SinkError::Refused(message)) => assert!(message.contains("\"1m yesterday\" is no place"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn a_bucket_of_another_calendar_is_another_row() {
     let dir = tempfile::tempdir().unwrap();
