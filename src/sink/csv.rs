@@ -17,6 +17,7 @@ mod offer;
 mod partition;
 mod probe;
 mod recent;
+mod retain;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -26,7 +27,7 @@ pub use probe::probe;
 
 use super::{Partition, RowPage, RowQuery, Sink, SinkError, WriteReport};
 use crate::stats::Millis;
-use crate::stats::calendar::Zone;
+use crate::stats::calendar::{Period, Zone};
 use crate::stats::row::{LifeRow, Row};
 use crate::stats::source::SourceSpan;
 use catalogue::Catalogue;
@@ -56,7 +57,7 @@ pub struct CsvSink {
 #[derive(Debug)]
 struct Shared {
     writer: Mutex<Writer>,
-    /// Held during a compaction, which holds the writer only now and then.
+    /// Held during a compaction or a removal, which hold the writer only now and then.
     compaction: Mutex<()>,
     /// The lock goes when this is dropped, after the last blocking work.
     _lock: File,
@@ -145,6 +146,14 @@ impl Sink for CsvSink {
         self.blocking(move |shared| {
             let _one_at_a_time = lock(&shared.compaction);
             forget::forget(&shared.writer, &source)
+        })
+        .await
+    }
+
+    async fn retain(&self, period: Period, before: Millis) -> Result<usize, SinkError> {
+        self.blocking(move |shared| {
+            let _one_at_a_time = lock(&shared.compaction);
+            retain::retain(&shared.writer, period, before)
         })
         .await
     }
@@ -245,8 +254,10 @@ fn recover(writer: &mut Writer) -> Result<(), SinkError> {
     }
     let path = root.join(SOURCES_FILE);
     let known = disk::open(path.clone())?.map(|opened| Catalogue::read(&opened));
-    let complete = matches!(known, Some(Ok(_)));
+    let removing = !partition::list_set_aside(&root)?.is_empty();
+    let complete = matches!(known, Some(Ok(_))) && !removing;
     match known {
+        Some(Ok(_)) if removing => tracing::warn!(path = %path.display(), "made anew: a removal was interrupted"),
         Some(Ok(catalogue)) => writer.catalogue = catalogue,
         Some(Err(reason)) => tracing::warn!(path = %path.display(), reason, "made anew from all rows"),
         None => {}
@@ -257,8 +268,7 @@ fn recover(writer: &mut Writer) -> Result<(), SinkError> {
         }
     }
     if !complete {
-        let bytes = writer.catalogue.to_bytes();
-        disk::replace(&writer.disk, &path, |file| file.write_all(&bytes))?;
+        retain::finish(&writer.disk, &root, &writer.catalogue.to_bytes())?;
     }
     Ok(())
 }

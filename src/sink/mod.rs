@@ -1,6 +1,6 @@
 //! The contract of the sink: where the rows of written buckets are kept.
 //!
-//! Called by `rollover.rs` (write, compact, forget), `query/` (rows, sources) and `cli/copy.rs` (scan, put).
+//! Called by `rollover.rs` (write, compact, retain, forget), `query/` (rows, sources) and `cli/copy.rs` (scan, put).
 //! `csv.rs` implements it on files. A row's version decides what is kept, never the order of calls;
 //! see `stats/row.rs`.
 
@@ -105,4 +105,10 @@ pub trait Sink: Send + Sync + 'static {
     /// there were. Durable when it returns; cut off, it may be repeated. Not to be called beside a
     /// `write` that may bring rows of the source.
     async fn forget(&self, source: &str) -> Result<usize, SinkError>;
+
+    /// Removes rows of a period whose buckets end at or before `before`, the oldest first and a bounded
+    /// amount of them, and returns how many: 0 says that none is left that can be removed by itself.
+    /// A source is known for as long as it has rows, by the first and last of those that are left.
+    /// Should a life bring such a row again, it is a new one and goes with the next call.
+    async fn retain(&self, period: Period, before: Millis) -> Result<usize, SinkError>;
 }

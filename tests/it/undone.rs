@@ -13,7 +13,7 @@ use meanwhile::rollover::Rollover;
 use meanwhile::sink::csv::CsvSink;
 use meanwhile::sink::{Partition, RowPage, RowQuery, Sink, SinkError, WriteReport};
 use meanwhile::stats::Millis;
-use meanwhile::stats::calendar::Zone;
+use meanwhile::stats::calendar::{Period, Zone};
 use meanwhile::stats::row::{LifeRow, Row};
 use meanwhile::stats::source::SourceSpan;
 use meanwhile::store::embedded::EmbeddedStore;
@@ -73,6 +73,10 @@ impl Sink for Copying {
 
     async fn forget(&self, source: &str) -> Result<usize, SinkError> {
         self.sink.forget(source).await
+    }
+
+    async fn retain(&self, period: Period, before: Millis) -> Result<usize, SinkError> {
+        self.sink.retain(period, before).await
     }
 }
 

@@ -293,4 +293,8 @@ impl Sink for World {
     async fn forget(&self, _: &str) -> Result<usize, SinkError> {
         unreachable!("a query changes nothing")
     }
+
+    async fn retain(&self, _: Period, _: Millis) -> Result<usize, SinkError> {
+        unreachable!("a query changes nothing")
+    }
 }

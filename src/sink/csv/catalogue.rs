@@ -1,7 +1,8 @@
 //! The sources the CSV sink has rows of, with their first and last bucket, and `sources.csv`.
 //!
 //! Kept in memory by `writer.rs`; `compact.rs` writes the file before it removes a tail, so that the
-//! file and the tails always cover every source. It can be made anew from the rows at any time.
+//! file and the tails always cover every source; `retain.rs` narrows what is said of sources whose
+//! rows go. It can be made anew from the rows at any time.
 
 use super::disk::Opened;
 use super::line;
@@ -14,9 +15,12 @@ use std::sync::Arc;
 
 const COLUMNS: [&str; 3] = ["source", "first", "last"];
 
+/// Starts of the first and the last bucket.
+pub(super) type Span = (Millis, Millis);
+
 /// Sources by id.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Catalogue(BTreeMap<Arc<str>, (Millis, Millis)>);
+pub(super) struct Catalogue(BTreeMap<Arc<str>, Span>);
 
 impl Catalogue {
     /// Reads the file.
@@ -59,14 +63,34 @@ impl Catalogue {
         }
     }
 
-    /// The first and last bucket of a source, if it is known.
-    pub(super) fn span(&self, source: &str) -> Option<(Millis, Millis)> {
-        self.0.get(source).copied()
-    }
-
     /// Forgets a source.
     pub(super) fn remove(&mut self, source: &str) {
         self.0.remove(source);
+    }
+
+    /// The first and last bucket of a source, if it is known.
+    pub(super) fn get(&self, source: &str) -> Option<Span> {
+        self.0.get(source).copied()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Span)> {
+        self.0.iter()
+    }
+
+    /// Says anew what is known of a source; `None` if it has no rows.
+    pub(super) fn set(&mut self, source: &Arc<str>, span: Option<Span>) {
+        match span {
+            Some(span) => self.0.insert(Arc::clone(source), span),
+            None => self.0.remove(source),
+        };
+    }
+
+    /// Takes note of all that another one knows.
+    pub(super) fn merge(&mut self, other: &Self) {
+        for (source, &(first, last)) in &other.0 {
+            self.add(source, first);
+            self.add(source, last);
+        }
     }
 
     /// Sources with this prefix after `after`, at most `limit`, ordered by id.

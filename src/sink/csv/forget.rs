@@ -24,7 +24,7 @@ const ATTEMPTS: usize = 3;
 pub(super) fn forget(writer: &Mutex<Writer>, source: &str) -> Result<usize, SinkError> {
     let (root, zone, span) = {
         let writer = lock(writer);
-        (writer.root.clone(), writer.zone.clone(), writer.catalogue.span(source))
+        (writer.root.clone(), writer.zone.clone(), writer.catalogue.get(source))
     };
     let Some((first, last)) = span else { return Ok(0) };
     let mut rows = 0;
@@ -77,7 +77,7 @@ fn count(writer: &Mutex<Writer>, dir: DateDir, source: &str) -> Result<usize, Si
 
 /// Removes a directory without rows; what else a person has put there keeps it.
 fn remove(writer: &mut Writer, dir: DateDir) -> Result<(), SinkError> {
-    writer.forget(dir);
+    writer.drop_dir(dir);
     let path = dir.path(&writer.root);
     disk::remove(&path.join(super::index::Part::Rows.file_name()))?;
     let _ = fs::remove_dir(&path);

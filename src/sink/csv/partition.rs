@@ -4,7 +4,7 @@
 //! and entered again where clocks go back across midnight, and one may begin late where they go
 //! forward, so the times of neighbours may overlap; every bucket of a directory starts within its own.
 
-use super::disk::unavailable;
+use super::disk::{self, unavailable};
 use crate::sink::{Partition, SinkError};
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Calendar, Period, Zone};
@@ -67,13 +67,34 @@ pub(super) fn list(root: &Path, period: Period) -> Result<Vec<DateDir>, SinkErro
 /// The directories of all periods.
 pub(super) fn list_all(root: &Path) -> Result<Vec<DateDir>, SinkError> {
     let mut dirs = Vec::new();
-    for name in names(root)? {
-        let Some(text) = name.strip_prefix("period=") else { continue };
-        if let Some(period) = text.parse::<Period>().ok().filter(|period| period.to_string() == text) {
-            dirs.extend(list(root, period)?);
-        }
+    for period in periods(root)? {
+        dirs.extend(list(root, period)?);
     }
     Ok(dirs)
+}
+
+/// Takes a directory away from all readers, durable when it returns: it gets a name that is no date.
+pub(super) fn set_aside(root: &Path, dir: DateDir) -> Result<(), SinkError> {
+    let path = dir.path(root);
+    disk::rename(&path, &disk::temporary(&path))
+}
+
+/// The directories that were set aside, of all periods.
+pub(super) fn list_set_aside(root: &Path) -> Result<Vec<PathBuf>, SinkError> {
+    let mut paths = Vec::new();
+    for path in periods(root)?.into_iter().map(|period| period_path(root, period)) {
+        let names = names(&path)?.into_iter();
+        paths.extend(names.filter(|name| name.starts_with("date=") && disk::is_temporary(name)).map(|n| path.join(n)));
+    }
+    Ok(paths)
+}
+
+fn periods(root: &Path) -> Result<Vec<Period>, SinkError> {
+    let ours = |name: &String| {
+        let text = name.strip_prefix("period=")?;
+        text.parse::<Period>().ok().filter(|period| period.to_string() == text)
+    };
+    Ok(names(root)?.iter().filter_map(ours).collect())
 }
 
 fn period_path(root: &Path, period: Period) -> PathBuf {

@@ -4,7 +4,7 @@
 //! Held behind a mutex by `csv.rs`. Guarantees that what it reports as written or as the same is on
 //! the disk: a file it has not synced itself is synced before it is believed. After any failure it
 //! forgets what it knew of the directory and reads it again. Moving a directory into its final
-//! form is in `compact.rs`.
+//! form is in `compact.rs`, removing it in `retain.rs`.
 
 use super::catalogue::Catalogue;
 use super::disk::{self, AppendError, Disk};
@@ -32,6 +32,8 @@ pub(super) struct Writer {
     pub(super) zone: Zone,
     pub(super) disk: Disk,
     pub(super) catalogue: Catalogue,
+    /// What was appended since a removal began to look through the files.
+    pub(super) added: Option<Catalogue>,
     /// Directories with a tail: not in their final form.
     pub(super) tails: BTreeSet<DateDir>,
     loaded: HashMap<DateDir, (u64, Index)>,
@@ -51,6 +53,7 @@ impl Writer {
             zone,
             disk: Disk::REAL,
             catalogue: Catalogue::default(),
+            added: None,
             tails: BTreeSet::new(),
             loaded: HashMap::new(),
             uses: 0,
@@ -159,6 +162,9 @@ impl Writer {
         for (row, &end) in rows.iter().zip(&ends) {
             index.add(row.bucket.start, Part::Tail, at..end);
             self.catalogue.add(&row.source, row.bucket.start);
+            if let Some(added) = &mut self.added {
+                added.add(&row.source, row.bucket.start);
+            }
             at = end;
         }
         self.tails.insert(dir);
@@ -228,6 +234,13 @@ impl Writer {
     pub(super) fn forget(&mut self, dir: DateDir) {
         self.loaded.remove(&dir);
         self.recent.forget(dir);
+    }
+
+    /// Drops everything about a directory that goes.
+    pub(super) fn drop_dir(&mut self, dir: DateDir) {
+        self.forget(dir);
+        self.tails.remove(&dir);
+        self.suspects.remove(&dir);
     }
 
     /// The files of a directory as they are now, and the lines of the buckets that start in

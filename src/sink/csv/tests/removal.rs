@@ -1,0 +1,169 @@
+//! Directories that go with `retain`, what is left of the sources, and removals that do not come to
+//! their end.
+
+use super::*;
+
+/// The catalogue of an open sink in minutes since [`DAY`]; it must be that which all rows make anew.
+fn spans(dir: &TempDir, sink: &CsvSink) -> Vec<(String, i64, i64)> {
+    let told = lock(&sink.shared.writer).catalogue.to_bytes();
+    let mut anew = Catalogue::default();
+    for date_dir in partition::list_all(dir.path()).unwrap() {
+        let files = index::Files::open(&date_dir.path(dir.path()), date_dir.period).unwrap();
+        index::Index::scan(&files, |source, start| anew.add(source, start)).unwrap();
+    }
+    assert_eq!(String::from_utf8(told).unwrap(), String::from_utf8(anew.to_bytes()).unwrap());
+    let minute = |t: Millis| (t - DAY) / 60_000;
+    let spans = block_on(sink.sources("", None, 99)).unwrap();
+    spans.iter().map(|span| (span.source.to_string(), minute(span.first), minute(span.last))).collect()
+}
+
+fn retain(sink: &CsvSink, minute: i64) -> Result<usize, SinkError> {
+    block_on(sink.retain(MINUTE, DAY + minute * 60_000))
+}
+
+const DATE: i64 = 1_440;
+
+/// Minutes of three dates, and the day of the first.
+fn before_removal() -> (TempDir, CsvSink) {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = open(&dir);
+    let mut day = life("daily", 0, 1, 1, &[1.0]);
+    day.bucket = Bucket { period: Period::Day, start: DAY, end: DAY + 86_400_000 };
+    let minutes = [
+        ("always", 5),
+        ("always", DATE + 5),
+        ("always", 2 * DATE + 5),
+        ("daily", 7),
+        ("ended", 5),
+        ("ended", 6),
+        ("paused", 5),
+        ("paused", 2 * DATE),
+        ("later", DATE),
+    ];
+    let lives: Vec<LifeRow> = minutes.iter().map(|&(id, minute)| life(id, minute, 1, 1, &[1.0])).chain([day]).collect();
+    check_write(&sink, &lives, (10, 0, 0));
+    check_write(&sink, &[life("ended", 5, 1, 2, &[1.0, 2.0])], (1, 0, 0));
+    (dir, sink)
+}
+
+fn owned(spans: &[(&str, i64, i64)]) -> Vec<(String, i64, i64)> {
+    spans.iter().map(|&(id, first, last)| (id.to_owned(), first, last)).collect()
+}
+
+const AFTER_FIRST: [(&str, i64, i64); 4] = [
+    ("always", DATE + 5, 2 * DATE + 5),
+    // Its minute is gone, its day is not.
+    ("daily", 0, 0),
+    ("later", DATE, DATE),
+    ("paused", 2 * DATE, 2 * DATE),
+];
+
+#[test]
+fn whole_directories_go_and_the_sources_stay_true() {
+    for compacted in [false, true] {
+        let (dir, sink) = before_removal();
+        if compacted {
+            block_on(sink.compact(&day())).unwrap();
+        }
+        assert_eq!(retain(&sink, DATE - 1).unwrap(), 0, "the last minute of the date ends later");
+        assert_eq!(block_on(sink.retain(Period::Day, DAY + 86_399_999)).unwrap(), 0);
+        assert_eq!(retain(&sink, DATE).unwrap(), 5, "rows, not lines");
+        assert!(!dir.path().join(DATE_DIR).exists());
+        assert_eq!(spans(&dir, &sink), owned(&AFTER_FIRST));
+        check_rows(&sink, &["ended", "always"], &["always@1445 1/1/1 1 1", "always@2885 1/1/1 1 1"]);
+        assert_eq!(retain(&sink, DATE).unwrap(), 0);
+        drop(sink);
+        let sink = open(&dir);
+        assert_eq!(spans(&dir, &sink), owned(&AFTER_FIRST));
+        // A late reading makes it anew, and it goes again.
+        check_write(&sink, &[life("ended", 5, 3, 3, &[4.0])], (1, 0, 0));
+        check_rows(&sink, &["ended"], &["ended@5 3/1/3 1 4"]);
+        assert_eq!(retain(&sink, 3 * DATE).unwrap(), 1);
+        assert_eq!(retain(&sink, 3 * DATE).unwrap(), 2, "a date at a time");
+        assert_eq!(spans(&dir, &sink), owned(&[("always", 2885, 2885), ("daily", 0, 0), ("paused", 2880, 2880)]));
+        assert_eq!((retain(&sink, 3 * DATE).unwrap(), retain(&sink, 3 * DATE).unwrap()), (2, 0));
+        assert_eq!(block_on(sink.retain(Period::Day, DAY + 86_400_000)).unwrap(), 1);
+        assert_eq!(spans(&dir, &sink), []);
+        assert_eq!(block_on(sink.compactable(Millis::MAX)).unwrap(), []);
+        drop(sink);
+        assert_eq!(spans(&dir, &open(&dir)), []);
+    }
+}
+
+#[test]
+fn a_removal_that_was_interrupted_is_ended_by_the_next_start() {
+    for step in ["set aside", "half of its files gone", "all files gone"] {
+        let (dir, sink) = before_removal();
+        block_on(sink.compact(&day())).unwrap();
+        check_write(&sink, &[life("ended", 9, 1, 1, &[1.0])], (1, 0, 0));
+        for partition in block_on(sink.compactable(Millis::MAX)).unwrap().iter().filter(|p| **p != day()) {
+            block_on(sink.compact(partition)).unwrap();
+        }
+        drop(sink);
+        let aside = dir.path().join(DATE_DIR.to_owned() + ".tmp");
+        fs::rename(dir.path().join(DATE_DIR), &aside).unwrap();
+        let files =
+            [("half of its files gone", "rows.csv"), ("all files gone", "rows.csv"), ("all files gone", "tail.csv")];
+        for (_, file) in files.iter().filter(|(at, _)| *at == step) {
+            fs::remove_file(aside.join(file)).unwrap();
+        }
+        assert!(text(&dir.path().join(SOURCES_FILE)).contains("ended,"), "it tells of what is gone");
+        let sink = open(&dir);
+        assert_eq!(spans(&dir, &sink), owned(&AFTER_FIRST), "{step}");
+        assert!(!text(&dir.path().join(SOURCES_FILE)).contains("ended,"), "{step}");
+        assert!(!aside.exists(), "{step}");
+    }
+}
+
+#[test]
+fn what_is_written_during_a_removal_stays_known() {
+    let (dir, sink) = before_removal();
+    let first = partition::list(dir.path(), MINUTE).unwrap()[0];
+    let writer = &sink.shared.writer;
+    lock(writer).added = Some(Catalogue::default());
+    let doomed = retain::look(writer, first).unwrap();
+    check_write(&sink, &[life("ended", DATE + 9, 1, 1, &[1.0]), life("paused", DATE + 8, 1, 1, &[1.0])], (2, 0, 0));
+    let added = lock(writer).added.take().unwrap();
+    retain::take_away(&mut lock(writer), first, &doomed, &added).unwrap();
+    let paused = ("paused", DATE + 8, 2 * DATE);
+    let expected = [AFTER_FIRST[0], AFTER_FIRST[1], ("ended", DATE + 9, DATE + 9), AFTER_FIRST[2], paused];
+    assert_eq!(spans(&dir, &sink), owned(&expected));
+    // What changed itself meanwhile is not removed unseen.
+    let second = partition::list(dir.path(), MINUTE).unwrap()[0];
+    let doomed = retain::look(writer, second).unwrap();
+    check_write(&sink, &[life("new", DATE + 9, 1, 1, &[1.0])], (1, 0, 0));
+    match retain::take_away(&mut lock(writer), second, &doomed, &added) {
+        Err(SinkError::Unavailable(message)) => assert!(message.contains("was changed"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(retain(&sink, 2 * DATE).is_ok_and(|rows| rows > 0), "but by the next call");
+}
+
+#[test]
+fn a_broken_file_is_not_thrown_away_and_keeps_no_other() {
+    let (dir, sink) = before_removal();
+    fs::write(file(&dir, "tail.csv"), "edited;by;hand\n").unwrap();
+    assert_eq!(retain(&sink, 0).unwrap(), 0);
+    assert_eq!(retain(&sink, 2 * DATE).unwrap(), 2, "the date after it goes");
+    // It may hold other rows of the sources of the third.
+    match retain(&sink, 3 * DATE) {
+        Err(SinkError::Refused(message)) => {
+            assert!(message.contains("date=2026-11-20/tail.csv is damaged"), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(file(&dir, "tail.csv").exists());
+}
+
+#[test]
+fn a_full_disk_does_not_keep_what_is_to_go() {
+    let (dir, sink) = before_removal();
+    set_disk(&sink, Disk { sync: broken_sync, ..Disk::REAL });
+    assert!(matches!(retain(&sink, DATE), Err(SinkError::Unavailable(_))));
+    set_disk(&sink, Disk::REAL);
+    let aside = dir.path().join(DATE_DIR.to_owned() + ".tmp");
+    assert_eq!(partition::names(&aside).unwrap(), [""; 0], "its files are gone");
+    assert_eq!(spans(&dir, &sink), owned(&AFTER_FIRST));
+    assert_eq!(retain(&sink, 2 * DATE).unwrap(), 2);
+    assert!(!aside.exists(), "the next removal ends it");
+}
