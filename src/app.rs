@@ -45,7 +45,8 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
         .await
         .with_context(|| format!("cannot use the store {}", store.name()))?;
     let (stop, stopped) = watch::channel(false);
-    let rollover = Rollover::new(Arc::clone(&store), Arc::clone(&sink), Arc::clone(&calendar), config.hold);
+    let rollover = Rollover::new(Arc::clone(&store), Arc::clone(&sink), Arc::clone(&calendar), config.hold)
+        .retaining(config.retain.clone());
     let progress = rollover.progress();
     let rolling = tokio::spawn(rollover.run(wake, until_stopped(stopped.clone())));
     let service = Service {

@@ -7,6 +7,7 @@
 
 mod file;
 mod layers;
+mod retention;
 mod secret_file;
 mod setting;
 
@@ -15,7 +16,7 @@ pub use setting::{Origin, Setting};
 
 use crate::stats::Millis;
 use crate::stats::calendar::{Calendar, Zone};
-use crate::stats::policy::{Late, MAX_IDEMPOTENCY_TTL, Policy};
+use crate::stats::policy::{Late, MAX_IDEMPOTENCY_TTL, Policy, Retention};
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
@@ -96,6 +97,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DURATION", env = "MEANWHILE_IDEMPOTENCY_TTL", default_value = "1h")]
     pub idempotency_ttl: String,
 
+    /// How long rows of a period are kept: 1m=30d,1h=2y; what is not named is kept for ever
+    #[arg(long, value_name = "PERIOD=TIME,...", env = "MEANWHILE_RETAIN")]
+    pub retain: Option<String>,
+
     /// Connections at once; at the limit the one unused for longest gives way to a new one
     #[arg(long, value_name = "N", env = "MEANWHILE_MAX_CONNECTIONS", default_value = "10000")]
     pub max_connections: String,
@@ -155,6 +160,8 @@ pub struct Config {
     pub policy: Policy,
     /// `None`: as the durability of the store asks for.
     pub hold: Option<Millis>,
+    /// Which rows go, and when; empty: none.
+    pub retain: Vec<Retention>,
     /// At least 1.
     pub max_connections: usize,
     /// 0: not limited.
@@ -257,7 +264,9 @@ impl TryFrom<&ServeArgs> for Config {
             late: named("late", late(&args.late))?,
             idempotency_ttl,
         };
+        let retain = args.retain.as_deref().map(|rules| retention::parse(rules, &calendar, &policy));
         Ok(Self {
+            retain: named("retain", retain.transpose())?.unwrap_or_default(),
             listen: named("listen", listen(&args.listen))?,
             store: named("store", store(&args.store))?,
             sink: named("sink", sink(&args.sink))?,
@@ -340,6 +349,7 @@ pub fn duration(text: &str) -> Result<Millis, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::calendar::Period;
     use clap::Parser;
 
     #[derive(Parser)]
@@ -384,6 +394,7 @@ mod tests {
         assert_eq!((periods.join(","), config.calendar.zone().to_string()), ("1m,1h,1d".to_owned(), "UTC".to_owned()));
         let policy = Policy { grace: 5_000, lateness: 60_000, late: Late::Reopen, idempotency_ttl: 3_600_000 };
         assert_eq!((config.policy, config.hold), (policy, None));
+        assert_eq!(config.retain, []);
         let connections = (config.max_connections, config.max_connections_per_address);
         assert_eq!(connections, (MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS));
     }
@@ -401,6 +412,7 @@ mod tests {
             "--hold=250ms",
             "--late=refuse",
             "--idempotency-ttl=7d",
+            "--retain=1h=2y",
             "--max-connections=1",
             "--max-connections-per-address=0",
         ])
@@ -413,6 +425,8 @@ mod tests {
         let policy =
             Policy { grace: 1_000, lateness: 7_200_000, late: Late::Refuse, idempotency_ttl: MAX_IDEMPOTENCY_TTL };
         assert_eq!((config.policy, config.hold), (policy, Some(250)));
+        let kept = Retention { period: Period::Seconds(3600), keep: 732 * 86_400_000 };
+        assert_eq!(config.retain, [kept]);
         assert_eq!((config.max_connections, config.max_connections_per_address), (1, 0));
     }
 
@@ -441,6 +455,8 @@ mod tests {
         check("--late=drop", &["--late: ", "reopen nor refuse"]);
         check("--idempotency-ttl=8d", &["--idempotency-ttl: ", "between 1m and 7d"]);
         check("--idempotency-ttl=59s", &["between 1m and 7d"]);
+        check("--retain=1m=30", &["--retain: ", "30d"]);
+        check("--retain=1w=1y", &["--retain: 1w is not stored", "1m, 1h, 1d"]);
         check("--max-connections=0", &["--max-connections: ", "from 1 to 1000000"]);
         check("--max-connections-per-address=x", &["--max-connections-per-address: ", "from 0 to 1000000"]);
     }

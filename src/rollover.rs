@@ -6,6 +6,7 @@
 //! what the sink keeps. What is late or due is the store's decision, see `store/mod.rs`.
 
 mod progress;
+mod retention;
 
 use crate::clock;
 use crate::sink::{Partition, Sink, SinkError};
@@ -58,6 +59,7 @@ pub struct Rollover {
     compacted: Option<Instant>,
     /// Partitions the sink refused to compact since then.
     refused: Vec<Partition>,
+    retaining: retention::Retaining,
     /// The last write failed; what it was to write is due again after a while.
     sink_failed: bool,
 }
@@ -77,8 +79,17 @@ impl Rollover {
     pub fn new(store: Arc<dyn Store>, sink: Arc<dyn Sink>, calendar: Arc<Calendar>, hold: Option<Millis>) -> Self {
         let by_durability = if store.durability() == Durability::Disk { 0 } else { HOLD_ON_WEAK_STORES };
         let hold = Duration::from_millis(hold.unwrap_or(by_durability).try_into().unwrap_or(0));
-        let progress = Arc::default();
-        Self { store, sink, calendar, hold, progress, compacted: None, refused: Vec::new(), sink_failed: false }
+        Self {
+            store,
+            sink,
+            calendar,
+            hold,
+            progress: Arc::default(),
+            compacted: None,
+            refused: Vec::new(),
+            retaining: retention::Retaining::default(),
+            sink_failed: false,
+        }
     }
 
     /// How it stands, kept up to date while it runs.
@@ -150,7 +161,7 @@ impl Rollover {
             } else if let Some(at) = due.next {
                 next = next.min(Duration::from_millis((at - due.now).try_into().unwrap_or(0)));
             }
-            if due.buckets.is_empty() && self.compact_one(shard, due.now).await? {
+            if due.buckets.is_empty() && (self.compact_one(shard, due.now).await? || self.retain_some(due.now).await?) {
                 next = Duration::ZERO;
             }
         }

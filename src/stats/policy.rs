@@ -1,9 +1,10 @@
-//! The times that decide when a bucket is written and closed: one set for a service, the same on
-//! every node.
+//! The times that decide when a bucket is written and closed, and when its rows go: one set for a
+//! service, the same on every node.
 //!
-//! Made by `config.rs`, kept by the stores, which judge by their own clock.
+//! Made by `config.rs`, kept by the stores, which judge by their own clock; [`Retention`] by the rollover.
 
 use super::Millis;
+use super::calendar::Period;
 
 /// See the fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,14 @@ pub enum Late {
     Reopen,
     /// It is refused by name.
     Refuse,
+}
+
+/// For how long the sink keeps the rows of a period; without a rule for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    pub period: Period,
+    /// Counted from the end of a row's bucket, by the store's clock.
+    pub keep: Millis,
 }
 
 /// Longest time to live a request may ask for its idempotency key.

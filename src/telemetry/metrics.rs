@@ -34,6 +34,7 @@ const TICKS: &str = "meanwhile_rollover_ticks_total";
 const ROLLOVER_ERRORS: &str = "meanwhile_rollover_errors_total";
 const ROWS: &str = "meanwhile_rollover_rows_total";
 const ROWS_OLDER: &str = "meanwhile_rollover_rows_older_total";
+const ROWS_REMOVED: &str = "meanwhile_rollover_rows_removed_total";
 const SINK_SECONDS: &str = "meanwhile_sink_write_seconds";
 const SINK_USABLE: &str = "meanwhile_sink_usable";
 const OPEN_BUCKETS: &str = "meanwhile_open_buckets";
@@ -48,7 +49,7 @@ pub enum Kind {
 }
 
 /// Name, kind and meaning of every metric.
-pub const METRICS: [(&str, Kind, &str); 20] = [
+pub const METRICS: [(&str, Kind, &str); 21] = [
     (BUILD, Kind::Gauge, "1; the version is a label"),
     (REQUESTS, Kind::Counter, "Requests answered, by method, route of the table and status"),
     (REQUEST_SECONDS, Kind::Histogram(SECONDS), "From the head of a request to the head of its answer, by route"),
@@ -65,6 +66,7 @@ pub const METRICS: [(&str, Kind, &str); 20] = [
     (ROLLOVER_ERRORS, Kind::Counter, "Ticks that could not finish, by the side that failed: store, sink"),
     (ROWS, Kind::Counter, "Rows written to the sink, corrections included"),
     (ROWS_OLDER, Kind::Counter, "Rows skipped because the sink has newer ones: a clock or a store went back"),
+    (ROWS_REMOVED, Kind::Counter, "Rows removed from the sink because they are no longer kept"),
     (SINK_SECONDS, Kind::Histogram(SECONDS), "One write of rows to the sink, until they are durable"),
     (SINK_USABLE, Kind::Gauge, "1 if the last write to the sink succeeded or none was needed yet, else 0"),
     (OPEN_BUCKETS, Kind::Gauge, "Buckets in the store"),
@@ -228,6 +230,11 @@ pub fn sink_wrote(took: Duration, written: usize, older: usize) {
     histogram!(SINK_SECONDS).record(took);
     counter!(ROWS).increment(written as u64);
     counter!(ROWS_OLDER).increment(older as u64);
+}
+
+/// Rows that are no longer kept left the sink.
+pub fn rows_removed(rows: usize) {
+    counter!(ROWS_REMOVED).increment(rows as u64);
 }
 
 #[cfg(test)]

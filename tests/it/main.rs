@@ -25,6 +25,7 @@ mod moving;
 mod operations;
 mod outages;
 mod page;
+mod retention;
 mod retries;
 mod sample_data;
 mod smuggling;

@@ -59,6 +59,11 @@ impl Service {
         service
     }
 
+    /// The flags of the next start.
+    pub(crate) fn set_flags(&mut self, flags: &[&str]) {
+        self.flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+    }
+
     /// The store as `--store` names it.
     pub(crate) fn store(&self) -> String {
         match &self.redis {

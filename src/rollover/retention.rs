@@ -1,0 +1,82 @@
+//! Removes rows that are no longer kept, at times when nothing is due.
+//!
+//! A part of `rollover.rs`, which asks it after compacting. One call removes what the sink removes in
+//! one call. Nothing is removed beside a life that is as old, since its rows would come again; but a
+//! source that never stops sending into the distant past cannot hold it up for longer than
+//! [`HELD_UP_AT_MOST`]. Removing under an open life is safe all the same: what it holds moves up from
+//! the store, not from the rows. Which rows go is configured (`config/retention.rs`).
+
+use super::{Rollover, RolloverError};
+use crate::clock;
+use crate::sink::{Partition, SinkError};
+use crate::stats::Millis;
+use crate::stats::calendar::Period;
+use crate::stats::policy::Retention;
+use crate::telemetry::metrics;
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often the sink is asked, once it has nothing more to remove: rows live for hours at least, and
+/// a look lists a directory per rule.
+const LOOK_EVERY: Duration = Duration::from_mins(1);
+/// For how long open lives may keep rows of their age: an import of old readings is over by then.
+const HELD_UP_AT_MOST: Duration = Duration::from_hours(1);
+
+/// The rules, and where the rollover stands with them.
+#[derive(Debug, Default)]
+pub(super) struct Retaining {
+    rules: Vec<Retention>,
+    /// When everything was last found removed.
+    looked: Option<Instant>,
+    /// Since when a period waits for open lives.
+    held_up: HashMap<Period, Instant>,
+}
+
+impl Rollover {
+    /// Removes rows by these rules.
+    #[must_use]
+    pub fn retaining(mut self, rules: Vec<Retention>) -> Self {
+        self.retaining = Retaining { rules, ..Retaining::default() };
+        self
+    }
+
+    /// Removes some rows; `false` if there is nothing more to remove now.
+    pub(super) async fn retain_some(&mut self, now: Millis) -> Result<bool, RolloverError> {
+        if self.retaining.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+            return Ok(false);
+        }
+        for Retention { period, keep } in self.retaining.rules.clone() {
+            let before = now - keep;
+            if self.waits_for_lives(period, before).await? {
+                continue;
+            }
+            match self.sink.retain(period, before).await {
+                Ok(0) => {}
+                Ok(rows) => {
+                    metrics::rows_removed(rows);
+                    return Ok(true);
+                }
+                // No reason to hold up buckets or the other periods.
+                Err(SinkError::Refused(reason)) => tracing::error!("rows of {period} stay: {reason}"),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.retaining.looked = Some(clock::instant());
+        Ok(false)
+    }
+
+    async fn waits_for_lives(&mut self, period: Period, before: Millis) -> Result<bool, RolloverError> {
+        let old = Partition { period, from: Millis::MIN, to: before };
+        let mut open = false;
+        for shard in 0..self.store.shards() {
+            open |= self.any_open(shard, &old).await?;
+        }
+        if !open {
+            self.retaining.held_up.remove(&period);
+            return Ok(false);
+        }
+        let since = *self.retaining.held_up.entry(period).or_insert_with(clock::instant);
+        Ok(since.elapsed() < HELD_UP_AT_MOST)
+    }
+}
