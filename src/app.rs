@@ -84,7 +84,10 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
 
 fn open_sink(config: &Config, calendar: &Calendar) -> anyhow::Result<Arc<dyn Sink>> {
     Ok(match &config.sink {
-        SinkUrl::Csv(directory) => Arc::new(CsvSink::open(directory, calendar.zone().clone())?),
+        SinkUrl::Csv(directory) => {
+            let sink = CsvSink::open(directory, calendar.zone().clone());
+            Arc::new(sink.with_context(|| format!("--sink {}", config.sink))?)
+        }
     })
 }
 

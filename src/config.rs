@@ -301,7 +301,8 @@ fn store(url: &str) -> Result<StoreUrl, String> {
     }
 }
 
-fn sink(url: &str) -> Result<SinkUrl, String> {
+/// Reads the address of a sink. The reason says what would be right and holds no password.
+pub fn sink(url: &str) -> Result<SinkUrl, String> {
     match url.split_once(':') {
         Some(("csv", "")) => Err("csv: needs a directory: write csv:./meanwhile-data/csv".to_owned()),
         Some(("csv", path)) => Ok(SinkUrl::Csv(path.into())),

@@ -4,7 +4,7 @@
 
 use clap::Parser;
 use meanwhile::cli::{
-    Cli, Command, Usage, check, completions, config, import, man, output, query, serve, sources, state,
+    Cli, Command, Usage, check, completions, config, copy, import, man, output, query, serve, sources, state,
 };
 use std::process::ExitCode;
 
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Command::Query(args) => query::run(&args),
         Command::Sources(args) => sources::run(&args),
         Command::State(args) => state::run(&args),
+        Command::Copy(args) => copy::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     };

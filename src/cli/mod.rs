@@ -1,14 +1,15 @@
 //! The command line: one file per command.
 //!
 //! Called by `main.rs`. `serve` runs the service in this process, `check` and `config` look at what it
-//! would run with, `completions` and `man` print what a shell wants, all others are clients of a running
-//! service (`client.rs`). Data goes to standard output, everything else to standard error
+//! would run with, `copy` opens sinks itself, `completions` and `man` print what a shell wants, all others
+//! are clients of a running service (`client.rs`). Data goes to standard output, everything else to standard error
 //! (`output.rs`). The flags that are also environment variables stand in `config.rs`.
 
 pub mod check;
 pub mod client;
 pub mod completions;
 pub mod config;
+pub mod copy;
 pub mod import;
 pub mod man;
 pub mod output;
@@ -56,6 +57,10 @@ pub enum Command {
     /// Show the open state of a source as the store holds it, in decimal
     #[command(after_help = state::EXAMPLES)]
     State(state::StateArgs),
+
+    /// Bring the rows of one sink into another, states and versions included
+    #[command(after_help = copy::EXAMPLES)]
+    Copy(copy::CopyArgs),
 
     /// Print the script that lets a shell complete commands and flags
     #[command(after_help = completions::EXAMPLES)]

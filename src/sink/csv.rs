@@ -216,23 +216,34 @@ fn lock_directory(dir: &Path) -> Result<File, SinkError> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(SinkError::Refused(format!(
-            "another meanwhile uses {}: stop it, or choose another directory with --sink csv:DIR",
+            "another meanwhile uses {}: stop it, or choose another directory",
             dir.display()
         ))),
         Err(TryLockError::Error(error)) => Err(refused("lock", &path, &error)),
     }
 }
 
+/// The zone by whose dates the directories of a sink are named; `None` if no sink was ever there.
+///
+/// # Errors
+/// `Refused` if that cannot be read.
+pub fn begun_in(dir: &Path) -> Result<Option<Zone>, SinkError> {
+    let path = dir.join(ZONE_FILE);
+    match fs::read_to_string(&path) {
+        Ok(name) => match name.trim().parse() {
+            Ok(zone) => Ok(Some(zone)),
+            Err(error) => Err(SinkError::Refused(format!("{}: {error}", path.display()))),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(refused("read", &path, &error)),
+    }
+}
+
 /// The zone the directory was begun in; `zone` for a new one.
 fn directory_zone(dir: &Path, zone: Zone) -> Result<Zone, SinkError> {
-    let path = dir.join(ZONE_FILE);
-    let begun_in: Zone = match fs::read_to_string(&path) {
-        Ok(name) => name.trim().parse().map_err(|error| SinkError::Refused(format!("{}: {error}", path.display())))?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            disk::replace(&Disk::REAL, &path, |file| writeln!(file, "{zone}"))?;
-            return Ok(zone);
-        }
-        Err(error) => return Err(refused("read", &path, &error)),
+    let Some(begun_in) = begun_in(dir)? else {
+        disk::replace(&Disk::REAL, &dir.join(ZONE_FILE), |file| writeln!(file, "{zone}"))?;
+        return Ok(zone);
     };
     if begun_in != zone {
         tracing::warn!(
@@ -274,8 +285,5 @@ fn recover(writer: &mut Writer) -> Result<(), SinkError> {
 }
 
 fn refused(action: &str, path: &Path, error: &io::Error) -> SinkError {
-    SinkError::Refused(format!(
-        "cannot {action} {}: {error}; choose another directory with --sink csv:DIR",
-        path.display()
-    ))
+    SinkError::Refused(format!("cannot {action} {}: {error}; choose another directory", path.display()))
 }

@@ -15,6 +15,7 @@ mod commands;
 mod configuration;
 mod connections;
 mod container;
+mod copying;
 mod crashes;
 mod documents;
 mod first_steps;
