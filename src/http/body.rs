@@ -11,6 +11,7 @@ use axum::body::{BodyDataStream, Bytes};
 use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Bytes of a body as it is sent: some 150,000 readings.
@@ -93,8 +94,9 @@ pub(super) async fn drain(headers: &HeaderMap, body: &mut BodyDataStream) {
 /// A body on its way in.
 pub(super) struct Arriving<'f> {
     body: &'f mut BodyDataStream,
-    /// What is sent is counted on its way; what becomes of it by decompression is counted here.
-    held: &'f Held,
+    /// What is sent is counted on its way; what becomes of it by decompression is counted here. `None` without the
+    /// accept loop, which has the counter.
+    held: Option<&'f Arc<Held>>,
     /// Bytes that came, and bytes that they stood for.
     sent: usize,
     bytes: usize,
@@ -106,7 +108,7 @@ pub(super) struct Arriving<'f> {
 impl<'f> Arriving<'f> {
     pub(super) fn new(
         body: &'f mut BodyDataStream,
-        held: &'f Held,
+        held: Option<&'f Arc<Held>>,
         encoding: Option<Encoding>,
         fingerprint: Option<&'f mut Fingerprint>,
     ) -> Self {
@@ -132,7 +134,7 @@ impl<'f> Arriving<'f> {
     }
 
     fn hold(&self, bytes: usize) -> Result<(), Problem> {
-        if self.held.take(bytes) { Ok(()) } else { Err(no_room()) }
+        if self.held.is_none_or(|held| held.take(bytes)) { Ok(()) } else { Err(no_room()) }
     }
 
     /// The next chunk that is not empty, as it was sent.
@@ -194,7 +196,6 @@ impl<'f> Arriving<'f> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
     use tokio::sync::Semaphore;
 
     #[tokio::test]
@@ -208,8 +209,7 @@ mod tests {
         let check = async |error: axum::BoxError, expected: Kind| {
             let chunks = futures_util::stream::iter([Err::<Bytes, _>(error)]);
             let mut body = axum::body::Body::from_stream(chunks).into_data_stream();
-            let held = Held::new(Arc::new(Semaphore::new(1)));
-            let problem = Arriving::new(&mut body, &held, None, None).next().await.unwrap_err();
+            let problem = Arriving::new(&mut body, None, None, None).next().await.unwrap_err();
             assert_eq!(problem.kind(), expected, "{problem:?}");
         };
         check(Refused::TooSlow.into(), Kind::BodyTimeout).await;
@@ -222,7 +222,7 @@ mod tests {
         let all = Arc::new(Semaphore::new(MAX_DECOMPRESSED_BYTES));
         let held = Held::new(Arc::clone(&all));
         let mut body = axum::body::Body::from(body).into_data_stream();
-        let mut arriving = Arriving::new(&mut body, &held, encoding, None);
+        let mut arriving = Arriving::new(&mut body, Some(&held), encoding, None);
         if collect {
             arriving.collect(Bytes::new()).await.unwrap();
         } else {
@@ -250,7 +250,7 @@ mod tests {
         let packed = zstd::encode_all(&[b' '; 1_000][..], 1).unwrap();
         let held = Held::new(Arc::new(Semaphore::new(999)));
         let mut body = axum::body::Body::from(packed).into_data_stream();
-        let refused = Arriving::new(&mut body, &held, Some(Encoding::Zstd), None).next().await;
+        let refused = Arriving::new(&mut body, Some(&held), Some(Encoding::Zstd), None).next().await;
         assert_eq!(refused.unwrap_err().kind(), Kind::Busy);
     }
 

@@ -70,11 +70,12 @@ pub(super) async fn post(
     State(service): State<Service>,
     uri: Uri,
     headers: HeaderMap,
-    Extension(held): Extension<Arc<Held>>,
+    held: Option<Extension<Arc<Held>>>,
     body: Body,
 ) -> Result<Json<Accepted>, Problem> {
     let now = service.clock.now();
-    let received = receive(&service.calendar, service.store.policy(), now, &uri, &headers, &held, body).await?;
+    let received =
+        receive(&service.calendar, service.store.policy(), now, &uri, &headers, held.as_deref(), body).await?;
     let Received { mut decoded, key, skip_bad_lines } = received;
     let committed = if decoded.readings == 0 {
         Committed { duplicate: false, too_late: Vec::new() }

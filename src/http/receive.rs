@@ -92,7 +92,7 @@ pub(super) async fn receive(
     now: Millis,
     uri: &Uri,
     headers: &HeaderMap,
-    held: &Held,
+    held: Option<&Arc<Held>>,
     body: Body,
 ) -> Result<Received, Problem> {
     let mut body = body.into_data_stream();
@@ -109,7 +109,7 @@ async fn read(
     now: Millis,
     uri: &Uri,
     headers: &HeaderMap,
-    held: &Held,
+    held: Option<&Arc<Held>>,
     body: &mut BodyDataStream,
 ) -> Result<Received, Problem> {
     let options = options(uri)?;
@@ -255,7 +255,6 @@ mod tests {
     use axum::response::IntoResponse;
     use futures_util::{StreamExt, stream};
     use std::convert::Infallible;
-    use tokio::sync::Semaphore;
 
     const READING: &str = r#"{"source":"a","value":1}"#;
 
@@ -271,8 +270,7 @@ mod tests {
             |(name, value): &(&str, &str)| (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap());
         let headers = headers.iter().map(header).collect();
         let now = 1_795_150_800_000;
-        let held = Held::new(Arc::new(Semaphore::new(MAX_BODY_BYTES)));
-        receive(&calendar, policy, now, &uri.parse().unwrap(), &headers, &held, body.into()).await
+        receive(&calendar, policy, now, &uri.parse().unwrap(), &headers, None, body.into()).await
     }
 
     /// Readings and bad lines of a received request, or status and detail of the problem.

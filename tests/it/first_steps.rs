@@ -146,6 +146,9 @@ fn mistakes_are_answered_with_what_to_do() {
     check(service.command(&["import", "nothing.csv"]), 1, "nothing.csv");
     check(service.command(&["import", TABLE]), 1, "say --source TEMPLATE --values COLS");
     check(service.command(&["serve", "--store", "redis:/x"]), 2, "redis://HOST:PORT");
-    check(service.command(&["serve", "--store", "redis://127.0.0.1:1", "--listen", "127.0.0.1:0"]), 1, "127.0.0.1:1");
+    let dir = tempfile::tempdir().unwrap();
+    let sink = format!("csv:{}", dir.path().display());
+    let nowhere = ["serve", "--store", "redis://127.0.0.1:1", "--sink", &sink, "--listen", "127.0.0.1:0"];
+    check(service.command(&nowhere), 1, "127.0.0.1:1");
     check(service.command(&["serve", "--listen", service.url().trim_start_matches("http://")]), 1, "--listen chooses");
 }
