@@ -87,7 +87,8 @@ pub(super) fn finish(disk: &Disk, root: &Path, sources: &[u8]) -> Result<(), Sin
     }
     disk::replace(disk, &root.join(SOURCES_FILE), |file| file.write_all(sources))?;
     for dir in &dirs {
-        fs::remove_dir(dir).map_err(|error| disk::unavailable("remove", dir, &error))?;
+        // Of a directory that stands elsewhere only the link.
+        fs::remove_dir_all(dir).map_err(|error| disk::unavailable("remove", dir, &error))?;
     }
     Ok(())
 }

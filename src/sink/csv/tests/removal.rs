@@ -91,6 +91,19 @@ fn whole_directories_go_and_the_sources_stay_true() {
 }
 
 #[test]
+fn a_date_that_was_moved_to_another_disk_goes_with_its_link() {
+    let (dir, sink) = before_removal();
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::write(elsewhere.path().join("tail.csv"), text(&file(&dir, "tail.csv"))).unwrap();
+    fs::remove_dir_all(dir.path().join(DATE_DIR)).unwrap();
+    std::os::unix::fs::symlink(elsewhere.path(), dir.path().join(DATE_DIR)).unwrap();
+    assert_eq!(retain(&sink, DATE).unwrap(), 5);
+    assert_eq!(partition::names(elsewhere.path()).unwrap(), [""; 0]);
+    assert_eq!(partition::list_set_aside(dir.path()).unwrap(), [""; 0].map(PathBuf::from));
+    assert_eq!(spans(&dir, &sink), owned(&AFTER_FIRST));
+}
+
+#[test]
 fn a_removal_that_was_interrupted_is_ended_by_the_next_start() {
     for step in ["set aside", "half of its files gone", "all files gone"] {
         let (dir, sink) = before_removal();
