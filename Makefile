@@ -24,9 +24,9 @@ suites:
 # Arbitrary input for every decoder, for so many seconds; `make test` looks for two or three of them.
 SECONDS ?= 600
 fuzz:
-	cargo test --locked --test it --no-run
+	cargo test --locked --lib --test it --no-run
 	end=$$(($$(date +%s) + $(SECONDS))); while [ $$(date +%s) -lt $$end ]; do \
-	    PROPTEST_CASES=5000 cargo test --locked --quiet --test it fuzz:: || exit 1; done
+	    PROPTEST_CASES=5000 cargo test --locked --quiet --lib --test it fuzz:: || exit 1; done
 
 ci: test lint
 

@@ -356,4 +356,6 @@ impl Totals {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

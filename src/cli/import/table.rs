@@ -82,16 +82,25 @@ impl<R: Read> Table<R> {
     /// Adds the readings of the next row to the batch, or what is wrong with it. `begin` is told the
     /// line of the row first. `false` at the end of the file.
     pub(super) fn read_row(&mut self, batch: &mut Batch, begin: fn(&mut Batch, u64)) -> anyhow::Result<bool> {
-        let read = self.reader.read_record(&mut self.row);
+        let mut cells = std::mem::take(&mut self.row).into_byte_record();
+        if !self.reader.read_byte_record(&mut cells)? {
+            return Ok(false);
+        }
+        let end = self.reader.position().byte();
+        let is_open = self.lines.is_beyond(end);
         // The byte before the position ends the row: what follows it is not read yet.
-        let last_line = self.lines.line_of(self.reader.position().byte().saturating_sub(1));
-        let inside: usize = self.row.iter().map(|cell| cell.matches('\n').count()).sum();
+        let last_line = self.lines.line_of(end.saturating_sub(1));
+        let inside: usize = cells.iter().map(|cell| memchr::memchr_iter(b'\n', cell).count()).sum();
+        // Those behind the file are on no line of it.
+        let inside = if is_open { inside - 2 } else { inside };
         let line = last_line - inside as u64;
-        let reason = match read {
-            Ok(false) => return Ok(false),
-            Ok(true) => self.columns.misfit(self.row.len()),
-            Err(error) if matches!(error.kind(), csv::ErrorKind::Utf8 { .. }) => Some("is not UTF-8".to_owned()),
-            Err(error) => return Err(error.into()),
+        let reason = match csv::StringRecord::from_byte_record(cells) {
+            _ if is_open => Some("ends inside a quoted cell: a quote is left open".to_owned()),
+            Err(_) => Some("is not UTF-8".to_owned()),
+            Ok(row) => {
+                self.row = row;
+                self.columns.misfit(self.row.len())
+            }
         };
         begin(batch, line);
         batch.last_line = last_line;
@@ -252,10 +261,17 @@ mod tests {
             &["2: value: \"NaN\" is not a finite number", "3: value: \"1e999\" is not a finite number"],
         );
         check_errors("source,value\n\"a\nb\",1\na\n", &narrow(None), &["4: has 1 cell, the header has 2"]);
+        let open = wide(Some("now"), "s", "v", None);
+        let file = "v,note\n1,\"fine\"\n2,\"5 in\n3,x\n";
+        check_errors(file, &open, &["3: ends inside a quoted cell: a quote is left open"]);
+        check("v,note\n1,5\" wide\n2,\"\n\"", &open, &["s 1.0", "s 2.0"], 0);
         let latin_1 = b"source,value\na\xe9,1\nb,x\n".as_slice();
         let batch = Batches::csv(latin_1, &narrow(None)).unwrap().next().unwrap().unwrap();
         let shown: Vec<_> = batch.errors.iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["2: is not UTF-8", "3: value: \"x\" is not a finite number"]);
+        let batch =
+            Batches::csv(b"source,value\n\"\n\xe9\",1\n".as_slice(), &narrow(None)).unwrap().next().unwrap().unwrap();
+        assert_eq!(batch.errors[0].to_string(), "2: is not UTF-8");
         let zoned = wide(Some("t"), "{s}", "v", Some("UTC"));
         check_errors(
             "t,s,v\n20.11.2026,a,1\n",
