@@ -5,6 +5,8 @@
 //! is in `service/`.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use meanwhile::ingest::decode::columns::{Shape, Wide};
+use meanwhile::ingest::decode::csv::Csv;
 use meanwhile::ingest::decode::ndjson::Ndjson;
 use meanwhile::ingest::decode::time::{Precision, Times};
 use meanwhile::ingest::decode::{Batch, json};
@@ -64,6 +66,25 @@ fn decode(c: &mut Criterion) {
             });
         });
     }
+}
+
+/// The sample data as it comes over HTTP: six readings a row, local times with an offset.
+fn table(c: &mut Criterion) {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/sample-data/stations/stations.csv");
+    let table = std::fs::read(file).expect("the sample data");
+    let header = table.split(|byte| *byte == b'\n').next().expect("a header");
+    let columns = std::str::from_utf8(header).expect("text").split(',').skip(1);
+    let wide = Wide { source: "{column}".parse().unwrap(), values: columns.map(str::to_owned).collect() };
+    let shape = Shape { time: Some("time".to_owned()), wide: Some(wide) };
+    let calendar = calendar();
+    let decode = || {
+        let mut decoder = Csv::new(batch(&calendar), shape.clone());
+        decoder.feed(&table).unwrap();
+        decoder.finish().unwrap().finish()
+    };
+    let mut group = c.benchmark_group("decode and fold a table, per reading");
+    group.throughput(Throughput::Elements(decode().readings as u64));
+    group.bench_function("csv, wide, three days of minutes", |b| b.iter(decode));
 }
 
 fn fold(c: &mut Criterion) {
@@ -136,5 +157,5 @@ fn moments(c: &mut Criterion) {
     group.bench_function("mean and variance", |b| b.iter(|| (black_box(&all).mean(), black_box(&all).var_pop())));
 }
 
-criterion_group!(benches, decode, fold, moments);
+criterion_group!(benches, decode, table, fold, moments);
 criterion_main!(benches);
