@@ -47,7 +47,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     let (stop, stopped) = watch::channel(false);
     let rollover = Rollover::new(Arc::clone(&store), Arc::clone(&sink), Arc::clone(&calendar), config.hold)
         .retaining(config.retain.clone());
-    let progress = rollover.progress();
+    let (progress, orders) = (rollover.progress(), rollover.orders());
     let rolling = tokio::spawn(rollover.run(wake, until_stopped(stopped.clone())));
     let service = Service {
         query: Arc::new(Query::new(Arc::clone(&store), Arc::clone(&sink), Arc::clone(&calendar))),
@@ -55,6 +55,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
         committer: Arc::new(committer),
         store: Arc::clone(&store),
         progress,
+        orders,
         instance: Instance::random(),
         clock: Clock::System,
     };

@@ -4,7 +4,7 @@
 
 use clap::Parser;
 use meanwhile::cli::{
-    Cli, Command, Usage, check, completions, config, copy, import, man, output, query, serve, sources, state,
+    Cli, Command, Usage, check, completions, config, copy, drain, import, man, output, query, serve, sources, state,
 };
 use std::process::ExitCode;
 
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Command::Sources(args) => sources::run(&args),
         Command::State(args) => state::run(&args),
         Command::Copy(args) => copy::run(&args),
+        Command::Drain(args) => drain::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     };

@@ -1,10 +1,14 @@
 //! The daemon that brings finished buckets from the store to the sink: seal, page, write, ack, close.
 //!
 //! Run by `app.rs`; calls the store and the sink. [`Rollover::tick`] does one bounded piece of work
-//! and says when to come back, [`Rollover::run`] only sleeps and stops. Every step may be repeated
+//! and says when to come back, [`Rollover::obey`] one of what it was asked for besides
+//! (`rollover/{orders,drain,forget}.rs`), [`Rollover::run`] only sleeps and stops. Every step may be repeated
 //! by this or another node after a crash: the store says what is due, the row's version decides
 //! what the sink keeps. What is late or due is the store's decision, see `store/mod.rs`.
 
+mod drain;
+mod forget;
+mod orders;
 mod progress;
 mod retention;
 
@@ -13,9 +17,12 @@ use crate::sink::{Partition, Sink, SinkError};
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Calendar, Period};
 use crate::stats::row::LifeRow;
-use crate::store::closing::drive_close;
+use crate::store::closing::{CloseEnd, drive_close};
 use crate::store::{Acked, Durability, Life, Sealed, Shard, Store, StoreError, When};
 use crate::telemetry::metrics::{self, Side};
+use drain::Draining;
+use orders::Desk;
+pub use orders::{Drain, DrainReport, Forgotten, OrderError, Orders};
 pub use progress::{Progress, Report};
 use std::collections::HashMap;
 use std::future::Future;
@@ -62,6 +69,8 @@ pub struct Rollover {
     retaining: retention::Retaining,
     /// The last write failed; what it was to write is due again after a while.
     sink_failed: bool,
+    desk: Desk,
+    draining: Option<Draining>,
 }
 
 /// Lives that were sealed and read in one tick and wait to be written.
@@ -70,6 +79,19 @@ struct Batch {
     rows: Vec<LifeRow>,
     /// Acked once all their rows are in the sink.
     lives: Vec<Life>,
+    /// Rows that have been written.
+    written: usize,
+}
+
+/// What became of buckets that were rolled over.
+#[derive(Default)]
+struct Rolled {
+    /// Lives whose rows the sink has got.
+    written: usize,
+    closed: usize,
+    rows: usize,
+    /// Those that are not closed: it is not their time, or they took readings meanwhile.
+    open: Vec<Bucket>,
 }
 
 impl Rollover {
@@ -89,7 +111,15 @@ impl Rollover {
             refused: Vec::new(),
             retaining: retention::Retaining::default(),
             sink_failed: false,
+            desk: Desk::new(),
+            draining: None,
         }
+    }
+
+    /// To ask it for a drain, or to forget a source.
+    #[must_use]
+    pub fn orders(&self) -> Orders {
+        self.desk.orders.clone()
     }
 
     /// How it stands, kept up to date while it runs.
@@ -103,10 +133,13 @@ impl Rollover {
         let mut shutdown = std::pin::pin!(shutdown);
         let mut pause = RETRY_MIN;
         let mut failing = false;
+        let arrived = self.desk.arrived();
         loop {
             // Registered before looking, so that what appears meanwhile is not overslept.
             let mut woken = std::pin::pin!(wake.notified());
             woken.as_mut().enable();
+            let mut ordered = std::pin::pin!(arrived.notified());
+            ordered.as_mut().enable();
             let ticked = self.tick().await;
             metrics::ticked(ticked.as_ref().err().map(|e| match e {
                 RolloverError::Store(_) => Side::Store,
@@ -130,6 +163,7 @@ impl Rollover {
                     pause
                 }
             };
+            let sleep_for = if self.obey().await { Duration::ZERO } else { sleep_for };
             let early = async {
                 if failing {
                     std::future::pending::<()>().await;
@@ -138,11 +172,19 @@ impl Rollover {
                 sleep(LOOK_AT_MOST_EVERY).await;
             };
             tokio::select! {
+                // A stop comes before what is still to be done.
+                biased;
                 () = &mut shutdown => return,
                 () = sleep(sleep_for) => {}
                 () = early => {}
+                () = ordered => {}
             }
         }
+    }
+
+    /// Takes a bounded step of what was ordered; whether there is more to do.
+    pub async fn obey(&mut self) -> bool {
+        self.forget_next().await || self.drain_on().await
     }
 
     /// Does what is due, at most `BUCKETS_PER_TICK` buckets, and returns after how long to come
@@ -153,9 +195,9 @@ impl Rollover {
             let due = self.store.due(shard, BUCKETS_PER_TICK).await?;
             self.progress.looked(&due, due.buckets.len() < BUCKETS_PER_TICK);
             if !due.buckets.is_empty() {
-                match self.roll_over(shard, &due.buckets).await {
+                match self.roll_over(shard, &due.buckets, When::InTime).await {
                     Err(RolloverError::Sink(SinkError::Refused(_))) => self.one_by_one(shard, &due.buckets).await?,
-                    other => other?,
+                    other => drop(other?),
                 }
                 next = Duration::ZERO;
             } else if let Some(at) = due.next {
@@ -168,31 +210,44 @@ impl Rollover {
         Ok(next)
     }
 
-    async fn roll_over(&mut self, shard: Shard, buckets: &[Bucket]) -> Result<(), RolloverError> {
+    async fn roll_over(&mut self, shard: Shard, buckets: &[Bucket], when: When) -> Result<Rolled, RolloverError> {
         let connection = self.store.connection();
-        let mut batch = Batch::default();
+        let (mut batch, mut rolled) = (Batch::default(), Rolled::default());
         for &bucket in buckets {
-            match self.store.seal(shard, bucket, &self.calendar.family(&bucket), When::InTime).await? {
+            match self.store.seal(shard, bucket, &self.calendar.family(&bucket), when).await? {
                 Sealed::Gone | Sealed::Waiting => self.progress.settled(&bucket),
                 Sealed::Closing(life) | Sealed::Sealed { life, acked: true } => {
-                    drive_close(&*self.store, shard, &self.calendar, life, When::InTime).await?;
-                    self.progress.settled(&bucket);
+                    self.close(shard, life, when, &mut rolled).await?;
                 }
                 Sealed::Sealed { life, acked: false } => {
                     if self.read(shard, life, connection, &mut batch).await? {
                         batch.lives.push(life);
+                    } else {
+                        rolled.open.push(bucket);
                     }
                 }
             }
         }
         self.write(shard, connection, &mut batch).await?;
+        (rolled.rows, rolled.written) = (batch.written, batch.lives.len());
         for life in batch.lives {
-            // Of a life that is past its time nothing else is left to do; others are refused.
             if self.store.ack(shard, life).await? == Acked::Clean {
-                drive_close(&*self.store, shard, &self.calendar, life, When::InTime).await?;
+                self.close(shard, life, when, &mut rolled).await?;
+            } else {
+                self.progress.settled(&life.bucket);
+                rolled.open.push(life.bucket);
             }
-            self.progress.settled(&life.bucket);
         }
+        Ok(rolled)
+    }
+
+    /// Closes a life if it may be; of one that is past its time nothing else is left to do.
+    async fn close(&self, shard: Shard, life: Life, when: When, rolled: &mut Rolled) -> Result<(), StoreError> {
+        match drive_close(&*self.store, shard, &self.calendar, life, when).await? {
+            CloseEnd::Done => rolled.closed += 1,
+            CloseEnd::NotNow => rolled.open.push(life.bucket),
+        }
+        self.progress.settled(&life.bucket);
         Ok(())
     }
 
@@ -201,9 +256,9 @@ impl Rollover {
     async fn one_by_one(&mut self, shard: Shard, buckets: &[Bucket]) -> Result<(), RolloverError> {
         let mut first = Ok(());
         for &bucket in buckets {
-            match self.roll_over(shard, &[bucket]).await {
+            match self.roll_over(shard, &[bucket], When::InTime).await {
                 Err(error @ RolloverError::Sink(SinkError::Refused(_))) => first = first.and(Err(error)),
-                other => other?,
+                other => drop(other?),
             }
         }
         first
@@ -267,6 +322,7 @@ impl Rollover {
         self.sink_failed = written.is_err();
         let report = written?;
         metrics::sink_wrote(started.elapsed(), report.written, report.older);
+        batch.written += report.written;
         if report.older > 0 {
             tracing::error!(
                 rows = report.older,

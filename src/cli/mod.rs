@@ -10,6 +10,7 @@ pub mod client;
 pub mod completions;
 pub mod config;
 pub mod copy;
+pub mod drain;
 pub mod import;
 pub mod man;
 pub mod output;
@@ -61,6 +62,10 @@ pub enum Command {
     /// Bring the rows of one sink into another, states and versions included
     #[command(after_help = copy::EXAMPLES)]
     Copy(copy::CopyArgs),
+
+    /// Write and close everything that is open, now: before a change of zone, periods or store
+    #[command(after_help = drain::EXAMPLES)]
+    Drain(drain::DrainArgs),
 
     /// Print the script that lets a shell complete commands and flags
     #[command(after_help = completions::EXAMPLES)]

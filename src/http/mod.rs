@@ -5,6 +5,7 @@
 //! that is not a success is a problem document from `problem.rs`.
 
 mod body;
+mod drain;
 mod encoding;
 mod format;
 mod idempotency;
@@ -24,7 +25,7 @@ mod stats;
 use crate::clock::Clock;
 use crate::ingest::commit::Committer;
 use crate::query::Query;
-use crate::rollover::Progress;
+use crate::rollover::{Orders, Progress};
 use crate::stats::calendar::Calendar;
 use crate::store::Store;
 use axum::Router;
@@ -42,6 +43,8 @@ pub struct Service {
     pub store: Arc<dyn Store>,
     /// How the rollover stands, for readiness and metrics.
     pub progress: Arc<Progress>,
+    /// What only the rollover may do: it is asked to.
+    pub orders: Orders,
     pub instance: Instance,
     pub clock: Clock,
 }
@@ -55,6 +58,9 @@ pub fn router(service: Service) -> Router {
         .route("/v1/stats", get(stats::stats))
         .route("/v1/sources", get(sources::sources))
         .route("/v1/state", get(state::state))
+        // clearing away
+        .route("/v1/drain", post(drain::post))
+        .route("/v1/drain", get(drain::get))
         // for people
         .route("/", get(page::html))
         .route("/page.css", get(page::style))

@@ -5,7 +5,7 @@
 //! document equal, another holds real answers against the schemas.
 
 use super::problem::Kind;
-use super::{operations, page, readings, sources, state, stats};
+use super::{drain, operations, page, readings, sources, state, stats};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -31,6 +31,8 @@ use utoipa::{OpenApi, ToSchema};
         stats::stats,
         sources::sources,
         state::state,
+        drain::post,
+        drain::get,
         operations::healthz,
         operations::readyz,
         operations::metrics,
@@ -115,7 +117,7 @@ const ANYWHERE: [Kind; 5] =
     [Kind::UnreadableHead, Kind::HeadTimeout, Kind::HeadTooLarge, Kind::Internal, Kind::TooManyConnections];
 
 /// The kinds of problems a route may answer with, beside those.
-const PROBLEMS: [(&str, &[Kind]); 5] = [
+const PROBLEMS: [(&str, &[Kind]); 6] = [
     (
         "/v1/readings",
         &[
@@ -137,6 +139,7 @@ const PROBLEMS: [(&str, &[Kind]); 5] = [
     ("/v1/stats", &[Kind::InvalidParameter, Kind::UnknownSource, Kind::Unavailable]),
     ("/v1/sources", &[Kind::InvalidParameter, Kind::Unavailable]),
     ("/v1/state", &[Kind::InvalidParameter, Kind::UnknownSource, Kind::Unavailable]),
+    ("/v1/drain", &[Kind::InvalidParameter, Kind::Unavailable]),
     ("/readyz", &[Kind::InvalidParameter]),
 ];
 
@@ -260,6 +263,7 @@ mod tests {
         check("get", "/v1/stats", &stats::PARAMETERS);
         check("get", "/v1/sources", &sources::PARAMETERS);
         check("get", "/v1/state", &["source"]);
+        check("post", "/v1/drain", &["wait"]);
         check("get", "/readyz", &["exclude"]);
     }
 

@@ -15,8 +15,8 @@ use std::process::{Command, Output, Stdio};
 const LINES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sample-data/greenhouses.ndjson");
 
 /// One line of each client command that would succeed against a service with a source `kitchen`.
-const CLIENTS: [&[&str]; 4] =
-    [&["import", LINES, "--retry-for", "0s"], &["query", "kitchen"], &["sources"], &["state", "kitchen"]];
+const CLIENTS: [&[&str]; 5] =
+    [&["import", LINES, "--retry-for", "0s"], &["query", "kitchen"], &["sources"], &["state", "kitchen"], &["drain"]];
 /// Those that need no service.
 const ALONE: [&[&str]; 6] =
     [&["--help"], &["query", "--help"], &["--version"], &["config"], &["completions", "bash"], &["man"]];

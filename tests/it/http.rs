@@ -49,6 +49,12 @@ impl Client {
         answer.and_then(|answer| answer).unwrap_or_else(|error| panic!("GET {path}: {error}"))
     }
 
+    /// Posts nothing to any path.
+    pub(crate) fn post_to(&self, path: &str) -> Answer {
+        let answer = self.agent.post(format!("{}{path}", self.url)).send_empty().map(received);
+        answer.and_then(|answer| answer).unwrap_or_else(|error| panic!("POST {path}: {error}"))
+    }
+
     /// Posts to `/v1/readings`; `query` is empty or begins with `?`. An error is an answer that did
     /// not come.
     pub(crate) fn try_post(&self, query: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Answer, ureq::Error> {

@@ -18,6 +18,7 @@ mod container;
 mod copying;
 mod crashes;
 mod documents;
+mod drain;
 mod first_steps;
 mod imports;
 mod late;
@@ -43,6 +44,7 @@ mod model;
 
 // From requests to frames, against a store that fails in every way.
 mod commit;
+mod draining;
 mod rollover;
 mod unreliable;
 

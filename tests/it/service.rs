@@ -44,7 +44,7 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Starts a service with these flags beside `--listen`, `--store` and, unless it is one of them,
+    /// Starts a service with these flags beside `--listen` and, unless they are among them, `--store` and
     /// `--sink`.
     pub(crate) fn start(on: On, flags: &[&str]) -> Self {
         Self::start_under(&[], on, flags)
@@ -66,9 +66,11 @@ impl Service {
 
     /// The store as `--store` names it.
     pub(crate) fn store(&self) -> String {
-        match &self.redis {
-            Some(redis) => redis.url(),
-            None => format!("embedded:{}", self.dir.path().join("store").display()),
+        let flag = self.flags.iter().position(|flag| flag == "--store");
+        match (flag, &self.redis) {
+            (Some(at), _) => self.flags[at + 1].clone(),
+            (None, Some(redis)) => redis.url(),
+            (None, None) => format!("embedded:{}", self.dir.path().join("store").display()),
         }
     }
 
@@ -107,7 +109,12 @@ impl Service {
             words => limited(words),
         };
         let child = program
-            .args(["serve", "--listen", &format!("127.0.0.1:{}", self.port), "--store", &self.store()])
+            .args(["serve", "--listen", &format!("127.0.0.1:{}", self.port)])
+            .args(if self.flags.iter().any(|flag| flag == "--store") {
+                vec![]
+            } else {
+                vec!["--store".to_owned(), self.store()]
+            })
             .args(if self.flags.iter().any(|flag| flag == "--sink") {
                 vec![]
             } else {
@@ -129,6 +136,13 @@ impl Service {
                 .parse()
                 .ok()
         });
+    }
+
+    /// Starts the service that was ended with other flags; files and port are the same, and so is the
+    /// store unless it is one of them.
+    pub(crate) fn start_with(&mut self, flags: &[&str]) {
+        self.flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        self.start_again();
     }
 
     /// Ends the service at once, as a crash does.

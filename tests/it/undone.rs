@@ -9,7 +9,7 @@ use crate::servers::{RedisServer, temporary};
 use crate::unreliable::Unreliable;
 use crate::world::{HOUR, MINUTE, POLICY, T0, WRITER, calendar, copy, delta};
 use meanwhile::clock::Clock;
-use meanwhile::rollover::Rollover;
+use meanwhile::rollover::{Drain, Rollover};
 use meanwhile::sink::csv::CsvSink;
 use meanwhile::sink::{Partition, RowPage, RowQuery, Sink, SinkError, WriteReport};
 use meanwhile::stats::Millis;
@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 
 /// Enough to write and close everything, coarse buckets included.
-const TICKS: usize = 100;
+const TICKS: usize = 2_000;
 
 /// A sink that keeps a copy of all files as they are after each write.
 struct Copying {
@@ -137,6 +137,50 @@ async fn a_crash_after_any_write_to_the_sink_doubles_nothing() {
             check_rows(&*sink, period, 3.0, &format!("cut off after write {write}")).await;
         }
     }
+}
+
+/// The same with buckets whose time is not over: a drain closes them, and a crash may undo the closes
+/// that no barrier has followed.
+#[tokio::test]
+async fn a_crash_in_a_drain_doubles_nothing() {
+    let home = temporary();
+    let clock = Clock::manual(T0);
+    let embedded = store(home.path(), &clock);
+    embedded.found(0).await.unwrap();
+    let calendar = calendar("1m,1h,1d");
+    let at = |t: Millis| delta(calendar.bucket("1m".parse().unwrap(), t), "a", &[1.0]);
+    let deltas = vec![at(T0), at(T0 + MINUTE), at(T0 - 2 * HOUR)];
+    embedded.apply(0, &Frame::new(WRITER, 1, 0, vec![], deltas)).await.unwrap();
+    let copying = Arc::new(Copying { sink: sink(home.path()), home: home.path().to_owned(), copies: Mutex::default() });
+    drain_out(embedded, Arc::clone(&copying) as Arc<dyn Sink>).await;
+
+    let copies = std::mem::take(&mut *copying.copies.lock().unwrap());
+    assert_eq!(copies.len(), 3, "minutes, hours and the day are written one after another");
+    for again in [false, true] {
+        for (write, before) in copies.iter().enumerate() {
+            let files = temporary();
+            copy(before.path(), files.path());
+            let (embedded, sink): (_, Arc<dyn Sink>) = (store(files.path(), &clock), Arc::new(sink(files.path())));
+            if again {
+                drain_out(embedded, Arc::clone(&sink)).await;
+            } else {
+                let clock = Clock::manual(T0);
+                drop(embedded);
+                roll_out(store(files.path(), &clock), Arc::clone(&sink), &clock).await;
+            }
+            for period in ["1m", "1h", "1d"] {
+                check_rows(&*sink, period, 3.0, &format!("cut off after write {write}, drained again: {again}")).await;
+            }
+        }
+    }
+}
+
+async fn drain_out(store: Arc<EmbeddedStore>, sink: Arc<dyn Sink>) {
+    let mut rollover = Rollover::new(store, sink, Arc::new(calendar("1m,1h,1d")), None);
+    let last = rollover.orders().drain();
+    while rollover.obey().await {}
+    let told = last.borrow().clone();
+    assert!(matches!(&told, Drain::Done(report) if report.still_open == 0), "{told:?}");
 }
 
 #[tokio::test]

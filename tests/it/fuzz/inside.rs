@@ -54,6 +54,7 @@ impl Inside {
                 committer: Arc::new(committer),
                 store,
                 progress: rollover.progress(),
+                orders: rollover.orders(),
                 instance: Instance::random(),
                 clock,
             })
