@@ -29,7 +29,7 @@ use crate::rollover::{Orders, Progress};
 use crate::stats::calendar::Calendar;
 use crate::store::Store;
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 pub use observe::Instance;
 use std::sync::Arc;
 
@@ -61,6 +61,7 @@ pub fn router(service: Service) -> Router {
         // clearing away
         .route("/v1/drain", post(drain::post))
         .route("/v1/drain", get(drain::get))
+        .route("/v1/sources/{*id}", delete(sources::forget))
         // for people
         .route("/", get(page::html))
         .route("/page.css", get(page::style))

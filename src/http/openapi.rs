@@ -30,6 +30,7 @@ use utoipa::{OpenApi, ToSchema};
         readings::post,
         stats::stats,
         sources::sources,
+        sources::forget,
         state::state,
         drain::post,
         drain::get,
@@ -117,7 +118,7 @@ const ANYWHERE: [Kind; 5] =
     [Kind::UnreadableHead, Kind::HeadTimeout, Kind::HeadTooLarge, Kind::Internal, Kind::TooManyConnections];
 
 /// The kinds of problems a route may answer with, beside those.
-const PROBLEMS: [(&str, &[Kind]); 6] = [
+const PROBLEMS: [(&str, &[Kind]); 7] = [
     (
         "/v1/readings",
         &[
@@ -139,6 +140,7 @@ const PROBLEMS: [(&str, &[Kind]); 6] = [
     ("/v1/stats", &[Kind::InvalidParameter, Kind::UnknownSource, Kind::Unavailable]),
     ("/v1/sources", &[Kind::InvalidParameter, Kind::Unavailable]),
     ("/v1/state", &[Kind::InvalidParameter, Kind::UnknownSource, Kind::Unavailable]),
+    ("/v1/sources/{id}", &[Kind::InvalidParameter, Kind::UnknownSource, Kind::Unavailable]),
     ("/v1/drain", &[Kind::InvalidParameter, Kind::Unavailable]),
     ("/readyz", &[Kind::InvalidParameter]),
 ];
@@ -185,7 +187,7 @@ fn document() -> Value {
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    [&mut item.get, &mut item.post].into_iter().filter_map(Option::as_mut)
+    [&mut item.get, &mut item.post, &mut item.delete].into_iter().filter_map(Option::as_mut)
 }
 
 fn request_id() -> Parameter {
@@ -239,7 +241,8 @@ mod tests {
             .map(|route| {
                 let (path, rest) = route.split_once('"').unwrap();
                 let method = rest.trim_start_matches([',', ' ']).split('(').next().unwrap();
-                format!("{method} {path}")
+                // A rest of the path, slashes included, is a parameter like others to those who read.
+                format!("{method} {}", path.replace("{*", "{"))
             })
             .collect();
         let document = document();

@@ -1,19 +1,30 @@
 //! `GET /v1/sources`: the known sources with their first and last bucket, and how the service
-//! divides time.
+//! divides time. `DELETE /v1/sources/{id}`: forgets one, for good.
 //!
-//! Called by the route table; calls `Query::sources`. What the list looks like is in `format.rs`.
+//! Called by the route table; calls `Query::sources`, and the rollover to forget. What the list looks
+//! like is in `format.rs`.
 
 use super::Service;
 use super::format;
-use super::parameters::Parameters;
-use super::problem::Problem;
+use super::parameters::{Parameters, refuse};
+use super::problem::{Kind, Problem};
 use super::stats::failed;
 use crate::query::{PAGE_ROWS, Query};
-use axum::extract::{RawQuery, State};
+use crate::rollover::Forgotten;
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+use utoipa::ToSchema;
 
 pub(super) const PARAMETERS: [&str; 3] = ["prefix", "limit", "cursor"];
+/// Clients and proxies give up after 30 s; the work goes on.
+const FORGET_WAIT: Duration = Duration::from_secs(25);
 
 #[utoipa::path(get, path = "/v1/sources", tag = "statistics",
     params(
@@ -34,6 +45,43 @@ async fn answer(query: &Query, raw: &RawQuery) -> Result<Response, Problem> {
     let page = query.sources(prefix, limit, parameters.one("cursor")).await.map_err(failed)?;
     let body = format::sources(&page.sources, page.next.as_deref(), page.partial, query.calendar());
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// What was held of a source that is forgotten.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Forgotten)]
+pub(super) struct ForgottenBody {
+    #[schema(example = "kitchen")]
+    source: String,
+    /// States in open buckets.
+    states: usize,
+    /// Rows of written buckets.
+    rows: usize,
+}
+
+#[utoipa::path(delete, path = "/v1/sources/{id}", tag = "statistics",
+    params(("id" = String, Path, min_length = 1, example = "kitchen", description = "The source, percent-encoded; a slash may stand as it is")),
+    responses((status = 200, body = ForgottenBody,
+        description = "Forgotten for good: its open states, its rows, its place in the list. Idempotency keys stay: a \
+                       request that is repeated does not bring it back. If it sends again, it starts anew")),
+)]
+pub(super) async fn forget(
+    State(service): State<Service>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<ForgottenBody>, Problem> {
+    let Path(id) = id.map_err(|_| refuse("id", "it is not UTF-8 where it is percent-decoded"))?;
+    let source: Arc<str> = id.into();
+    let forgotten = timeout(FORGET_WAIT, service.orders.forget(Arc::clone(&source))).await;
+    let forgotten = match forgotten {
+        Ok(forgotten) => forgotten.map_err(|error| error.to_string()),
+        Err(_) => Err("it takes longer than a request may, and goes on; repeat it to learn of its end".to_owned()),
+    };
+    let Forgotten { states, rows } = forgotten.map_err(|reason| Problem::new(Kind::Unavailable, reason))?;
+    service.query.list_anew().await;
+    if states + rows == 0 {
+        service.query.refuse_unknown(std::slice::from_ref(&source)).await.map_err(failed)?;
+    }
+    Ok(Json(ForgottenBody { source: source.to_string(), states, rows }))
 }
 
 #[cfg(test)]

@@ -116,7 +116,7 @@ impl Query {
 
     /// An error for the first of these that neither side has heard of. A side that cannot be
     /// reached may know any source.
-    pub(super) async fn refuse_unknown(&self, sources: &[Arc<str>]) -> Result<(), QueryError> {
+    pub async fn refuse_unknown(&self, sources: &[Arc<str>]) -> Result<(), QueryError> {
         if sources.is_empty() {
             return Ok(());
         }
@@ -132,6 +132,11 @@ impl Query {
             }
         }
         Ok(())
+    }
+
+    /// A source was forgotten: what was listed before is not shown any more.
+    pub async fn list_anew(&self) {
+        *self.listing.lock().await = None;
     }
 
     /// Known ids like this one; best effort, as it only embellishes an error.

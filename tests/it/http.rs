@@ -55,6 +55,11 @@ impl Client {
         answer.and_then(|answer| answer).unwrap_or_else(|error| panic!("POST {path}: {error}"))
     }
 
+    pub(crate) fn delete(&self, path: &str) -> Answer {
+        let answer = self.agent.delete(format!("{}{path}", self.url)).call().map(received);
+        answer.and_then(|answer| answer).unwrap_or_else(|error| panic!("DELETE {path}: {error}"))
+    }
+
     /// Posts to `/v1/readings`; `query` is empty or begins with `?`. An error is an answer that did
     /// not come.
     pub(crate) fn try_post(&self, query: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Answer, ureq::Error> {

@@ -20,6 +20,7 @@ mod crashes;
 mod documents;
 mod drain;
 mod first_steps;
+mod forgetting;
 mod imports;
 mod late;
 mod limits;
