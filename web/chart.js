@@ -30,9 +30,10 @@ function ticks(low, high) {
 
 // `when` writes a time. The width is that of the page, so that letters keep their size.
 export function draw(chart, rows, when) {
+  // Before it is emptied: an empty chart takes no room.
+  const width = Math.max(chart.clientWidth, 240);
   chart.replaceChildren();
   if (rows.length === 0) return;
-  const width = Math.max(chart.clientWidth, 240);
   chart.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
   const points = rows.map((r) => ({ ...r, t: (Date.parse(r.start) + Date.parse(r.end)) / 2 }));
   const [first, last] = [points[0].t, points.at(-1).t];

@@ -15,6 +15,9 @@ const PERIOD_MS = { s: 1e3, m: 6e4, h: 36e5, d: 864e5, w: 6048e5, mo: 2678400e3,
 
 const $ = (id) => document.getElementById(id);
 const chosen = { source: null, period: null };
+// Said where an answer holds only what could be reached.
+const PARTIAL = "Not all could be read: the store or the sink is away.";
+
 // How the service divides time: comes with every list of sources.
 let division = { periods: [], timezone: "UTC" };
 
@@ -64,7 +67,7 @@ async function showSources() {
   $("sources").replaceChildren(...listing.sources.map(sourceItem));
   if (focused !== undefined) buttons().find((button) => button.source === focused)?.focus();
   const more = listing.next ? `the first ${LISTED}; type the beginning of an id for others` : "";
-  const none = prefix ? "no source begins like this" : "no source yet: post a reading with the lines below";
+  const none = listing.partial ? PARTIAL : prefix ? "no source begins like this" : "no source yet: post a reading with the lines below";
   $("sources-note").textContent = listing.sources.length === 0 ? none : more;
   if (chosen.source === null && listing.sources.length > 0) choose(listing.sources[0].source, null);
   if (prefix === "") await showCount(listing);
@@ -119,8 +122,8 @@ function choose(source, period) {
 
 // Whatever the list shows: ids are sorted by their bytes, so a known one is the first that begins with itself.
 async function spanOf(source) {
-  const { sources } = await askSources({ prefix: source, limit: 1 });
-  return sources.find((found) => found.source === source);
+  const { sources, partial } = await askSources({ prefix: source, limit: 1 });
+  return { span: sources.find((found) => found.source === source), partial };
 }
 
 let redraw = () => {};
@@ -130,15 +133,15 @@ async function showChart() {
   const { source, period: wanted } = chosen;
   if (source === null) return;
   const outdated = () => chosen.source !== source || chosen.period !== wanted;
-  let span, period, rows;
+  let span, period, rows, partial;
   try {
-    span = await spanOf(source);
+    ({ span, partial } = await spanOf(source));
     if (span) {
       const [first, last] = [Date.parse(span.first), Date.parse(span.last)];
       const fits = (p) => (last - first) / lengthOf(p) < BUCKETS;
       period = wanted ?? division.periods.find(fits) ?? division.periods.at(-1);
       const from = Math.floor(last - BUCKETS * lengthOf(period));
-      rows = (await ask("v1/stats", { source, period, from })).rows;
+      ({ rows, partial } = await ask("v1/stats", { source, period, from }));
     }
   } catch (error) {
     if (!outdated()) $("chart-note").textContent = `the chart is not up to date: ${error.message}`;
@@ -150,7 +153,7 @@ async function showChart() {
   if (!span) {
     redraw = () => {};
     for (const part of ["periods", "chart"]) $(part).replaceChildren();
-    $("chart-note").textContent = "No source has this id yet.";
+    $("chart-note").textContent = partial ? PARTIAL : "No source has this id yet.";
     return;
   }
   chosen.period = period;
@@ -166,7 +169,8 @@ async function showChart() {
     ? `${when(Date.parse(newest.start), period)} ${division.timezone}: ${newest.count} ${newest.count === 1 ? "reading" : "readings"}, mean ${number(newest.mean)}, ` +
       `standard deviation ${number(newest.stddev_samp)}, ${number(newest.min)} to ${number(newest.max)}, ${newest.state}. ` +
       "The line is the mean, the band reaches from minimum to maximum."
-    : "no buckets in this stretch of time";
+    : "No buckets in this stretch of time.";
+  if (partial) $("chart-note").textContent += ` ${PARTIAL}`;
 }
 
 function showCommands() {
@@ -186,7 +190,7 @@ async function refresh() {
 }
 
 showCommands();
-if (linked() !== null) choose(linked(), null);
+chosen.source = linked();
 $("prefix").addEventListener("input", showSources);
 addEventListener("hashchange", () => linked() !== null && choose(linked(), null));
 document.addEventListener("visibilitychange", () => document.hidden || refresh());

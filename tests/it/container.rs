@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::Command;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-/// Top-level directories that the program is not built from; the last two are made by it.
-const NOT_COPIED: [&str; 6] = ["deploy", "docs", "sample-data", "scripts", "target", "meanwhile-data"];
+/// Top-level directories that the program is not built from; the last two are not in the repository.
+const NOT_COPIED: [&str; 6] = ["deploy", "docs", "sample-data", "scripts", "meanwhile-data", "target"];
 
 /// The instructions in order, their continuation lines joined.
 fn instructions() -> Vec<(String, String)> {

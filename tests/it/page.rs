@@ -4,7 +4,7 @@
 //! runs on time of its own, which passes as fast as everything is answered: seconds of the page cost
 //! none of the test's. Where something has to happen while the page is open, a [`Proxy`] stands between.
 
-use crate::http::{Answer, array, reading, reading_at};
+use crate::http::{Answer, Client, array, reading, reading_at};
 use crate::service::{On, Service};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,6 +14,8 @@ use std::process::Command;
 const HOSTILE: &str = "<img src=x onerror=\"document.title='taken'\">";
 /// Time of the page in which it looks at the service several times.
 const SOME_LOOKS_MS: u32 = 24_000;
+/// Real time for a page that never settles; then the document is what was printed until then.
+const PATIENCE_S: &str = "120";
 
 /// The document of an address once the page has settled.
 fn document(url: &str) -> String {
@@ -23,8 +25,16 @@ fn document(url: &str) -> String {
 /// The document after so much time of the page.
 fn document_after(url: &str, millis: u32) -> String {
     let profile = tempfile::tempdir().expect("a temporary directory");
-    let output = Command::new("chromium")
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
+    let output = Command::new("timeout")
+        .args([
+            PATIENCE_S,
+            "chromium",
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+        ])
         .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
         .arg(format!("--user-data-dir={}", profile.path().display()))
         .args([&format!("--virtual-time-budget={millis}"), "--dump-dom", url])
@@ -40,21 +50,19 @@ fn text<'p>(page: &'p str, id: &str) -> &'p str {
     rest.split_once("</").expect("an end").0
 }
 
-/// Passes what the page asks on to a service, with the page in mind: `pass` is told each path before it is
-/// asked for; where it says no, the connection is closed instead.
+/// Stands between the page and a service: `answer` is called with each path that the page asks for, and asks
+/// the service. Where it has no answer, the connection is closed.
 struct Proxy(String);
 
 impl Proxy {
-    fn start(service: &Service, mut pass: impl FnMut(&str) -> bool + Send + 'static) -> Self {
+    fn start(service: &Service, mut answer: impl FnMut(&str, &Client) -> Option<Answer> + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let client = service.client();
         std::thread::spawn(move || {
             for stream in listener.incoming().map(Result::unwrap) {
-                if let Some(path) = asked(&stream)
-                    && pass(&path)
-                {
-                    answer(stream, &client.get(&path));
+                if let Some(answer) = asked(&stream).and_then(|path| answer(&path, &client)) {
+                    send(stream, &answer);
                 }
             }
         });
@@ -69,7 +77,7 @@ fn asked(stream: &TcpStream) -> Option<String> {
     lines.find(String::is_empty).map(|_| path)
 }
 
-fn answer(mut stream: TcpStream, Answer { status, headers, body }: &Answer) {
+fn send(mut stream: TcpStream, Answer { status, headers, body }: &Answer) {
     let kept = ["content-type", "content-security-policy", "x-instance"];
     let kept = kept.iter().filter_map(|name| Some(format!("{name}: {}\r\n", headers.get(*name)?)));
     let (kept, length) = (kept.collect::<String>(), body.len());
@@ -111,11 +119,11 @@ fn the_page_shows_how_the_service_is() {
     let instance = client.get("/readyz").ok().json()["instance"].as_str().unwrap().to_owned();
     // So there are new readings between any two looks.
     let ten = array((0..10).map(|_| reading("s0", 1.0)));
-    let proxy = Proxy::start(&service, move |path| {
+    let proxy = Proxy::start(&service, move |path, client| {
         if path == "/metrics" {
             client.post(&ten).ok();
         }
-        true
+        Some(client.get(path))
     });
     let page = document_after(&proxy.0, SOME_LOOKS_MS);
     assert_eq!(text(&page, "service-state"), "ready");
@@ -137,49 +145,81 @@ fn the_page_shows_what_is_wrong() {
     service.client().post(&reading("kitchen", 1.0)).ok();
     service.redis().kill();
     crate::service::eventually("it is not ready", || (service.client().get("/readyz").status == 503).then_some(()));
-    let page = document(&service.url());
+    let page = document(&format!("{}/#kitchen", service.url()));
     assert_eq!(text(&page, "service-state"), "not ready");
     assert!(text(&page, "trouble").starts_with("The store does not answer, no readings are taken: "), "{page}");
+    for note in ["chart-note", "sources-note"] {
+        assert_eq!(text(&page, note), "Not all could be read: the store or the sink is away.");
+    }
 }
 
 #[test]
 fn a_service_that_cannot_be_reached_is_tried_again() {
     let service = Service::start(On::Embedded, &[]);
     let asks = |path: &str| path == "/readyz" || path == "/metrics" || path.starts_with("/v1/");
-    let proxy = Proxy::start(&service, move |path| !asks(path));
+    let proxy = Proxy::start(&service, move |path, client| (!asks(path)).then(|| client.get(path)));
     let page = document_after(&proxy.0, SOME_LOOKS_MS);
     assert_eq!(text(&page, "service-state"), "cannot be reached");
     assert!(text(&page, "trouble").contains("Trying again"), "{page}");
 
     let mut looks = 0;
-    let proxy = Proxy::start(&service, move |path| {
+    let proxy = Proxy::start(&service, move |path, client| {
         looks += usize::from(path == "/readyz");
-        !asks(path) || looks > 2
+        (!asks(path) || looks > 2).then(|| client.get(path))
     });
     let page = document_after(&proxy.0, SOME_LOOKS_MS);
     assert_eq!((text(&page, "service-state"), text(&page, "trouble")), ("ready", ""), "{page}");
+}
+
+/// The page with a script at its end, and one more reading of a source when the chart has been drawn once.
+fn counting_again(service: &Service, source: &'static str, value: f64, script: &'static str) -> Proxy {
+    let mut looks = 0;
+    Proxy::start(service, move |path, client| {
+        looks += usize::from(path.starts_with("/v1/stats?"));
+        if looks == 2 && path.starts_with("/v1/stats?") {
+            client.post(&reading(source, value)).ok();
+        }
+        let mut answer = client.get(path);
+        if path == "/page.js" {
+            answer.body += script;
+        }
+        Some(answer)
+    })
+}
+
+/// The chart is that of all readings, the one that came while it was looked at included.
+fn check_drawn_again(service: &Service, source: &str, page: &str) {
+    assert_eq!(service.client().total(source, "1d").0, 2, "the page has looked again");
+    assert_eq!(text(page, "chart-title"), source);
+    let drawn = text(page, "chart-note");
+    // The end of a minute may have come between the two.
+    let newest = service.client().rows(source, "1m").last().unwrap()["count"].to_string();
+    assert!(drawn.contains(&format!(": {newest} reading")), "{newest}: {drawn}");
+}
+
+#[test]
+fn a_source_that_the_filter_hides_is_still_drawn() {
+    const TYPE: &str = "setTimeout(() => {
+        document.getElementById('prefix').value = 'x';
+        document.getElementById('prefix').dispatchEvent(new Event('input'));
+    }, 1000);";
+    let service = Service::start(On::Embedded, &[]);
+    service.client().post(&reading("kitchen", 21.5)).ok();
+    let proxy = counting_again(&service, "kitchen", 21.5, TYPE);
+    let page = document_after(&proxy.0, SOME_LOOKS_MS);
+    assert_eq!(text(&page, "sources-note"), "no source begins like this");
+    check_drawn_again(&service, "kitchen", &page);
 }
 
 #[test]
 fn a_linked_source_is_drawn_whatever_the_list_holds() {
     let service = Service::start(On::Embedded, &[]);
     service.client().post(&array((0..300).map(|i| reading(&format!("s{i:03}"), f64::from(i))))).ok();
-    let mut looks = 0;
-    let client = service.client();
-    let proxy = Proxy::start(&service, move |path| {
-        // Only once the chart has been drawn with one reading.
-        looks += usize::from(path.starts_with("/v1/stats?"));
-        if looks == 2 && path.starts_with("/v1/stats?") {
-            client.post(&reading("s299", 299.0)).ok();
-        }
-        true
-    });
+    let proxy = counting_again(&service, "s299", 299.0, "");
     let page = document_after(&format!("{}/#s299", proxy.0), SOME_LOOKS_MS);
     assert!(!text(&page, "sources").contains("s299") && page.contains("the first 200"), "{page}");
     assert_eq!((text(&page, "count"), text(&page, "chart-title")), ("300", "s299"));
-    let total = service.client().total("s299", "1d");
-    assert_eq!(total, (2, 598.0), "the page has looked again");
-    assert!(text(&page, "chart-note").contains("mean 299,"), "{page}");
+    check_drawn_again(&service, "s299", &page);
 
     let page = document(&format!("{}/#nobody", service.url()));
     assert_eq!((text(&page, "chart-title"), text(&page, "chart-note")), ("nobody", "No source has this id yet."));

@@ -1,5 +1,5 @@
-//! Where a document is run: a directory in which everything of the project is found, a service of its own
-//! on a free port, and a Redis if it is asked for.
+//! Where a document is run: a directory in which the sample data are found, a service of its own on a
+//! free port, and a Redis if it is asked for.
 //!
 //! Used by `documents.rs`. The service is that of the document's first `meanwhile serve` (or `make run`); every
 //! later one is started to see that it can be, then the first goes on. Addresses with the usual ports
@@ -15,6 +15,8 @@ use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_meanwhile");
+/// What documents use of the project. Not all of it: a command may write where somebody's own file is.
+const OF_THE_PROJECT: [&str; 2] = ["meanwhile.example.toml", "sample-data"];
 /// What examples may use that the standard library of Python has not.
 const LIBRARIES: [&str; 2] = ["pandas", "duckdb"];
 
@@ -61,11 +63,8 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn new(document: &str) -> Self {
         let dir = temporary();
-        for entry in fs::read_dir(env!("CARGO_MANIFEST_DIR")).unwrap().map(Result::unwrap) {
-            // What a service that was tried out here has left is not for the one under test.
-            if entry.file_name() != "target" && entry.file_name() != "meanwhile-data" {
-                symlink(entry.path(), dir.path().join(entry.file_name())).unwrap();
-            }
+        for name in OF_THE_PROJECT {
+            symlink(Path::new(env!("CARGO_MANIFEST_DIR")).join(name), dir.path().join(name)).unwrap();
         }
         Self { document: document.to_owned(), dir, redis: None, service: None, port: 0 }
     }
