@@ -154,6 +154,9 @@ mod tests {
         assert_eq!((&*drain.state, drain.buckets_closed), ("done", 9));
         let requests = served.requests();
         let lines: Vec<_> = requests.iter().map(|request| request.lines().next().unwrap_or_default()).collect();
-        assert_eq!(lines[..3], ["POST /v1/drain?wait=0 HTTP/1.1", "GET /v1/drain HTTP/1.1", "GET /v1/drain HTTP/1.1"]);
+        assert_eq!(
+            lines[..3],
+            ["POST /prefix/v1/drain?wait=0 HTTP/1.1", "GET /prefix/v1/drain HTTP/1.1", "GET /prefix/v1/drain HTTP/1.1"]
+        );
     }
 }

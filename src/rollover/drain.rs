@@ -7,7 +7,7 @@
 //! broken off by a crash or a stop, it leaves buckets that the ticks write and close in their time.
 
 use super::orders::{Drain, DrainReport};
-use super::{Rollover, RolloverError};
+use super::{Rolled, Rollover, RolloverError};
 use crate::sink::SinkError;
 use crate::stats::calendar::{Bucket, Period};
 use crate::store::{Shard, StoreError, When};
@@ -27,6 +27,8 @@ pub(super) struct Draining {
     /// What the present step is about; all of one period and shard.
     shard: Shard,
     batch: Vec<Bucket>,
+    /// Parts of a batch that the sink refused, of the same period and shard.
+    halves: Vec<Vec<Bucket>>,
     attempts: usize,
     report: DrainReport,
     /// Why some buckets could not be written, although others could.
@@ -81,7 +83,7 @@ impl Rollover {
         }
         tracing::info!(buckets = left.len(), "draining the store: what is open is written and closed now");
         let report = DrainReport { buckets_left: left.len(), ..DrainReport::default() };
-        Ok(Draining { left, shard: 0, batch: Vec::new(), attempts: 0, report, refused: None })
+        Ok(Draining { left, shard: 0, batch: Vec::new(), halves: Vec::new(), attempts: 0, report, refused: None })
     }
 
     /// One bounded piece of work; `false` if nothing is left.
@@ -90,22 +92,21 @@ impl Rollover {
             self.end_drain(&mut draining.report).await?;
             return Ok(false);
         }
-        let batch = std::mem::take(&mut draining.batch);
-        let mut open = Vec::new();
-        match self.roll_over(draining.shard, &batch, When::Now).await {
-            Ok(rolled) => draining.count(rolled, &mut open),
-            // A broken file holds up the buckets that belong into it, and no others.
-            Err(RolloverError::Sink(SinkError::Refused(_))) => {
-                for &bucket in &batch {
-                    match self.roll_over(draining.shard, &[bucket], When::Now).await {
-                        Ok(rolled) => draining.count(rolled, &mut open),
-                        Err(RolloverError::Sink(SinkError::Refused(reason))) => draining.refused = Some(reason),
-                        Err(error) => return Err(error),
-                    }
+        let mut batch = std::mem::take(&mut draining.batch);
+        let open = match self.roll_over(draining.shard, &batch, When::Now).await {
+            Ok(rolled) => draining.count(rolled),
+            // A broken file holds up the buckets that belong into it, and no others: they are found by halves.
+            Err(RolloverError::Sink(SinkError::Refused(reason))) => {
+                let half = batch.split_off(batch.len() / 2);
+                if batch.is_empty() {
+                    draining.refused = Some(reason);
+                } else {
+                    draining.halves.extend([half, batch]);
                 }
+                return Ok(true);
             }
             Err(error) => return Err(error),
-        }
+        };
         for bucket in batch.iter().filter(|bucket| !open.contains(bucket)) {
             let parents = self.calendar.family(bucket).parents;
             draining.left.extend(parents.into_iter().map(|parent| (parent.period, draining.shard, parent)));
@@ -114,7 +115,8 @@ impl Rollover {
         if draining.attempts < ATTEMPTS {
             draining.batch = open;
         }
-        draining.report.buckets_left = draining.left.len() + draining.batch.len();
+        let halves: usize = draining.halves.iter().map(Vec::len).sum();
+        draining.report.buckets_left = draining.left.len() + draining.batch.len() + halves;
         Ok(true)
     }
 
@@ -151,9 +153,13 @@ impl Rollover {
 impl Draining {
     /// Takes the next buckets of one period and shard; `false` if there are none.
     fn next_batch(&mut self) -> bool {
+        self.attempts = 0;
+        if let Some(half) = self.halves.pop() {
+            self.batch = half;
+            return true;
+        }
         let Some(&(period, shard, _)) = self.left.first() else { return false };
         self.shard = shard;
-        self.attempts = 0;
         while self.batch.len() < BUCKETS_PER_STEP
             && let Some(&next @ (of, at, bucket)) = self.left.first()
             && (of, at) == (period, shard)
@@ -164,10 +170,11 @@ impl Draining {
         true
     }
 
-    fn count(&mut self, rolled: super::Rolled, open: &mut Vec<Bucket>) {
+    /// Adds up what was done; returns what is still open of it.
+    fn count(&mut self, rolled: Rolled) -> Vec<Bucket> {
         self.report.buckets_written += rolled.written;
         self.report.buckets_closed += rolled.closed;
         self.report.rows_written += rolled.rows;
-        open.extend(rolled.open);
+        rolled.open
     }
 }
