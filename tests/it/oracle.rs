@@ -19,6 +19,7 @@ use meanwhile::store::{
 };
 use rules::{Present, due_again};
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// A store whose whole content is a value: it can be saved, restored and looked into.
@@ -83,14 +84,13 @@ impl Oracle {
         self.state.lock().unwrap().keys.get_mut(id).expect("recorded").remembered = remembered;
     }
 
-    /// One chunk of a close, as large as the other store's was: the last one takes what is left.
-    pub(crate) fn close_beside(&self, life: Life, family: &Family, last: bool, when: When) -> Closed {
+    /// One chunk of a close, the same as that of another store, which has these sources left.
+    pub(crate) fn close_beside(&self, life: Life, family: &Family, left: &BTreeSet<Arc<str>>, when: When) -> Closed {
         let mut state = self.tick();
         if let Some(answer) = state.check_close(life, family, self.policy.lateness, when) {
             return answer;
         }
-        let left = state.lives[&life.bucket].sources.len();
-        state.move_up(life.bucket, family, if last { left } else { left / 2 }, self.policy.grace)
+        state.move_up(life.bucket, family, |source| left.contains(source), self.policy.grace)
     }
 
     fn tick(&self) -> MutexGuard<'_, State> {
@@ -218,7 +218,8 @@ impl Store for Oracle {
         if let Some(answer) = state.check_close(life, family, self.policy.lateness, when) {
             return Ok(answer);
         }
-        Ok(state.move_up(life.bucket, family, PAGE_SOURCES, self.policy.grace))
+        let left: BTreeSet<_> = state.lives[&life.bucket].sources.keys().skip(PAGE_SOURCES).cloned().collect();
+        Ok(state.move_up(life.bucket, family, |source| left.contains(source), self.policy.grace))
     }
 
     async fn barrier(&self, _: Shard) -> Result<(), StoreError> {

@@ -197,12 +197,18 @@ impl State {
     }
 
     /// Moves `count` sources of a closing life up into its parents.
-    pub(super) fn move_up(&mut self, bucket: Bucket, family: &Family, count: usize, grace: Millis) -> Closed {
+    pub(super) fn move_up(
+        &mut self,
+        bucket: Bucket,
+        family: &Family,
+        left: impl Fn(&str) -> bool,
+        grace: Millis,
+    ) -> Closed {
         let now = self.now;
         let life = self.lives.get_mut(&bucket).expect("checked");
         life.closing = true;
         life.due = now;
-        let moved: Vec<_> = std::iter::from_fn(|| life.sources.pop_first()).take(count).collect();
+        let moved: Vec<_> = life.sources.extract_if(.., |source, _| !left(source)).collect();
         let done = life.sources.is_empty();
         for &parent in &family.parents {
             self.merge(&BucketDeltas { bucket: parent, sources: moved.clone() }, false, grace);
