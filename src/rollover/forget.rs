@@ -17,6 +17,7 @@ impl Rollover {
         let Some((source, answer)) = self.desk.next_to_forget() else { return false };
         let forgotten = self.forget(&source).await;
         match &forgotten {
+            Ok(Forgotten { states: 0, rows: 0 }) => {}
             Ok(Forgotten { states, rows }) => tracing::info!(source = &*source, states, rows, "a source was forgotten"),
             Err(error) => tracing::error!(source = &*source, "a source was not, or not wholly, forgotten: {error}"),
         }

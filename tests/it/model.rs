@@ -2,10 +2,11 @@
 //! rollovers that die between any two calls, and clocks that step.
 //!
 //! After every step the answers and what is open must agree, and every reading that was counted is
-//! in the store or in the sink, once, unless its source was forgotten. At the end all buckets are closed and the sink must hold
-//! exactly what was counted, in minutes, hours, days and above. Values are integers, so sums are
-//! exact. A failing schedule is printed in its shortest form. `MEANWHILE_MODEL_CASES` sets the
-//! number of schedules. The parties are in `model/`; single promises are in `contract.rs`.
+//! in the store or in the sink, once, unless its source was forgotten. At the end all buckets are
+//! closed and the sink must hold exactly what was counted, in minutes, hours, days and above. Values
+//! are integers, so sums are exact. A failing schedule is printed in its shortest form.
+//! `MEANWHILE_MODEL_CASES` sets the number of schedules. The parties are in `model/`; single promises
+//! are in `contract.rs`.
 
 mod beside;
 mod clients;
