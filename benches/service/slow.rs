@@ -138,23 +138,23 @@ impl Slow {
         Ok(Self { open: AtomicUsize::new(streams.len()), streams, done: AtomicBool::new(false) })
     }
 
-    /// Sends a byte on each in turn, and counts those that the service has closed, until told to end.
+    /// Sends a byte on each in turn, and counts those that the service has closed, until told to end. All of it
+    /// is spread over time: the ordinary clients share the machine.
     fn drip(&self) {
-        let mut streams: Vec<&TcpStream> = self.streams.iter().collect();
-        let steps = SLOW / STEP;
-        for step in (0..steps).cycle() {
-            if self.done.load(Ordering::Relaxed) || streams.is_empty() {
+        let mut streams: Vec<Option<&TcpStream>> = self.streams.iter().map(Some).collect();
+        for first in (0..SLOW).step_by(STEP).cycle() {
+            if self.done.load(Ordering::Relaxed) {
                 return;
             }
-            sleep(BYTE_EVERY / steps as u32);
-            let turn = streams.len() * step / steps..streams.len() * (step + 1) / steps;
-            for stream in &mut streams[turn] {
-                // An error is seen by the look below.
+            sleep(BYTE_EVERY * STEP as u32 / SLOW as u32);
+            for slow in &mut streams[first..first + STEP] {
+                let Some(mut stream) = *slow else { continue };
+                // An error is seen by the look.
                 let _ = stream.write(b"x");
-            }
-            if step % (steps / 10) == 0 {
-                streams.retain(|stream| is_open(stream));
-                self.open.store(streams.len(), Ordering::Relaxed);
+                if !is_open(stream) {
+                    *slow = None;
+                    self.open.fetch_sub(1, Ordering::Relaxed);
+                }
             }
         }
     }
