@@ -37,8 +37,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(100);
 /// Buckets taken on in one tick.
 const BUCKETS_PER_TICK: usize = 256;
-/// Rows held in memory before they are written, about 30 MB.
-const ROWS_PER_WRITE: usize = 200_000;
+/// Rows held in memory before they are written, about 20 MB. Fewer would take longer on stores whose pages are
+/// held before each write.
+const ROWS_PER_WRITE: usize = 100_000;
 /// How often the sink is asked what can be compacted, when nothing is due.
 const COMPACT_EVERY: Duration = Duration::from_secs(10);
 /// How long a page waits for the sink on a store that may lose its last seconds.

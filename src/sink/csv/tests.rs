@@ -85,6 +85,21 @@ fn unavailable(result: Result<WriteReport, SinkError>, expected: &str) {
 }
 
 #[test]
+fn more_rows_than_are_appended_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let lives: Vec<LifeRow> = (0..10_001).map(|n| life(&format!("s{n:05}"), n / 6_000, 1, 1, &[n as f64])).collect();
+    let sink = open(&dir);
+    check_write(&sink, &lives, (lives.len(), 0, 0));
+    check_write(&sink, &lives, (0, lives.len(), 0));
+    check_rows(
+        &sink,
+        &["s00000", "s09999", "s10000"],
+        &["s00000@0 1/1/1 1 0", "s09999@1 1/1/1 1 9999", "s10000@1 1/1/1 1 10000"],
+    );
+    assert_eq!(text(&file(&dir, "tail.csv")).lines().count(), 1 + lives.len());
+}
+
+#[test]
 fn nasty_ids_and_doubles_come_back_as_they_were_written() {
     let dir = tempfile::tempdir().unwrap();
     let ids = ["=1+1", "'", "''a", "a,b", "\"q\"", " a ", "Zürich 🌡", "\u{feff}x", "temp{city=\"a,b\"}", "-", "@", "#"];
