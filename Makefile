@@ -38,4 +38,4 @@ lint:
 
 # What the tests need besides the toolchain.
 tools:
-	@scripts/tools redis-server chromium systemd-analyze python3 curl
+	@scripts/tools redis-server postgres chromium systemd-analyze python3 curl

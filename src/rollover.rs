@@ -322,7 +322,7 @@ impl Rollover {
         self.progress.sink_said(&written);
         self.sink_failed = written.is_err();
         let report = written?;
-        metrics::sink_wrote(started.elapsed(), report.written, report.older);
+        metrics::sink_wrote(started.elapsed(), report.written, report.older, report.refused);
         batch.written += report.written;
         if report.older > 0 {
             tracing::error!(

@@ -86,10 +86,11 @@ async fn copy(from: &dyn Sink, to: &dyn Sink, bar: &ProgressBar, report: &mut Wr
             bar.set_message(format!("{} {}", last.bucket.period, timestamp::format(last.bucket.start)));
         }
         let rows = page.rows.len();
-        let WriteReport { written, same, older } = to.put(page.rows).await?;
+        let WriteReport { written, same, older, refused } = to.put(page.rows).await?;
         report.written += written;
         report.same += same;
         report.older += older;
+        report.refused += refused;
         bar.inc(rows as u64);
         match page.next {
             Some(next) => after = Some(next),

@@ -1,10 +1,11 @@
 //! The contract of the sink: where the rows of written buckets are kept.
 //!
 //! Called by `rollover.rs` (write, compact, retain, forget), `query/` (rows, sources) and `cli/copy.rs` (scan, put).
-//! `csv.rs` implements it on files. A row's version decides what is kept, never the order of calls;
-//! see `stats/row.rs`.
+//! `csv.rs` implements it on files, `postgres.rs` on a table. A row's version decides what is kept, never
+//! the order of calls; see `stats/row.rs`.
 
 pub mod csv;
+pub mod postgres;
 
 use crate::stats::Millis;
 use crate::stats::calendar::Period;
@@ -22,6 +23,8 @@ pub struct WriteReport {
     /// Lives or rows older than the row the sink has: skipped. Of lives, not zero means that a clock or
     /// a store went back.
     pub older: usize,
+    /// Rows the sink would not take: they are set aside with the reason, durably, and not offered again.
+    pub refused: usize,
 }
 
 /// Which rows to read.

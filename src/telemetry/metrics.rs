@@ -35,6 +35,7 @@ const ROLLOVER_ERRORS: &str = "meanwhile_rollover_errors_total";
 const ROWS: &str = "meanwhile_rollover_rows_total";
 const ROWS_OLDER: &str = "meanwhile_rollover_rows_older_total";
 const ROWS_REMOVED: &str = "meanwhile_rollover_rows_removed_total";
+const ROWS_REFUSED: &str = "meanwhile_rollover_rows_refused_total";
 const SINK_SECONDS: &str = "meanwhile_sink_write_seconds";
 const SINK_USABLE: &str = "meanwhile_sink_usable";
 const OPEN_BUCKETS: &str = "meanwhile_open_buckets";
@@ -49,7 +50,7 @@ pub enum Kind {
 }
 
 /// Name, kind and meaning of every metric.
-pub const METRICS: [(&str, Kind, &str); 21] = [
+pub const METRICS: [(&str, Kind, &str); 22] = [
     (BUILD, Kind::Gauge, "1; the version is a label"),
     (REQUESTS, Kind::Counter, "Requests answered, by method, route of the table and status"),
     (REQUEST_SECONDS, Kind::Histogram(SECONDS), "From the head of a request to the head of its answer, by route"),
@@ -67,6 +68,7 @@ pub const METRICS: [(&str, Kind, &str); 21] = [
     (ROWS, Kind::Counter, "Rows written to the sink, corrections included"),
     (ROWS_OLDER, Kind::Counter, "Rows skipped because the sink has newer ones: a clock or a store went back"),
     (ROWS_REMOVED, Kind::Counter, "Rows removed from the sink because they are no longer kept"),
+    (ROWS_REFUSED, Kind::Counter, "Rows the sink would not take and set aside with the reason"),
     (SINK_SECONDS, Kind::Histogram(SECONDS), "One write of rows to the sink, until they are durable"),
     (SINK_USABLE, Kind::Gauge, "1 if the last write to the sink succeeded or none was needed yet, else 0"),
     (OPEN_BUCKETS, Kind::Gauge, "Buckets in the store"),
@@ -226,10 +228,11 @@ pub enum Side {
 }
 
 /// Rows went to the sink.
-pub fn sink_wrote(took: Duration, written: usize, older: usize) {
+pub fn sink_wrote(took: Duration, written: usize, older: usize, refused: usize) {
     histogram!(SINK_SECONDS).record(took);
     counter!(ROWS).increment(written as u64);
     counter!(ROWS_OLDER).increment(older as u64);
+    counter!(ROWS_REFUSED).increment(refused as u64);
 }
 
 /// Rows that are no longer kept left the sink.

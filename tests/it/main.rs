@@ -2,6 +2,8 @@
 
 mod http;
 mod oracle;
+mod postgres_server;
+mod postgres_world;
 mod raw;
 mod seeded;
 mod servers;
@@ -42,6 +44,12 @@ mod weather;
 mod contract;
 mod golden;
 mod model;
+
+// The sink contract: each promise, for CSV and for PostgreSQL, and what only PostgreSQL can do to it.
+mod postgres_faults;
+mod postgres_refused;
+mod postgres_rows;
+mod sink_contract;
 
 // From requests to frames, against a store that fails in every way.
 mod commit;

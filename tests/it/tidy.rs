@@ -121,6 +121,7 @@ fn everything_has_its_place() {
     only_in(&["src/clock.rs"], &["SystemTime::now", "Instant::now", "Utc::now"], "the time is asked in clock.rs only");
     only_in(&["src/store/redis"], &["use redis::"], "Redis is spoken to in store/redis.rs only");
     only_in(&["src/store/embedded"], &["use redb::"], "redb is used in store/embedded.rs only");
+    only_in(&["src/sink/postgres"], &["sqlx::", "SELECT ", "INSERT INTO"], "SQL stands in sink/postgres only");
     only_in(
         &["src/cli/output.rs"],
         &[" println!(", " print!("],
