@@ -12,8 +12,9 @@ use crate::http::{self, Instance, Service};
 use crate::ingest::commit::Committer;
 use crate::query::Query;
 use crate::rollover::Rollover;
-use crate::sink::Sink;
 use crate::sink::csv::CsvSink;
+use crate::sink::postgres::PostgresSink;
+use crate::sink::{Sink, SinkError};
 use crate::stats::calendar::Calendar;
 use crate::store::Store;
 use crate::store::embedded::EmbeddedStore;
@@ -38,7 +39,7 @@ pub const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// serving over a dead core.
 pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let calendar = Arc::new(config.calendar.clone());
-    let sink = open_sink(&config, &calendar)?;
+    let sink = open_sink(&config, &calendar).await?;
     let store = open_store(&config).await?;
     let wake = Arc::new(Notify::new());
     let (committer, committing) = Committer::start(Arc::clone(&store), Arc::clone(&calendar), Arc::clone(&wake))
@@ -83,13 +84,24 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     core.stop().await
 }
 
-fn open_sink(config: &Config, calendar: &Calendar) -> anyhow::Result<Arc<dyn Sink>> {
-    Ok(match &config.sink {
+/// A sink that is away does not keep the service from taking readings: they wait in the store.
+async fn open_sink(config: &Config, calendar: &Calendar) -> anyhow::Result<Arc<dyn Sink>> {
+    let url = match &config.sink {
         SinkUrl::Csv(directory) => {
             let sink = CsvSink::open(directory, calendar.zone().clone());
-            Arc::new(sink.with_context(|| format!("--sink {}", config.sink))?)
+            return Ok(Arc::new(sink.with_context(|| format!("--sink {}", config.sink))?));
         }
-    })
+        SinkUrl::Postgres(url) => url,
+    };
+    let unusable = || format!("cannot use the sink {}", config.sink);
+    let sink = PostgresSink::new(url.reveal(), config.sink.to_string()).with_context(unusable)?;
+    match sink.prepare().await {
+        Err(SinkError::Unavailable(reason)) => {
+            tracing::error!("the sink {} is away, finished buckets wait in the store: {reason}", config.sink);
+        }
+        prepared => prepared.with_context(unusable)?,
+    }
+    Ok(Arc::new(sink))
 }
 
 async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {

@@ -58,7 +58,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "PATH", env = "MEANWHILE_STORE_FILE")]
     pub store_file: Option<PathBuf>,
 
-    /// Where finished buckets go: csv:DIR
+    /// Where finished buckets go: csv:DIR or postgres://USER:PASSWORD@HOST:PORT/DATABASE
     #[arg(
         long,
         value_name = "URL",
@@ -67,6 +67,10 @@ pub struct ServeArgs {
         default_value = "csv:./meanwhile-data/csv"
     )]
     pub sink: String,
+
+    /// Reads --sink from a file of one line, which only its owner should be able to read
+    #[arg(long, value_name = "PATH", env = "MEANWHILE_SINK_FILE")]
+    pub sink_file: Option<PathBuf>,
 
     /// Lengths of the buckets kept: 10s, 1m, 15m, 1h, 1d, 1w, 1mo, 1y, ...
     #[arg(long, value_name = "LIST", env = "MEANWHILE_PERIODS", default_value = "1m,1h,1d")]
@@ -190,17 +194,20 @@ impl fmt::Display for StoreUrl {
 pub enum SinkUrl {
     /// The directory of the CSV files.
     Csv(PathBuf),
+    Postgres(Secret),
 }
 
 impl fmt::Display for SinkUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Csv(path) => write!(f, "csv:{}", path.display()),
+            Self::Postgres(url) => write!(f, "{url}"),
         }
     }
 }
 
-/// An address that may hold a password: printing shows `***` in the place of user and password.
+/// An address that may hold a password: printing shows `***` in the place of user and password, and
+/// of parameters that may be one.
 #[derive(Clone, PartialEq)]
 pub struct Secret(String);
 
@@ -220,9 +227,20 @@ impl Secret {
 impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The last `@`, because a password may hold one that was not escaped.
-        let Some(at) = self.0.rfind('@') else { return f.write_str(&self.0) };
-        let scheme = self.0[..at].find("://").map_or(0, |i| i + "://".len());
-        write!(f, "{}***{}", &self.0[..scheme], &self.0[at..])
+        let (start, rest) = match self.0.rfind('@') {
+            Some(at) => (self.0[..at].find("://").map_or(0, |i| i + "://".len()), &self.0[at..]),
+            None => (0, self.0.as_str()),
+        };
+        if start > 0 || rest.starts_with('@') {
+            write!(f, "{}***", &self.0[..start])?;
+        }
+        match rest.split_once('?') {
+            // An escaped name may be any.
+            Some((address, query)) if query.contains('%') || query.to_ascii_lowercase().contains("pass") => {
+                write!(f, "{address}?***")
+            }
+            _ => f.write_str(rest),
+        }
     }
 }
 
@@ -303,12 +321,43 @@ fn store(url: &str) -> Result<StoreUrl, String> {
 
 /// Reads the address of a sink. The reason says what would be right and holds no password.
 pub fn sink(url: &str) -> Result<SinkUrl, String> {
+    const VALID: &str = "write csv:DIR or postgres://USER:PASSWORD@HOST:PORT/DATABASE";
     match url.split_once(':') {
         Some(("csv", "")) => Err("csv: needs a directory: write csv:./meanwhile-data/csv".to_owned()),
         Some(("csv", path)) => Ok(SinkUrl::Csv(path.into())),
-        Some((scheme @ ("postgres" | "postgresql"), _)) => Err(format!("{scheme}:// is not built yet: write csv:DIR")),
-        _ => Err(format!("\"{}\" is not a sink: write csv:DIR", Secret::new(url))),
+        Some(("postgres" | "postgresql", address)) if address.len() > 2 && address.starts_with("//") => {
+            postgres_parameters(url)?;
+            Ok(SinkUrl::Postgres(Secret::new(url)))
+        }
+        _ => Err(format!("\"{}\" is not a sink: {VALID}", Secret::new(url))),
     }
+}
+
+/// Refuses what would be ignored: a parameter with a slip in its name, and TLS, which is not built in.
+fn postgres_parameters(url: &str) -> Result<(), String> {
+    const KNOWN: [&str; 6] = ["host", "port", "user", "dbname", "options", "sslmode"];
+    let behind_password = url.rfind('@').map_or(url, |at| &url[at..]);
+    let Some((_, query)) = behind_password.split_once('?') else {
+        let escape = "write %3F for a ? in user or password, and %40 for an @ behind the host".to_owned();
+        return if url.contains('?') { Err(escape) } else { Ok(()) };
+    };
+    for parameter in query.split('&') {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        if name == "password" {
+            return Err("write the password before the host: postgres://USER:PASSWORD@HOST:PORT/DATABASE".to_owned());
+        }
+        if !KNOWN.contains(&name) {
+            return Err(format!("there is no parameter \"{name}\" for PostgreSQL; there are {}", KNOWN.join(", ")));
+        }
+        if name == "sslmode" && !matches!(value, "disable" | "allow" | "prefer") {
+            return Err(
+                "TLS to PostgreSQL is not supported yet: leave sslmode out where the network is your own, or reach \
+                        the server through a tunnel or a Unix socket (?host=/run/postgresql)"
+                    .to_owned(),
+            );
+        }
+    }
+    Ok(())
 }
 
 fn connections(text: &str, least: usize) -> Result<usize, String> {
@@ -445,7 +494,12 @@ mod tests {
         check("--store=redis://", &["--store: ", "embedded:PATH"]);
         check("--store=embedded:", &["needs a directory"]);
         check("--store=/tmp/x", &["is not a store", "embedded:PATH"]);
-        check("--sink=postgres://h/db", &["--sink: postgres:// is not built yet", "csv:DIR"]);
+        check("--sink=postgres:h/db", &["--sink: ", "is not a sink", "postgres://USER:PASSWORD@HOST:PORT/DATABASE"]);
+        check("--sink=postgres://", &["is not a sink"]);
+        check("--sink=postgres://h/db?sslmode=require", &["--sink: TLS to PostgreSQL is not supported yet", "tunnel"]);
+        check("--sink=postgres://h/db?sslmode=verify-full", &["TLS to PostgreSQL is not supported yet"]);
+        check("--sink=postgres://h/db?port=1&ssl_mode=prefer", &["no parameter \"ssl_mode\"", "sslmode"]);
+        check("--sink=postgres://h/db?password=x", &["before the host"]);
         check("--sink=csv:", &["needs a directory"]);
         check("--periods=1m,7m", &["--periods: ", "7m does not divide a day"]);
         check("--periods=", &["--periods: ", "write 10s, 1m"]);
@@ -473,10 +527,23 @@ mod tests {
         check("redis://me:hush@h:6379", "redis://***@h:6379");
         check("redis://:hu/s@h@h:6379", "redis://***@h:6379");
         check("me:hush@h", "***@h");
-        for flag in
-            ["--store=redis://:hush@h", "--store=valkey://:hush@h", "--sink=mysql://me:hush@h", "--store=hush@h"]
-        {
-            let shown = config(&[flag]).map_or_else(|e| e, |config| format!("{config:?} {}", config.store));
+        check("postgres://me:hu?sh@h/db", "postgres://***@h/db");
+        check("postgres://h/db?user=me&password=hush", "postgres://h/db?***");
+        check("postgres://me:hush@h/db?p%61ssword=hush", "postgres://***@h/db?***");
+        check("postgres://me:hush@h/db?sslmode=prefer", "postgres://***@h/db?sslmode=prefer");
+        for flag in [
+            "--store=redis://:hush@h",
+            "--store=valkey://:hush@h",
+            "--store=hush@h",
+            "--sink=mysql://me:hush@h",
+            "--sink=postgres://me:hush@h/db",
+            "--sink=postgresql://me:hush@h/db",
+            "--sink=postgres://me:?hush@h/db",
+            "--sink=postgres://h/db?password=hush",
+            "--sink=postgres://h/db?user=me&pasword=hush",
+        ] {
+            let shown = |config: Config| format!("{config:?} {} {}", config.store, config.sink);
+            let shown = config(&[flag]).map_or_else(|e| e, shown);
             assert!(!shown.contains("hush"), "{shown}");
         }
     }

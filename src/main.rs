@@ -4,7 +4,8 @@
 
 use clap::Parser;
 use meanwhile::cli::{
-    Cli, Command, Usage, check, completions, config, copy, drain, import, man, output, query, serve, sources, state,
+    Cli, Command, Usage, check, completions, config, copy, drain, import, man, migrate, output, query, serve, sources,
+    state,
 };
 use std::process::ExitCode;
 
@@ -13,6 +14,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Check(given) => check::run(&given),
         Command::Config(given) => config::run(&given),
+        Command::Migrate(given) => migrate::run(&given),
         Command::Import(args) => import::run(&args),
         Command::Query(args) => query::run(&args),
         Command::Sources(args) => sources::run(&args),

@@ -1,12 +1,12 @@
 //! `meanwhile check`: whether a service with these settings could run, part by part.
 //!
 //! Looks at the configuration, the store and the sink without changing them, also while a service is
-//! running on them: the looks are in `store/*/probe.rs` and `sink/csv/probe.rs`. All parts are looked
+//! running on them: the looks are in `store/*/probe.rs` and `sink/*/probe.rs`. All parts are looked
 //! at before it fails.
 
 use super::{Usage, config::validated, output};
 use crate::config::{Config, Given, SinkUrl, StoreUrl};
-use crate::sink::csv;
+use crate::sink::{SinkError, csv, postgres};
 use crate::store::probe::Probe;
 use crate::store::{StoreError, embedded, redis};
 use anyhow::{Context, bail};
@@ -19,6 +19,8 @@ pub const EXAMPLES: &str = "EXAMPLES:
       Before a start or a restart; it takes the flags and variables of serve.
   meanwhile check --store redis://127.0.0.1:6379
       What this Redis promises, and how to make it promise more.
+  meanwhile check --sink-file /run/secrets/meanwhile-sink
+      Whether this PostgreSQL has the schema, and the user the rights to write to it.
 
 Changes nothing, and may be run beside a running service. Exit status: 0 it can run,
 also with warnings; 1 the store or the sink cannot be used; 2 a setting is wrong.";
@@ -48,7 +50,12 @@ pub fn run(given: &Given) -> anyhow::Result<()> {
         }
     }
     match look_at_sink(&config) {
-        Ok(found) => print("ok", &format!("sink {}: {found}", config.sink))?,
+        Ok((found, warning)) => {
+            print("ok", &format!("sink {}: {found}", config.sink))?;
+            if let Some(warning) = warning {
+                print("warning", &format!("sink {}: {warning}", config.sink))?;
+            }
+        }
         Err(error) => {
             print("failed", &format!("sink {}: {error:#}", config.sink))?;
             unusable.push("the sink");
@@ -71,8 +78,7 @@ fn look_at_store(config: &Config) -> anyhow::Result<Probe> {
             Ok(embedded::probe(directory)?)
         }
         StoreUrl::Redis(url) => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let probe = runtime.context("cannot start the runtime")?.block_on(redis::probe(url.reveal()));
+            let probe = runtime()?.block_on(redis::probe(url.reveal()));
             // The contract's words for what may be repeated say nothing here.
             probe.map_err(|error| match error {
                 StoreError::Unavailable(reason) | StoreError::Unknown(reason) | StoreError::Refused(reason) => {
@@ -83,13 +89,25 @@ fn look_at_store(config: &Config) -> anyhow::Result<Probe> {
     }
 }
 
-fn look_at_sink(config: &Config) -> anyhow::Result<String> {
+/// What was found, and what should be known though it works.
+fn look_at_sink(config: &Config) -> anyhow::Result<(String, Option<String>)> {
     match &config.sink {
         SinkUrl::Csv(directory) => {
             let writable = writable(directory)?;
-            Ok(format!("{writable}, {}", csv::probe(directory)?))
+            Ok((format!("{writable}, {}", csv::probe(directory)?), None))
+        }
+        SinkUrl::Postgres(url) => {
+            let probe = runtime()?.block_on(postgres::probe(url.reveal()));
+            probe.map(|probe| (probe.found, probe.warning)).map_err(|error| match error {
+                SinkError::Unavailable(reason) | SinkError::Refused(reason) => anyhow::anyhow!(reason),
+            })
         }
     }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start the runtime")
 }
 
 /// Whether files can be made in a directory, or the directory itself; tried, since only the attempt

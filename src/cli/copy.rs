@@ -1,6 +1,6 @@
 //! `meanwhile copy`: brings the rows of one sink into another, states and versions included.
 //!
-//! Opens both sinks itself, without a service: what another process writes to is refused by its lock. It
+//! Opens both sinks itself, without a service: a directory that another process writes to is refused by its lock. It
 //! keeps no place: a row that is there already is passed over, so a copy that was interrupted is
 //! repeated. It holds one page of rows, beside what the sinks hold of the bucket they are at. What a
 //! row's version decides is in `stats/row.rs`.
@@ -9,6 +9,7 @@ use super::{Usage, output};
 use crate::clock::Clock;
 use crate::config::{self, SinkUrl};
 use crate::sink::csv::{self, CsvSink};
+use crate::sink::postgres::PostgresSink;
 use crate::sink::{Sink, SinkError, WriteReport};
 use crate::stats::calendar::Zone;
 use crate::stats::timestamp;
@@ -33,19 +34,21 @@ pub const EXAMPLES: &str = "EXAMPLES:
       --sink csv:/srv/statistics.
   meanwhile copy --from csv:old --to csv:new --timezone Europe/Berlin
       The new directory names its dates by the clock of Berlin.
+  meanwhile copy --from csv:./meanwhile-data/csv --to postgres://meanwhile@db/statistics
+      Brings them into a table, and copies back with --from and --to exchanged.
 
 Stop the service first: a directory in use is refused, because rows written meanwhile
-would be missing. What is still open stays in the store and goes on in the new sink. Rows
+would be missing; a table is not, so repeat the copy if something wrote to it. What is still open stays in the store and goes on in the new sink. Rows
 are copied to the bit; where both have one, the newer version stays. A copy that was
 interrupted is repeated: it ends as if it had not been. Nothing is removed from --from.";
 
 #[derive(clap::Args)]
 pub struct CopyArgs {
-    /// The sink to read: csv:DIR
+    /// The sink to read: csv:DIR, or postgres://USER@HOST:PORT/DATABASE (the password may stand in ~/.pgpass)
     #[arg(long, value_name = "SINK")]
     from: String,
 
-    /// The sink to bring its rows to: csv:DIR, which is made if it is not there
+    /// The sink to bring its rows to: csv:DIR, which is made if it is not there, or postgres://...
     #[arg(long, value_name = "SINK")]
     to: String,
 
@@ -64,12 +67,18 @@ pub fn run(args: &CopyArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("cannot start the runtime")?.block_on(async {
         let (source, zone) = open_source(&from).with_context(|| format!("--from {from}"))?;
-        let target = open_target(&to, args.timezone.as_ref(), zone).with_context(|| format!("--to {to}"))?;
+        let target = open_target(&to, args.timezone.as_ref(), zone).await;
+        let target = target.with_context(|| format!("--to {to}"))?;
         let mut report = WriteReport::default();
         let bar = progress();
         let copied = copy(&*source, &*target, &bar, &mut report).await;
         bar.finish_and_clear();
         match copied {
+            Ok(()) if report.refused > 0 => bail!(
+                "{}; {} rows the table would not take, which are set aside in dead_letters with the reason",
+                summary(&report, &to),
+                output::grouped(report.refused as u64),
+            ),
             Ok(()) => output::note(&summary(&report, &to)),
             Err(error) => bail!("{error}\n{}; to go on, repeat the same command", summary(&report, &to)),
         }
@@ -129,6 +138,8 @@ fn sink(flag: &str, url: &str) -> Result<SinkUrl, Usage> {
 
 fn are_same(from: &SinkUrl, to: &SinkUrl) -> bool {
     match (from, to) {
+        (SinkUrl::Postgres(from), SinkUrl::Postgres(to)) => from == to,
+        (SinkUrl::Csv(_), SinkUrl::Postgres(_)) | (SinkUrl::Postgres(_), SinkUrl::Csv(_)) => false,
         (SinkUrl::Csv(from), SinkUrl::Csv(to)) => {
             // What is not there yet is no other.
             from == to || fs::canonicalize(from).ok().is_some_and(|from| fs::canonicalize(to).ok() == Some(from))
@@ -136,11 +147,12 @@ fn are_same(from: &SinkUrl, to: &SinkUrl) -> bool {
     }
 }
 
-/// The sink, and the zone by which a new one begins.
-fn open_source(url: &SinkUrl) -> anyhow::Result<(Box<dyn Sink>, Zone)> {
+/// The sink, and the zone by which a new one begins; a table has none.
+fn open_source(url: &SinkUrl) -> anyhow::Result<(Box<dyn Sink>, Option<Zone>)> {
     match url {
+        SinkUrl::Postgres(address) => Ok((Box::new(PostgresSink::new(address.reveal(), url.to_string())?), None)),
         SinkUrl::Csv(dir) => match csv::begun_in(dir)? {
-            Some(zone) => Ok((Box::new(CsvSink::open(dir, zone.clone())?), zone)),
+            Some(zone) => Ok((Box::new(CsvSink::open(dir, zone.clone())?), Some(zone))),
             None if !dir.exists() => Err(anyhow!("there is no such directory")),
             None => Err(anyhow!(
                 "no sink has been in this directory: the file .zone is missing, which says by which time zone its \
@@ -150,8 +162,16 @@ fn open_source(url: &SinkUrl) -> anyhow::Result<(Box<dyn Sink>, Zone)> {
     }
 }
 
-fn open_target(url: &SinkUrl, timezone: Option<&Zone>, otherwise: Zone) -> anyhow::Result<Box<dyn Sink>> {
+async fn open_target(url: &SinkUrl, timezone: Option<&Zone>, otherwise: Option<Zone>) -> anyhow::Result<Box<dyn Sink>> {
     match url {
+        SinkUrl::Postgres(_) if timezone.is_some() => {
+            Err(Usage("--timezone: a table has no directories to name: leave it out".to_owned()).into())
+        }
+        SinkUrl::Postgres(address) => {
+            let sink = PostgresSink::new(address.reveal(), url.to_string())?;
+            sink.prepare().await?;
+            Ok(Box::new(sink))
+        }
         SinkUrl::Csv(dir) => {
             let zone = match (csv::begun_in(dir)?, timezone) {
                 (Some(begun), Some(given)) if begun != *given => {
@@ -165,7 +185,13 @@ fn open_target(url: &SinkUrl, timezone: Option<&Zone>, otherwise: Zone) -> anyho
                 (None, _) if holds_files(dir)? => {
                     bail!("the directory holds other files and no sink: choose a new or an empty one")
                 }
-                (None, given) => given.cloned().unwrap_or(otherwise),
+                (None, given) => given.cloned().or(otherwise).ok_or_else(|| {
+                    Usage(
+                        "--timezone: say by which zone the new directory names its dates: that of the service, \
+                         which a table does not know"
+                            .to_owned(),
+                    )
+                })?,
             };
             Ok(Box::new(CsvSink::open(dir, zone)?))
         }

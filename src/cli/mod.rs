@@ -1,8 +1,8 @@
 //! The command line: one file per command.
 //!
 //! Called by `main.rs`. `serve` runs the service in this process, `check` and `config` look at what it
-//! would run with, `copy` opens sinks itself, `completions` and `man` print what a shell wants, all others
-//! are clients of a running service (`client.rs`). Data goes to standard output, everything else to standard error
+//! would run with, `migrate` prepares its sink, `copy` opens sinks itself, `completions` and `man` print what a
+//! shell wants, all others are clients of a running service (`client.rs`). Data goes to standard output, everything else to standard error
 //! (`output.rs`). The flags that are also environment variables stand in `config.rs`.
 
 pub mod check;
@@ -13,6 +13,7 @@ pub mod copy;
 pub mod drain;
 pub mod import;
 pub mod man;
+pub mod migrate;
 pub mod output;
 pub mod query;
 mod reload;
@@ -42,6 +43,10 @@ pub enum Command {
     /// Show the settings in force and where each came from
     #[command(after_help = config::EXAMPLES)]
     Config(crate::config::Given),
+
+    /// Make the schema of the Postgres sink, or bring it up to date
+    #[command(after_help = migrate::EXAMPLES)]
+    Migrate(crate::config::Given),
 
     /// Bring files of readings into a running service, each reading counted once
     #[command(after_help = import::EXAMPLES)]

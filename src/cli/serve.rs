@@ -18,9 +18,11 @@ pub const EXAMPLES: &str = "EXAMPLES:
       Keeps the open buckets in Redis, where several instances can share them.
   meanwhile serve --listen 0.0.0.0:8080 --timezone Europe/Berlin --sink csv:/srv/statistics
       Listens on every interface; days begin at midnight in Berlin.
+  meanwhile serve --sink postgres://me:PASSWORD@db/statistics
+      Writes finished buckets to a table that it makes at its first start.
   MEANWHILE_STORE=redis://:PASSWORD@redis:6379 meanwhile serve
       Every flag is also an environment variable: a place for passwords. Another is
-      a file of its own: --store-file PATH.
+      a file of its own: --store-file PATH, --sink-file PATH.
   meanwhile serve --config meanwhile.toml
       Takes settings from a file; meanwhile.example.toml has all of them. The environment
       wins over the file, a flag over both. SIGHUP reads it again.

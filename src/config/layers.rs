@@ -14,8 +14,8 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 use std::path::{Path, PathBuf};
 
 /// A key whose value may come from a file of its own, and the key that says from which.
-/// [`Setting::shown`] reads such a value as the address of a store.
-const FROM_FILES: [(&str, &str); 1] = [("store", "store_file")];
+/// [`Setting::shown`] reads such a value as an address.
+const FROM_FILES: [(&str, &str); 2] = [("store", "store_file"), ("sink", "sink_file")];
 
 /// Where the file of settings is; the one flag that is no key of it.
 #[derive(Args)]
@@ -116,7 +116,11 @@ impl Effective {
         let reason = match secret {
             // A file that holds only a password, for example.
             Some(secret) if reason.contains(&*secret) => {
-                format!("what it holds is no address of a {key}: write redis://USER:PASSWORD@HOST:PORT into it")
+                let valid = match key.as_str() {
+                    "sink" => "postgres://USER:PASSWORD@HOST:PORT/DATABASE",
+                    _ => "redis://USER:PASSWORD@HOST:PORT",
+                };
+                format!("what it holds is no address of a {key}: write {valid} into it")
             }
             _ => reason,
         };

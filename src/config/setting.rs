@@ -115,6 +115,7 @@ impl Setting {
     pub fn shown(&self) -> Option<String> {
         let text = self.value.as_ref()?.to_string_lossy().into_owned();
         Some(match &self.read_from {
+            Some(_) if self.key == "sink" => super::sink(&text).map_or("***".to_owned(), |url| url.to_string()),
             Some(_) => super::store(&text).map_or("***".to_owned(), |url| url.to_string()),
             None if self.secret => Secret::new(text).to_string(),
             None => text,

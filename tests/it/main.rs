@@ -30,6 +30,7 @@ mod moving;
 mod operations;
 mod outages;
 mod page;
+mod postgres_service;
 mod retention;
 mod retries;
 mod sample_data;
@@ -49,6 +50,7 @@ mod model;
 mod postgres_faults;
 mod postgres_refused;
 mod postgres_rows;
+mod postgres_schema;
 mod sink_contract;
 
 // From requests to frames, against a store that fails in every way.

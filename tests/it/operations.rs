@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 /// The value of a series, by its name with labels as it stands on the page.
-fn metric(client: &Client, series: &str) -> Option<f64> {
+pub(crate) fn metric(client: &Client, series: &str) -> Option<f64> {
     let page = client.get("/metrics").ok().body;
     page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }

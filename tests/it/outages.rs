@@ -25,7 +25,7 @@ const WIDTH: usize = 40;
 const STALL: Duration = Duration::from_secs(7);
 
 /// Clients that post until told to stop.
-struct Writers {
+pub(crate) struct Writers {
     stop: Arc<AtomicBool>,
     batches: Arc<AtomicU64>,
     threads: Vec<JoinHandle<u64>>,
@@ -33,7 +33,7 @@ struct Writers {
 
 impl Writers {
     /// `post` sends a batch of one reading each; the number names it.
-    fn start(service: &Service, post: fn(&Client, u64)) -> Self {
+    pub(crate) fn start(service: &Service, post: fn(&Client, u64)) -> Self {
         let (stop, batches) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let threads = (0..WRITERS)
             .map(|writer| {
@@ -55,19 +55,19 @@ impl Writers {
     }
 
     /// Until so many more batches are through.
-    fn wait_for(&self, more: u64) {
+    pub(crate) fn wait_for(&self, more: u64) {
         let enough = self.batches.load(Ordering::SeqCst) + more;
         eventually("batches go through", || (self.batches.load(Ordering::SeqCst) >= enough).then_some(()));
     }
 
     /// Batches that were acknowledged.
-    fn finish(self) -> u64 {
+    pub(crate) fn finish(self) -> u64 {
         self.stop.store(true, Ordering::SeqCst);
         self.threads.into_iter().map(|thread| thread.join().expect("a writer has failed, see above")).sum()
     }
 }
 
-fn keyed(client: &Client, number: u64) {
+pub(crate) fn keyed(client: &Client, number: u64) {
     client.post_until_counted(&format!("batch-{number}"), &reading("a", 1.0));
 }
 

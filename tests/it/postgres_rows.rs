@@ -6,7 +6,7 @@ use crate::postgres_world::{MINUTES, Runtime, written};
 use crate::service::eventually;
 use crate::sink_contract::life;
 use crate::world::{HOUR, MINUTE, T0};
-use meanwhile::sink::postgres::RowPage;
+use meanwhile::sink::RowPage;
 use meanwhile::sink::{RowQuery, Sink};
 use meanwhile::stats::calendar::{Bucket, Period};
 use meanwhile::stats::row::{LifeRow, Row};

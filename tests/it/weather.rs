@@ -23,10 +23,10 @@ const DAYS_OF_MONTHS: [u32; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 3
 const RELATIVE_ERROR: f64 = 1e-11;
 
 /// Values by (source, first of their month), as the doubles that were written.
-type Months = BTreeMap<(String, String), Vec<f64>>;
+pub(crate) type Months = BTreeMap<(String, String), Vec<f64>>;
 
 /// Writes the table; a cell in some fifty is empty.
-fn table(dir: &Path) -> (PathBuf, Months) {
+pub(crate) fn table(dir: &Path) -> (PathBuf, Months) {
     let mut seeded = Seeded::new(1);
     let (mut text, mut months) = ("date,location,temp_max,temp_min,wind\n".to_owned(), Months::new());
     for (year, month) in (2022..2025).flat_map(|year| (1..=12).map(move |month| (year, month))) {
@@ -98,7 +98,7 @@ fn check_row(row: &Row, values: &[f64]) -> f64 {
     worst
 }
 
-fn import(service: &Service, file: &Path) -> String {
+pub(crate) fn import(service: &Service, file: &Path) -> String {
     let words = ["import", file.to_str().unwrap(), "--time", "date", "--source", "{location}.{column}"];
     let imported = service.command(&words).args(["--values", "temp_max,temp_min,wind"]).output().unwrap();
     let said = String::from_utf8(imported.stderr).unwrap();

@@ -141,11 +141,13 @@ fn secrets_appear_nowhere() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("secret");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
-    for content in ["hush", "hush:hush", "redis+hush://hush", "redis://:hush@h"] {
+    let contents = ["hush", "hush:hush", "redis+hush://hush", "redis://:hush@h", "postgres://me:hush@h/db"];
+    for (content, key) in contents.iter().flat_map(|content| ["store", "sink"].map(|key| (content, key))) {
         fs::write(&path, content).unwrap();
-        let effective = Written { flags: &["--store-file", path.to_str().unwrap()], ..NOTHING }.load().unwrap();
+        let flag = format!("--{key}-file");
+        let effective = Written { flags: &[&flag, path.to_str().unwrap()], ..NOTHING }.load().unwrap();
         let valid = effective.config().map_err(|error| error.to_string());
-        let shown = format!("{valid:?} {:?} {:?}", setting(&effective, "store"), effective.warnings);
+        let shown = format!("{valid:?} {:?} {:?}", setting(&effective, key), effective.warnings);
         assert!(!shown.contains("hush"), "{shown}");
     }
     let flags = &["--store=redis://:hush@h"];
