@@ -82,6 +82,8 @@ struct Batch {
     lives: Vec<Life>,
     /// Rows that have been written.
     written: usize,
+    /// Rows that the sink knew more of.
+    older: usize,
 }
 
 /// What became of buckets that were rolled over.
@@ -91,6 +93,7 @@ struct Rolled {
     written: usize,
     closed: usize,
     rows: usize,
+    older: usize,
     /// Those that are not closed: it is not their time, or they took readings meanwhile.
     open: Vec<Bucket>,
 }
@@ -141,7 +144,8 @@ impl Rollover {
             woken.as_mut().enable();
             let mut ordered = std::pin::pin!(arrived.notified());
             ordered.as_mut().enable();
-            let ticked = self.tick().await;
+            // A drain does what a tick would, and more.
+            let ticked = if self.draining.is_some() { Ok(LOOK_EVERY) } else { self.tick().await };
             metrics::ticked(ticked.as_ref().err().map(|e| match e {
                 RolloverError::Store(_) => Side::Store,
                 RolloverError::Sink(_) => Side::Sink,
@@ -230,7 +234,7 @@ impl Rollover {
             }
         }
         self.write(shard, connection, &mut batch).await?;
-        (rolled.rows, rolled.written) = (batch.written, batch.lives.len());
+        (rolled.rows, rolled.older, rolled.written) = (batch.written, batch.older, batch.lives.len());
         for life in batch.lives {
             if self.store.ack(shard, life).await? == Acked::Clean {
                 self.close(shard, life, when, &mut rolled).await?;
@@ -324,6 +328,7 @@ impl Rollover {
         let report = written?;
         metrics::sink_wrote(started.elapsed(), report.written, report.older, report.refused);
         batch.written += report.written;
+        batch.older += report.older;
         if report.older > 0 {
             tracing::error!(
                 rows = report.older,

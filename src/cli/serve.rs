@@ -9,6 +9,7 @@ use crate::config::Given;
 use crate::http::server::listen;
 use crate::telemetry;
 use anyhow::Context;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub const EXAMPLES: &str = "EXAMPLES:
@@ -30,6 +31,9 @@ pub const EXAMPLES: &str = "EXAMPLES:
 Durations are written 250ms, 5s, 1m, 1h or 7d. SIGTERM or Ctrl-C stops the
 service; what it has acknowledged stays in the store.";
 
+/// How long a stop waits for work on files that is under way, after everything else.
+const FILES_DEADLINE: Duration = Duration::from_secs(5);
+
 /// Runs the service until it is told to stop.
 pub fn run(given: &Given) -> anyhow::Result<()> {
     let settings = given.load().map_err(Usage::of)?;
@@ -41,7 +45,7 @@ pub fn run(given: &Given) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         // Before anything is opened, so that an early signal is not lost.
         let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
@@ -56,5 +60,8 @@ pub fn run(given: &Given) -> anyhow::Result<()> {
         let listener = listen(config.listen)
             .with_context(|| format!("cannot listen on {}; --listen chooses another address", config.listen))?;
         crate::app::run(config, listener, shutdown).await
-    })
+    });
+    // Work on files may be cut off like by a crash: the next start goes on from there.
+    runtime.shutdown_timeout(FILES_DEADLINE);
+    served
 }

@@ -17,6 +17,9 @@ use std::collections::BTreeSet;
 const BUCKETS_PER_STEP: usize = 2_000;
 /// How often a life is sealed and written that takes readings while it is; then it is left open.
 const ATTEMPTS: usize = 5;
+/// Buckets that the sink refuses one by one; the rest of their batches is left open then, since each try takes
+/// the hold.
+const REFUSALS: usize = 16;
 /// Buckets that are named as still open.
 const NAMED: usize = 20;
 
@@ -30,8 +33,9 @@ pub(super) struct Draining {
     /// Parts of a batch that the sink refused, of the same period and shard.
     halves: Vec<Vec<Bucket>>,
     attempts: usize,
+    refusals: usize,
     report: DrainReport,
-    /// Why some buckets could not be written, although others could.
+    /// Why some buckets could not be written, or not as they are, although others could.
     refused: Option<String>,
 }
 
@@ -83,7 +87,16 @@ impl Rollover {
         }
         tracing::info!(buckets = left.len(), "draining the store: what is open is written and closed now");
         let report = DrainReport { buckets_left: left.len(), ..DrainReport::default() };
-        Ok(Draining { left, shard: 0, batch: Vec::new(), halves: Vec::new(), attempts: 0, report, refused: None })
+        Ok(Draining {
+            left,
+            shard: 0,
+            batch: Vec::new(),
+            halves: Vec::new(),
+            attempts: 0,
+            refusals: 0,
+            report,
+            refused: None,
+        })
     }
 
     /// One bounded piece of work; `false` if nothing is left.
@@ -98,7 +111,8 @@ impl Rollover {
             // A broken file holds up the buckets that belong into it, and no others: they are found by halves.
             Err(RolloverError::Sink(SinkError::Refused(reason))) => {
                 let half = batch.split_off(batch.len() / 2);
-                if batch.is_empty() {
+                if batch.is_empty() || draining.refusals >= REFUSALS {
+                    draining.refusals += 1;
                     draining.refused = Some(reason);
                 } else {
                     draining.halves.extend([half, batch]);
@@ -175,6 +189,10 @@ impl Draining {
         self.report.buckets_written += rolled.written;
         self.report.buckets_closed += rolled.closed;
         self.report.rows_written += rolled.rows;
+        if rolled.older > 0 {
+            let reason = "the sink has newer rows than the store for some buckets: a clock or a store went back";
+            self.refused.get_or_insert_with(|| reason.to_owned());
+        }
         rolled.open
     }
 }

@@ -364,7 +364,8 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// A bucket without a life gets one: generation = epoch if it has no tombstone,
     /// `now < end + lateness` and it ends after every bucket whose tombstone is gone (it may have
-    /// closed under a shorter lateness); else `max(highest generation + 1, now)`. A touched bucket is dirty
+    /// closed under a shorter lateness); else `max(highest generation + 1, now)`, one number for all such lives of
+    /// a frame. A touched bucket is dirty
     /// and due at `max(end + grace, min(now + grace, dirty since + MAX_DIRTY))`.
     ///
     /// # Errors

@@ -105,6 +105,7 @@ for_each_store! {
     times::a_key_may_ask_for_a_longer_time,
     lives::a_first_life_carries_the_epoch,
     lives::a_late_life_gets_a_new_generation,
+    lives::lives_that_begin_together_share_a_generation,
     lives::lateness_is_judged_by_now_and_not_by_the_clock,
     lives::a_coarse_life_gets_a_new_generation,
     lives::a_closed_bucket_begins_a_new_generation,

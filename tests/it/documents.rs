@@ -19,7 +19,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const TODAY: &str = "2026-11-20";
 /// What may stand behind ```` ``` ````: run, or shown only.
 const RUN: [&str; 3] = ["sh", "python", "sql"];
-const SHOWN: [&str; 4] = ["", "toml", "yaml", "ini"];
+const SHOWN: [&str; 5] = ["", "toml", "yaml", "ini", "postgresql"];
 
 #[derive(Debug)]
 struct Block {

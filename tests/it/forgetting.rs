@@ -1,7 +1,7 @@
 //! `DELETE /v1/sources/{id}`: a source is gone from answers, store and files, and nothing else is.
 
 use crate::http::{Client, array, reading, reading_at};
-use crate::service::{On, Service};
+use crate::service::{On, Service, eventually};
 use crate::sink_files;
 use serde_json::json;
 use std::fs;
@@ -118,6 +118,32 @@ fn an_unknown_one_is_named_with_those_like_it() {
     let answer = client.delete("/v1/sources/kichen");
     assert_eq!((answer.status, &answer.json()["near"]), (404, &json!(["kitchen"])), "{answer:?}");
     assert_eq!(client.total("kitchen", "1d"), (1, 1.0));
+}
+
+/// A row that had seen more than the store has left would make what comes after look older.
+#[test]
+fn what_was_cut_off_loses_nothing_that_comes_after() {
+    let service = Service::start(On::Embedded, &["--hold", "0s", "--grace", "1h", "--lateness", "2h"]);
+    let client = service.client();
+    client.post(&array([reading_at("a", 1.0, OLD)])).ok();
+    service.run(&["drain"]);
+    // Written, and open.
+    let earlier = (chrono::Utc::now() - chrono::TimeDelta::minutes(90)).to_rfc3339();
+    client.post(&array((0..3).map(|_| reading_at("a", 1.0, &earlier)))).ok();
+    eventually("it is written", || {
+        let rows = client.get("/v1/stats?source=a&period=1m").ok().json();
+        (rows["rows"].as_array().unwrap().last().unwrap()["state"] == "settling").then_some(())
+    });
+    let date = service.sink().join("period=1m/date=2026-03-02");
+    let file = fs::read_dir(&date).unwrap().next().unwrap().unwrap().path();
+    let content = fs::read(&file).unwrap();
+    fs::write(&file, [&content[..], b"nonsense\n"].concat()).unwrap();
+    assert_eq!(client.delete("/v1/sources/a").status, 503);
+    fs::write(&file, content).unwrap();
+    client.post(&reading_at("a", 1.0, &earlier)).ok();
+    service.run(&["drain"]);
+    let rows = client.get("/v1/stats?source=a&period=1m").ok().json();
+    assert_eq!(rows["rows"].as_array().unwrap().last().unwrap()["count"], 4);
 }
 
 #[test]

@@ -5,9 +5,10 @@ use crate::postgres_server::{Database, PASSWORD, PostgresServer};
 use crate::servers::temporary;
 use crate::service::{command, eventually};
 use crate::sink_contract::{block_on, life};
-use crate::world::T0;
+use crate::world::{MINUTE, T0};
 use meanwhile::sink::postgres::PostgresSink;
 use meanwhile::sink::{Sink, SinkError};
+use meanwhile::stats::calendar::Period;
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::Output;
@@ -121,7 +122,8 @@ fn a_person_finds_the_way() {
 /// The statements of the page, between fences, that begin with this.
 fn of_the_page(beginning: &str) -> String {
     let fenced = PAGE.split("```").skip(1).step_by(2);
-    let found = fenced.filter_map(|block| block.strip_prefix("sql\n")).find(|block| block.starts_with(beginning));
+    let found =
+        fenced.filter_map(|block| block.strip_prefix("postgresql\n")).find(|block| block.starts_with(beginning));
     found.unwrap_or_else(|| panic!("docs/postgres.md has no block that begins with {beginning:?}")).to_owned()
 }
 
@@ -161,6 +163,12 @@ fn the_rights_of_the_page_suffice_to_serve_and_nothing_less() {
         database.sql(&format!("GRANT {right} ON {table} TO {role}"));
     }
     look(&url, 0, &["writable"]);
+    let refused = block_on(sink.forget("a")).unwrap_err().to_string();
+    assert!(refused.contains("give the role the rights that docs/postgres.md lists"), "{refused}");
+    database.sql(&of_the_page("GRANT DELETE").replace("meanwhile_serve", &role));
+    assert_eq!(block_on(sink.retain(Period::Seconds(60), T0)).unwrap(), 0);
+    assert_eq!(block_on(sink.retain(Period::Seconds(60), T0 + MINUTE)).unwrap(), 1);
+    assert_eq!(block_on(sink.forget("a")).unwrap(), 0);
 }
 
 #[test]

@@ -17,6 +17,8 @@ pub(super) struct Clocks {
     clock: Millis,
     pub(super) now: Millis,
     highest: i64,
+    /// Of the lives that begin in this call.
+    begun: Option<i64>,
     pub(super) policy: Policy,
 }
 
@@ -30,7 +32,7 @@ impl Clocks {
         let (epoch, elapsed, last, now, highest) = heads.get(shard)?.map_or((0, 0, clock, 0, 0), |h| h.value());
         let advance = (clock - last).clamp(0, MAX_ADVANCE);
         let (elapsed, now) = (elapsed + advance, clock.max(now + advance));
-        Ok(Self { epoch, elapsed, clock, now, highest, policy: inner.policy })
+        Ok(Self { epoch, elapsed, clock, now, highest, begun: None, policy: inner.policy })
     }
 
     pub(super) fn open(inner: &Inner, transaction: &WriteTransaction, shard: Shard) -> DatabaseResult<Self> {
@@ -44,8 +46,9 @@ impl Clocks {
     }
 
     pub(super) fn next_generation(&mut self) -> i64 {
-        self.highest = self.now.max(self.highest + 1);
-        self.highest
+        let begun = *self.begun.get_or_insert(self.now.max(self.highest + 1));
+        self.highest = begun;
+        begun
     }
 
     pub(super) fn due_at(&self, bucket: &Bucket, dirty: Millis) -> Millis {

@@ -4,5 +4,6 @@
 -- ARGV  1-3 see clock.lua
 -- RETURNS  'OK'
 
+work_when_full()
 save_head('drained', 1)
 return 'OK'

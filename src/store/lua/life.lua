@@ -22,10 +22,16 @@ local function read_life(key)
   }
 end
 
--- A number above all given before. Goes into the head with save_head.
+-- The number of the lives that begin in this call, above all given before: one for all of them, or the
+-- numbers of a large import would run ahead of the clock, and of another store's. Goes into the head with
+-- save_head.
+local begun
 local function next_generation()
-  highest = math.max(highest + 1, now)
-  return highest
+  if not begun then
+    begun = math.max(highest + 1, now)
+    highest = begun
+  end
+  return begun
 end
 
 -- When the rollover must look at a dirty life of a bucket with this end: on time at end + grace,

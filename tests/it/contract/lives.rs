@@ -40,6 +40,17 @@ pub(super) async fn a_late_life_gets_a_new_generation(world: World) {
     assert_eq!(put(&world, late(1)).await, epoch + POLICY.lateness, "a life keeps its generation");
 }
 
+/// Else an import would run ahead of the clock, and of the generations of a store that goes on for this one.
+pub(super) async fn lives_that_begin_together_share_a_generation(world: World) {
+    let epoch = world.head().await.epoch.unwrap();
+    let late = |n: i64| world.bucket("1m", T0 - n * MINUTE);
+    world.put((5..8).map(|n| delta(late(n), "a", &[1.0])).collect()).await;
+    for n in 5..8 {
+        assert_eq!(generation(&world, late(n)).await, epoch + 1);
+    }
+    assert_eq!(put(&world, late(9)).await, epoch + 2);
+}
+
 pub(super) async fn lateness_is_judged_by_now_and_not_by_the_clock(world: World) {
     let epoch = world.head().await.epoch.unwrap();
     world.pass(10 * MINUTE);

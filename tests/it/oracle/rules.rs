@@ -22,6 +22,8 @@ pub(crate) struct State {
     pub(super) last_clock: Option<Millis>,
     pub(super) elapsed: Millis,
     pub(super) now: Millis,
+    /// The number of the lives that begin in the present call.
+    pub(super) begun: Option<i64>,
     /// Sequence and checksum of each writer's last applied frame.
     pub(super) writers: HashMap<WriterId, (u64, u32)>,
     pub(super) keys: HashMap<[u8; 16], Key>,
@@ -78,12 +80,14 @@ impl State {
 
     pub(super) fn tick(&mut self, clock: Millis) {
         (self.elapsed, self.now) = self.times(clock);
+        self.begun = None;
         self.last_clock = Some(clock);
     }
 
     pub(super) fn next_generation(&mut self) -> i64 {
-        self.highest = self.now.max(self.highest + 1);
-        self.highest
+        let begun = *self.begun.get_or_insert(self.now.max(self.highest + 1));
+        self.highest = begun;
+        begun
     }
 
     /// Puts readings into a life, which begins with `generation` if there is none.
