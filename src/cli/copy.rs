@@ -61,7 +61,7 @@ pub struct CopyArgs {
 pub fn run(args: &CopyArgs) -> anyhow::Result<()> {
     let (from, to) = (sink("--from", &args.from)?, sink("--to", &args.to)?);
     if are_same(&from, &to) {
-        return Err(Usage(format!("--from and --to are the same directory, {to}: name another one")).into());
+        return Err(Usage(format!("--from and --to are the same sink, {to}: name another one")).into());
     }
     telemetry::install("warn", LogFormat::Text)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -4,6 +4,7 @@
 //! Rows are compared as the lines of the files, by any reader of CSV.
 
 use crate::http::{array, reading_at};
+use crate::postgres_server::Database;
 use crate::servers::temporary;
 use crate::service::{On, Service, command, eventually};
 use meanwhile::sink::Sink;
@@ -89,6 +90,33 @@ fn stopped_service() -> Service {
     all_closed(&service);
     service.stop();
     service
+}
+
+#[test]
+fn through_a_table_and_back() {
+    let service = stopped_service();
+    let (files, database, home) = (format!("csv:{}", service.sink().display()), Database::new(), temporary());
+    let (table, back) = (database.url(), home.path().join("back"));
+    let copy = |from: &str, to: &str, more: &[&str]| {
+        let mut command = command(&["copy", "--from", from, "--to", to]);
+        command.args(more);
+        command
+    };
+    check(copy(&files, &table, &["--timezone", "UTC"]), 2, &["--timezone: a table has no directories to name"]);
+    check(copy(&files, &table, &[]), 0, &["726 rows written, 0 already there, 0 older"]);
+    check(copy(&files, &table, &[]), 0, &["0 rows written, 726 already there, 0 older"]);
+    let to = format!("csv:{}", back.display());
+    check(copy(&table, &to, &[]), 2, &["--timezone: say by which zone the new directory names its dates"]);
+    check(copy(&table, &to, &["--timezone", "UTC"]), 0, &["726 rows written, 0 already there, 0 older"]);
+    assert_eq!(rows(&back), rows(&service.sink()));
+    let of = |source| format!("{source}.temperature,2026-06-01T00:00:00Z,2026-06-03T23:45:00Z\n");
+    let sources = fs::read_to_string(back.join("sources.csv")).unwrap();
+    assert_eq!(sources, format!("source,first,last\n{}{}", of("north"), of("south")));
+    check(copy(&table, &table, &[]), 2, &["are the same sink"]);
+    // What the table refuses stays out, and is not passed over in silence.
+    database.sql("TRUNCATE bucket_stats; ALTER TABLE bucket_stats ADD CHECK (period <> '1d')");
+    check(copy(&files, &table, &[]), 1, &["720 rows written", "6 rows the table would not take", "dead_letters"]);
+    check(copy("postgres://nobody@127.0.0.1:1/x", &to, &["--timezone", "UTC"]), 1, &["--from postgres://***@"]);
 }
 
 #[test]
@@ -181,8 +209,8 @@ fn slips_are_named_before_anything_is_touched() {
     check(copy(&files, &new, &[]), 1, &["--from csv:", "no sink has been in this directory", ".zone"]);
     check(copy(&sink, &files, &[]), 1, &["--to csv:", "other files", "a new or an empty one"]);
     check(copy(&sink, &files.join("letter.txt"), &[]), 1, &["--to csv:", "letter.txt", "choose another directory"]);
-    check(copy(&sink, &sink, &[]), 2, &["--from and --to are the same directory"]);
-    check(copy(&sink, &home.path().join("./sink/../sink"), &[]), 2, &["are the same directory"]);
+    check(copy(&sink, &sink, &[]), 2, &["--from and --to are the same sink"]);
+    check(copy(&sink, &home.path().join("./sink/../sink"), &[]), 2, &["are the same sink"]);
     check(copy(&sink, &new, &["--timezone", "Mars"]), 2, &["Mars", "Europe/Berlin"]);
     for (url, reason) in [("mysql://me:hush@h/db", "mysql://***@h/db\" is not a sink"), ("csv:", "needs a directory")] {
         for flags in [["--from", url, "--to", "csv:x"], ["--from", "csv:x", "--to", url]] {
