@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::config::{self, SinkUrl};
 use crate::sink::csv::{self, CsvSink};
 use crate::sink::postgres::PostgresSink;
-use crate::sink::{Sink, SinkError, WriteReport};
+use crate::sink::{Sink, WriteReport};
 use crate::stats::calendar::Zone;
 use crate::stats::timestamp;
 use crate::telemetry::{self, LogFormat};
@@ -80,22 +80,24 @@ pub fn run(args: &CopyArgs) -> anyhow::Result<()> {
                 output::grouped(report.refused as u64),
             ),
             Ok(()) => output::note(&summary(&report, &to)),
-            Err(error) => bail!("{error}\n{}; to go on, repeat the same command", summary(&report, &to)),
+            Err(error) => bail!("{error:#}\n{}; to go on, repeat the same command", summary(&report, &to)),
         }
         Ok(())
     })
 }
 
 /// The rows, and then the final form of what is over: nobody else has the target.
-async fn copy(from: &dyn Sink, to: &dyn Sink, bar: &ProgressBar, report: &mut WriteReport) -> Result<(), SinkError> {
+async fn copy(from: &dyn Sink, to: &dyn Sink, bar: &ProgressBar, report: &mut WriteReport) -> anyhow::Result<()> {
+    let reading = || format!("--from {}", from.name());
+    let writing = || format!("--to {}", to.name());
     let mut after: Option<String> = None;
     loop {
-        let page = from.scan(after.as_deref(), PAGE_ROWS).await?;
+        let page = from.scan(after.as_deref(), PAGE_ROWS).await.with_context(reading)?;
         if let Some(last) = page.rows.last() {
             bar.set_message(format!("{} {}", last.bucket.period, timestamp::format(last.bucket.start)));
         }
         let rows = page.rows.len();
-        let WriteReport { written, same, older, refused } = to.put(page.rows).await?;
+        let WriteReport { written, same, older, refused } = to.put(page.rows).await.with_context(writing)?;
         report.written += written;
         report.same += same;
         report.older += older;
@@ -106,10 +108,10 @@ async fn copy(from: &dyn Sink, to: &dyn Sink, bar: &ProgressBar, report: &mut Wr
             None => break,
         }
     }
-    let partitions = to.compactable(Clock::System.now()).await?;
+    let partitions = to.compactable(Clock::System.now()).await.with_context(writing)?;
     for (done, partition) in partitions.iter().enumerate() {
         bar.set_message(format!("final form of {} of {}", done + 1, partitions.len()));
-        to.compact(partition).await?;
+        to.compact(partition).await.with_context(writing)?;
     }
     Ok(())
 }
