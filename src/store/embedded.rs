@@ -10,6 +10,7 @@ mod clocks;
 mod close;
 mod due;
 mod look;
+mod nodes;
 mod probe;
 mod seal;
 mod states;
@@ -19,6 +20,7 @@ mod tests;
 
 pub use probe::probe;
 
+use super::nodes::{Node, Registered};
 use super::{
     Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenBuckets, Page, Policy, Sealed, Shard, Store,
     StoreError, When, WriterId,
@@ -54,6 +56,7 @@ struct Inner {
     database: Mutex<Option<Arc<Database>>>,
     /// Counts openings.
     opened: AtomicU64,
+    nodes: nodes::List,
 }
 
 /// Any error of redb, before it is known what it means for the call.
@@ -68,8 +71,14 @@ impl EmbeddedStore {
     pub fn open(directory: &Path, policy: Policy, clock: Clock) -> Result<Self, StoreError> {
         std::fs::create_dir_all(directory)
             .map_err(|e| StoreError::Unavailable(format!("{}: {e}", directory.display())))?;
-        let inner =
-            Inner { file: directory.join(FILE), policy, clock, database: Mutex::new(None), opened: AtomicU64::new(0) };
+        let inner = Inner {
+            file: directory.join(FILE),
+            policy,
+            clock,
+            database: Mutex::new(None),
+            opened: AtomicU64::new(0),
+            nodes: nodes::List::default(),
+        };
         let database = inner.database()?;
         inner.check_layout(&database)?;
         Ok(Self { inner: Arc::new(inner) })
@@ -310,5 +319,17 @@ impl Store for EmbeddedStore {
             Ok(Ok(()))
         })
         .await
+    }
+
+    async fn register(&self, node: &Node) -> Result<Vec<Registered>, StoreError> {
+        let node = node.clone();
+        self.write(redb::Durability::None, move |inner, t| nodes::change(inner, t, |list| list.enter(node)).map(Ok))
+            .await
+    }
+
+    async fn leave(&self, id: &str) -> Result<Vec<Registered>, StoreError> {
+        let id = id.to_owned();
+        self.write(redb::Durability::None, move |inner, t| nodes::change(inner, t, |list| list.leave(&id)).map(Ok))
+            .await
     }
 }

@@ -45,6 +45,12 @@ pub fn aside(shard: Shard) -> String {
     format!("mw:{{{shard}}}:aside")
 }
 
+/// Hash: id of an instance -> its number, when it was last heard of, what it says of itself.
+#[must_use]
+pub fn nodes(shard: Shard) -> String {
+    format!("mw:{{{shard}}}:nodes")
+}
+
 /// Sorted set of a period: name of an open bucket -> its start. A range of it answers which
 /// descendants are open without walking all buckets.
 #[must_use]

@@ -8,6 +8,7 @@
 pub mod closing;
 pub mod embedded;
 pub mod keys;
+pub mod nodes;
 pub mod probe;
 pub mod redis;
 
@@ -15,6 +16,7 @@ use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Family, Period};
 use crate::stats::moments::Moments;
 pub use crate::stats::policy::{Late, MAX_IDEMPOTENCY_TTL, Policy};
+use nodes::{Node, Registered};
 use std::fmt;
 use std::sync::Arc;
 
@@ -445,4 +447,12 @@ pub trait Store: Send + Sync + 'static {
     /// Notes that a drain has brought everything to the sink, which another store may serve from now on:
     /// the next [`Self::found`] gives a new epoch, so that a first life here is newer than its rows.
     async fn drained(&self, shard: Shard) -> Result<(), StoreError>;
+
+    /// Puts an instance on the list of those that share the store, or says what it says of itself anew, and
+    /// returns the list, those that came first first. It stays for [`nodes::NODE_TTL`] of `elapsed`; the
+    /// embedded store, which is of one process, forgets the list with it.
+    async fn register(&self, node: &Node) -> Result<Vec<Registered>, StoreError>;
+
+    /// Takes an instance off the list, if it is on it, and returns the others.
+    async fn leave(&self, id: &str) -> Result<Vec<Registered>, StoreError>;
 }

@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Family, Period};
 use crate::stats::layout;
+use crate::store::nodes::{NODE_TTL, Node, Registered};
 use link::{Call, Link, Script};
 use redis::Value;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ struct Scripts {
     open: Script,
     forget: Script,
     drained: Script,
+    register: Script,
 }
 
 impl Scripts {
@@ -61,6 +63,7 @@ impl Scripts {
             open: Script::new("open", &[include_str!("lua/open.lua")]),
             forget: Script::new("forget", &[include_str!("lua/forget.lua")]),
             drained: Script::new("drained", &[CLOCK_LUA, include_str!("lua/drained.lua")]),
+            register: Script::new("register", &[CLOCK_LUA, include_str!("lua/register.lua")]),
         }
     }
 }
@@ -121,6 +124,24 @@ impl RedisStore {
         };
         call.arg(self.policy.grace).arg(self.policy.lateness);
         call
+    }
+
+    /// The list is kept with the first shard.
+    async fn list_of_nodes(&self, id: &str, said: &str) -> Result<Vec<Registered>, StoreError> {
+        let mut call = self.clocked(&self.scripts.register, &[keys::head(0), keys::nodes(0)]);
+        call.arg(id).arg(said).arg(NODE_TTL);
+        let mut reply = Reply::of(self.queries.run(&call).await?)?;
+        let mut list = Vec::new();
+        while !reply.is_empty() {
+            let (id, number, heard, said) = (reply.text()?, reply.number()?, reply.number()?, reply.text()?);
+            // Another version may say something else of itself; what it says must not keep us from working.
+            match serde_json::from_str(&said) {
+                Ok(node) => list.push(Registered { node, number, heard }),
+                Err(e) => tracing::warn!(instance = id, "cannot read what an instance says of itself: {e}"),
+            }
+        }
+        list.sort_by_key(|registered| registered.number);
+        Ok(list)
     }
 
     fn apply_call(&self, shard: Shard, frame: &Frame) -> Call<'_> {
@@ -437,6 +458,15 @@ impl Store for RedisStore {
     async fn drained(&self, shard: Shard) -> Result<(), StoreError> {
         let call = self.clocked(&self.scripts.drained, &[keys::head(shard)]);
         self.rollover.run(&call).await.map(drop)
+    }
+
+    async fn register(&self, node: &Node) -> Result<Vec<Registered>, StoreError> {
+        let said = serde_json::to_string(node).expect("a node is JSON");
+        self.list_of_nodes(&node.id, &said).await
+    }
+
+    async fn leave(&self, id: &str) -> Result<Vec<Registered>, StoreError> {
+        self.list_of_nodes(id, "").await
     }
 }
 

@@ -12,6 +12,7 @@ mod lives;
 mod loss;
 mod reading;
 mod schedule;
+mod sharing;
 mod times;
 
 use crate::world::{Kind, World};
@@ -158,4 +159,8 @@ for_each_store! {
     loss::a_restart_keeps_everything,
     loss::a_store_that_went_back_shows_a_gap,
     loss::a_store_that_lost_everything_says_so,
+    sharing::who_came_first_is_named_first,
+    sharing::who_is_not_heard_of_is_gone,
+    sharing::a_step_of_the_clock_takes_nobody_off_the_list,
+    sharing::a_store_without_epoch_has_a_list_too,
 }

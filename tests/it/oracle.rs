@@ -13,6 +13,7 @@ use meanwhile::clock::Clock;
 use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::{Bucket, Family, Period};
 use meanwhile::stats::moments::Moments;
+use meanwhile::store::nodes::{NODE_TTL, Node, Registered};
 use meanwhile::store::{
     Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenBuckets, OpenLife, PAGE_SOURCES, Page, Policy,
     Sealed, Shard, Store, StoreError, TOMBSTONE_TTL, VISIBILITY, WAITING_RECHECK, When, WriterId, open_buckets,
@@ -269,4 +270,30 @@ impl Store for Oracle {
         self.tick().drained = true;
         Ok(())
     }
+
+    async fn register(&self, node: &Node) -> Result<Vec<Registered>, StoreError> {
+        let mut state = self.tick();
+        let elapsed = state.elapsed;
+        state.nodes.retain(|_, (_, heard)| elapsed - *heard < NODE_TTL);
+        let next = state.nodes.keys().next_back().map_or(1, |last| last + 1);
+        let number = state.nodes.iter().find(|(_, (known, _))| known.id == node.id).map_or(next, |(number, _)| *number);
+        state.nodes.insert(number, (node.clone(), elapsed));
+        Ok(registered(&state))
+    }
+
+    async fn leave(&self, id: &str) -> Result<Vec<Registered>, StoreError> {
+        let mut state = self.tick();
+        let elapsed = state.elapsed;
+        state.nodes.retain(|_, (node, heard)| node.id != id && elapsed - *heard < NODE_TTL);
+        Ok(registered(&state))
+    }
+}
+
+fn registered(state: &State) -> Vec<Registered> {
+    let entry = |(number, (node, heard)): (&u64, &(Node, Millis))| Registered {
+        node: node.clone(),
+        number: *number,
+        heard: state.elapsed - heard,
+    };
+    state.nodes.iter().map(entry).collect()
 }

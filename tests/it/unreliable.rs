@@ -6,6 +6,7 @@
 use crate::oracle::Oracle;
 use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::{Bucket, Family, Period};
+use meanwhile::store::nodes::{Node, Registered};
 use meanwhile::store::{
     Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenBuckets, Page, Policy, Sealed, Shard, Store,
     StoreError, When, WriterId,
@@ -214,5 +215,15 @@ impl Store for Unreliable {
     async fn drained(&self, shard: Shard) -> Result<(), StoreError> {
         self.reach()?;
         self.inner.drained(shard).await
+    }
+
+    async fn register(&self, node: &Node) -> Result<Vec<Registered>, StoreError> {
+        self.reach()?;
+        self.inner.register(node).await
+    }
+
+    async fn leave(&self, id: &str) -> Result<Vec<Registered>, StoreError> {
+        self.reach()?;
+        self.inner.leave(id).await
     }
 }

@@ -10,6 +10,7 @@ use crate::stats::calendar::{Bucket, Calendar, Family, Period};
 use crate::stats::moments::Moments;
 use crate::stats::row::{LifeRow, Row, Update};
 use crate::stats::source::SourceSpan;
+use crate::store::nodes::{Node, Registered};
 use crate::store::{
     Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenBuckets, OpenLife, Page, Policy, Sealed,
     Shard, Store, StoreError, When, WriterId,
@@ -224,6 +225,14 @@ impl Store for World {
     }
 
     async fn drained(&self, _: Shard) -> Result<(), StoreError> {
+        unreachable!("a query changes nothing")
+    }
+
+    async fn register(&self, _: &Node) -> Result<Vec<Registered>, StoreError> {
+        unreachable!("a query changes nothing")
+    }
+
+    async fn leave(&self, _: &str) -> Result<Vec<Registered>, StoreError> {
         unreachable!("a query changes nothing")
     }
 }

@@ -6,6 +6,7 @@
 use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::{Bucket, Family};
 use meanwhile::stats::moments::Moments;
+use meanwhile::store::nodes::Node;
 use meanwhile::store::{
     Answer, BucketDeltas, Closed, Frame, Late, Life, MAX_ADVANCE, MAX_DIRTY, Policy, StoreError, When, WriterId,
 };
@@ -34,6 +35,8 @@ pub(crate) struct State {
     pub(super) forgotten: Option<Millis>,
     /// Drained, and not founded since.
     pub(super) drained: bool,
+    /// By number, with the `elapsed` at which each was last heard of.
+    pub(super) nodes: BTreeMap<u64, (Node, Millis)>,
 }
 
 /// An idempotency key that was counted.
