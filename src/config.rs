@@ -10,9 +10,11 @@ mod layers;
 mod retention;
 mod secret_file;
 mod setting;
+mod sharing;
 
 pub use layers::{Effective, Given, LoadError};
 pub use setting::{Origin, Setting};
+pub use sharing::{Acks, Role};
 
 use crate::stats::Millis;
 use crate::stats::calendar::{Calendar, Zone};
@@ -101,6 +103,19 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DURATION", env = "MEANWHILE_IDEMPOTENCY_TTL", default_value = "1h")]
     pub idempotency_ttl: String,
 
+    /// Who must have a reading before it is acknowledged: the store, or also a replica of that Redis
+    #[arg(long, value_name = "store|replica", env = "MEANWHILE_ACKS", default_value = "store")]
+    pub acks: String,
+
+    /// What this instance does of the work that those on one Redis share: ingest takes readings and has
+    /// no sink, rollover has the sink and takes no readings
+    #[arg(long, value_name = "all|ingest|rollover", env = "MEANWHILE_ROLE", default_value = "all")]
+    pub role: String,
+
+    /// Address by which clients reach this instance, for the others to name [default: that of --listen]
+    #[arg(long, value_name = "URL", env = "MEANWHILE_ADVERTISE")]
+    pub advertise: Option<String>,
+
     /// How long rows of a period are kept: 1m=30d,1h=2y; what is not named is kept for ever
     #[arg(long, value_name = "PERIOD=TIME,...", env = "MEANWHILE_RETAIN")]
     pub retain: Option<String>,
@@ -164,6 +179,10 @@ pub struct Config {
     pub policy: Policy,
     /// `None`: as the durability of the store asks for.
     pub hold: Option<Millis>,
+    pub acks: Acks,
+    pub role: Role,
+    /// Without a slash at the end; `None`: where it listens.
+    pub advertise: Option<String>,
     /// Which rows go, and when; empty: none.
     pub retain: Vec<Retention>,
     /// At least 1.
@@ -282,15 +301,20 @@ impl TryFrom<&ServeArgs> for Config {
             late: named("late", late(&args.late))?,
             idempotency_ttl,
         };
+        let store = named("store", store(&args.store))?;
+        let shared = matches!(store, StoreUrl::Redis(_));
         let retain = args.retain.as_deref().map(|rules| retention::parse(rules, &calendar, &policy));
         Ok(Self {
             retain: named("retain", retain.transpose())?.unwrap_or_default(),
             listen: named("listen", listen(&args.listen))?,
-            store: named("store", store(&args.store))?,
+            store,
             sink: named("sink", sink(&args.sink))?,
             calendar,
             policy,
             hold: named("hold", args.hold.as_deref().map(duration).transpose())?,
+            acks: named("acks", args.acks.parse().and_then(|acks| only_shared(acks, shared)))?,
+            role: named("role", args.role.parse().and_then(|role| only_shared(role, shared)))?,
+            advertise: named("advertise", args.advertise.as_deref().map(sharing::advertised).transpose())?,
             max_connections: named("max-connections", connections(&args.max_connections, 1))?,
             max_connections_per_address: named(
                 "max-connections-per-address",
@@ -358,6 +382,16 @@ fn postgres_parameters(url: &str) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// A value that is not the default asks for a store that others can reach.
+fn only_shared<T: Default + PartialEq + fmt::Display>(value: T, shared: bool) -> Result<T, String> {
+    if shared || value == T::default() {
+        return Ok(value);
+    }
+    Err(format!(
+        "{value} needs a store on Redis, the embedded one is of a single process: add --store redis://HOST:PORT"
+    ))
 }
 
 fn connections(text: &str, least: usize) -> Result<usize, String> {
@@ -444,6 +478,7 @@ mod tests {
         assert_eq!((periods.join(","), config.calendar.zone().to_string()), ("1m,1h,1d".to_owned(), "UTC".to_owned()));
         let policy = Policy { grace: 5_000, lateness: 60_000, late: Late::Reopen, idempotency_ttl: 3_600_000 };
         assert_eq!((config.policy, config.hold), (policy, None));
+        assert_eq!((config.acks, config.role, config.advertise), (Acks::Store, Role::All, None));
         assert_eq!(config.retain, []);
         let connections = (config.max_connections, config.max_connections_per_address);
         assert_eq!(connections, (MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS));
@@ -462,6 +497,9 @@ mod tests {
             "--hold=250ms",
             "--late=refuse",
             "--idempotency-ttl=7d",
+            "--acks=replica",
+            "--role=ingest",
+            "--advertise=http://10.0.0.5:8080",
             "--retain=1h=2y",
             "--max-connections=1",
             "--max-connections-per-address=0",
@@ -475,6 +513,8 @@ mod tests {
         let policy =
             Policy { grace: 1_000, lateness: 7_200_000, late: Late::Refuse, idempotency_ttl: MAX_IDEMPOTENCY_TTL };
         assert_eq!((config.policy, config.hold), (policy, Some(250)));
+        let advertised = config.advertise.as_deref();
+        assert_eq!((config.acks, config.role, advertised), (Acks::Replica, Role::Ingest, Some("http://10.0.0.5:8080")));
         let kept = Retention { period: Period::Seconds(3600), keep: 732 * 86_400_000 };
         assert_eq!(config.retain, [kept]);
         assert_eq!((config.max_connections, config.max_connections_per_address), (1, 0));
@@ -510,6 +550,11 @@ mod tests {
         check("--late=drop", &["--late: ", "reopen nor refuse"]);
         check("--idempotency-ttl=8d", &["--idempotency-ttl: ", "between 1m and 7d"]);
         check("--idempotency-ttl=59s", &["between 1m and 7d"]);
+        check("--acks=two", &["--acks: ", "neither store nor replica"]);
+        check("--acks=replica", &["--acks: replica needs a store on Redis", "--store redis://HOST:PORT"]);
+        check("--role=writer", &["--role: ", "neither all nor ingest nor rollover"]);
+        check("--role=ingest", &["--role: ingest needs a store on Redis"]);
+        check("--advertise=host:80", &["--advertise: ", "http://HOST:PORT"]);
         check("--retain=1m=30", &["--retain: ", "30d"]);
         check("--retain=1w=1y", &["--retain: 1w is not stored", "1m, 1h, 1d"]);
         check("--max-connections=0", &["--max-connections: ", "from 1 to 1000000"]);
