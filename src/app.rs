@@ -1,17 +1,20 @@
 //! Wires the parts together: what starts in which order, and what stops in which.
 //!
 //! Called by `cli/serve.rs` and by tests, with a bound listener and any future as the stop signal.
-//! Start: sink (its lock first), store, committer, rollover, HTTP. Stop: no new connections, what is
+//! Start: sink (its lock first), store, its other instances, committer, rollover, HTTP. Stop: no new connections, what is
 //! in flight is answered, the running tick ends, the committer runs dry. What is not done within
 //! [`STOP_DEADLINE`] is left to the store and the next start: nothing acknowledged is lost by it.
+
+mod node;
 
 use crate::clock::{self, Clock};
 use crate::config::{Config, SinkUrl, StoreUrl};
 use crate::http::server::{Limits, serve};
 use crate::http::{self, Instance, Service};
 use crate::ingest::commit::Committer;
+use crate::nodes::{NodeError, Nodes};
 use crate::query::Query;
-use crate::rollover::Rollover;
+use crate::rollover::{Progress, Rollover};
 use crate::sink::csv::CsvSink;
 use crate::sink::postgres::PostgresSink;
 use crate::sink::{Sink, SinkError};
@@ -39,29 +42,43 @@ pub const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// serving over a dead core.
 pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let calendar = Arc::new(config.calendar.clone());
-    let sink = open_sink(&config, &calendar).await?;
+    let sink = if config.role.has_sink() { Some(open_sink(&config, &calendar).await?) } else { None };
     let store = open_store(&config).await?;
+    let address = listener.local_addr().context("the listener has no address")?;
+    let instance = Instance::random();
+    let me = node::node(instance.to_string(), &config, sink.as_deref(), address);
+    let mut shutdown = std::pin::pin!(shutdown);
+    let nodes = tokio::select! {
+        joined = Nodes::join(Arc::clone(&store), me) => joined?,
+        () = &mut shutdown => return Ok(()),
+    };
     let wake = Arc::new(Notify::new());
     let (committer, committing) = Committer::start(Arc::clone(&store), Arc::clone(&calendar), Arc::clone(&wake))
         .await
         .with_context(|| format!("cannot use the store {}", store.name()))?;
     let (stop, stopped) = watch::channel(false);
-    let rollover = Rollover::new(Arc::clone(&store), Arc::clone(&sink), Arc::clone(&calendar), config.hold)
-        .retaining(config.retain.clone());
-    let (progress, orders) = (rollover.progress(), rollover.orders());
-    let rolling = tokio::spawn(rollover.run(wake, until_stopped(stopped.clone())));
+    let (mut progress, mut orders) = (Arc::<Progress>::default(), None);
+    let rolling = if let Some(sink) = &sink {
+        let rollover = Rollover::new(Arc::clone(&store), Arc::clone(sink), Arc::clone(&calendar), config.hold)
+            .retaining(config.retain.clone());
+        (progress, orders) = (rollover.progress(), Some(rollover.orders()));
+        tokio::spawn(rollover.run(wake, until_stopped(stopped.clone())))
+    } else {
+        tokio::spawn(until_stopped(stopped.clone()))
+    };
     let service = Service {
-        query: Arc::new(Query::new(Arc::clone(&store), Arc::clone(&sink), Arc::clone(&calendar))),
+        query: Arc::new(Query::new(Arc::clone(&store), sink.clone(), Arc::clone(&calendar))),
         calendar,
         committer: Arc::new(committer),
         store: Arc::clone(&store),
         progress,
         orders,
-        instance: Instance::random(),
+        nodes: Arc::clone(&nodes),
+        role: config.role,
+        instance,
         clock: Clock::System,
     };
     tracing::info!("this is instance {}, which every answer names in X-Instance", service.instance);
-    let address = listener.local_addr().context("the listener has no address")?;
     let limits = Limits {
         connections: config.max_connections,
         per_address: config.max_connections_per_address,
@@ -73,7 +90,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     say_where(&config, &*store, address);
     telemetry::manager::ready(&format!("listening on http://{address}"));
 
-    let mut core = Core { serving, rolling, committing };
+    let mut core = Core { serving, rolling, committing, staying: tokio::spawn(Arc::clone(&nodes).stay()) };
     tokio::select! {
         () = shutdown => {}
         dead = core.ended_early() => return dead,
@@ -81,7 +98,9 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     tracing::info!("stopping: what is in flight is finished first");
     telemetry::manager::stopping();
     stop.send_replace(true);
-    core.stop().await
+    let stopped = core.stop().await;
+    nodes.leave().await;
+    stopped
 }
 
 /// A sink that is away does not keep the service from taking readings: they wait in the store.
@@ -115,7 +134,8 @@ async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
 }
 
 fn say_where(config: &Config, store: &dyn Store, address: std::net::SocketAddr) {
-    tracing::info!("store {}, durability {}; sink {}", store.name(), store.durability(), config.sink);
+    let sink = if config.role.has_sink() { config.sink.to_string() } else { "none, role ingest".to_owned() };
+    tracing::info!("store {}, durability {}; sink {sink}", store.name(), store.durability());
     // Read by people and by programs that start the service: the port may have been chosen by the system.
     telemetry::announce(&format!("listening on http://{address}"));
     telemetry::announce(&format!("a page for people: http://{address}/"));
@@ -144,6 +164,8 @@ struct Core {
     serving: JoinHandle<()>,
     rolling: JoinHandle<()>,
     committing: JoinHandle<()>,
+    /// Has no end but to say that this instance must not go on.
+    staying: JoinHandle<NodeError>,
 }
 
 impl Core {
@@ -153,6 +175,10 @@ impl Core {
             ended = &mut self.serving => ("HTTP", ended),
             ended = &mut self.rolling => ("the rollover", ended),
             ended = &mut self.committing => ("the committer", ended),
+            ended = &mut self.staying => match ended {
+                Ok(reason) => bail!("another instance has taken this one's place, the process ends: {reason}"),
+                Err(panic) => ("the list of instances", Err(panic)),
+            },
         };
         match why {
             Err(panic) => bail!("{what} has failed, the process ends: {panic}"),
@@ -161,6 +187,7 @@ impl Core {
     }
 
     async fn stop(self) -> anyhow::Result<()> {
+        self.staying.abort();
         let deadline = clock::instant() + STOP_DEADLINE;
         let all = async {
             self.serving.await?;

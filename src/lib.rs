@@ -10,6 +10,7 @@ pub mod app;
 pub mod http;
 
 pub mod ingest;
+pub mod nodes;
 pub mod query;
 pub mod rollover;
 

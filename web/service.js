@@ -46,7 +46,7 @@ export async function showService() {
     const [ready, counted] = await Promise.all([fetch("readyz", options), fetch("metrics", options)]);
     // Not ready is 503 with the same body; a problem document in its place is somebody's who is not the service.
     [standing, metrics] = [await ready.json(), await counted.text()];
-    if (!standing.rollover || !counted.ok) throw new Error(standing.detail ?? counted.statusText);
+    if (!standing.store || !counted.ok) throw new Error(standing.detail ?? counted.statusText);
     instance = counted.headers.get("x-instance");
   } catch {
     away();
@@ -57,16 +57,18 @@ export async function showService() {
   say("service-state", standing.ready ? "ready" : "not ready");
   const troubles = [];
   if (!standing.store.reachable) troubles.push(`The store does not answer, no readings are taken: ${standing.store.trouble}`);
-  if (!standing.sink.usable) troubles.push(`The sink takes no rows, finished buckets wait in the store: ${standing.sink.trouble}`);
+  if (standing.sink && !standing.sink.usable) troubles.push(`The sink takes no rows, finished buckets wait in the store: ${standing.sink.trouble}`);
   say("trouble", troubles.join("\n"));
 
   const version = metrics.match(/^meanwhile_build_info\{version="([^"]*)"/m)?.[1] ?? "unknown";
   say("service-note", `Instance ${standing.instance}, version ${version}, durability ${standing.store.durability}.`);
   const now = pace(instance, series(metrics, 'meanwhile_readings_total{outcome="accepted"}'));
   say("rate", now === null ? "…" : rate(now));
-  say("open", count(standing.rollover.open_buckets));
-  say("waiting", count(standing.rollover.waiting_buckets));
-  say("due", duration(standing.rollover.oldest_due_seconds));
+  // Null where another instance writes the rows.
+  const { rollover } = standing;
+  say("open", rollover ? count(rollover.open_buckets) : "–");
+  say("waiting", rollover ? count(rollover.waiting_buckets) : "–");
+  say("due", rollover ? duration(rollover.oldest_due_seconds) : "–");
 }
 
 // The figures stay: they are what was known last.

@@ -91,6 +91,9 @@ fn look_at_store(config: &Config) -> anyhow::Result<Probe> {
 
 /// What was found, and what should be known though it works.
 fn look_at_sink(config: &Config) -> anyhow::Result<(String, Option<String>)> {
+    if !config.role.has_sink() {
+        return Ok(("not used, another instance has the sink (--role ingest)".to_owned(), None));
+    }
     match &config.sink {
         SinkUrl::Csv(directory) => {
             let writable = writable(directory)?;

@@ -49,6 +49,8 @@ pub struct Problem {
     pub title: String,
     pub detail: Option<String>,
     pub errors: Vec<LineProblem>,
+    /// Of an instance that can do what this one cannot.
+    pub address: Option<String>,
     /// How many errors there are; `errors` holds the first ones.
     pub error_count: Option<u64>,
 }
@@ -78,6 +80,9 @@ impl fmt::Display for Problem {
         write!(f, "{} ({})", self.title, self.status)?;
         if let Some(detail) = &self.detail {
             write!(f, ": {detail}")?;
+        }
+        if let Some(address) = &self.address {
+            write!(f, "; here with --url {address} or MEANWHILE_URL")?;
         }
         for error in &self.errors {
             write!(f, "\n  line {error}")?;

@@ -5,6 +5,7 @@
 //! goes on without its client.
 
 use super::Service;
+use super::nodes::orders;
 use super::parameters::{Parameters, refuse};
 use super::problem::{Kind, Problem};
 use crate::rollover::{Drain, DrainReport};
@@ -103,7 +104,7 @@ pub(super) async fn post(State(service): State<Service>, raw: RawQuery) -> Resul
             refuse("wait", &format!("\"{text}\" is not a number of seconds: write a number from 0 to {MAX_WAIT}"))
         })?,
     };
-    let mut drain = service.orders.drain();
+    let mut drain = orders(&service)?.drain();
     // Whether it ended or the time is over is seen from how it stands.
     let _ = timeout(Duration::from_secs(wait), drain.wait_for(|drain| !drain.is_running())).await;
     let drain = drain.borrow().clone();
@@ -124,6 +125,6 @@ pub(super) async fn post(State(service): State<Service>, raw: RawQuery) -> Resul
 #[utoipa::path(get, path = "/v1/drain", tag = "operations", responses(
     (status = 200, description = "How the last drain stands", body = DrainBody),
 ))]
-pub(super) async fn get(State(service): State<Service>) -> Json<DrainBody> {
-    Json(DrainBody::of(service.orders.last_drain()))
+pub(super) async fn get(State(service): State<Service>) -> Result<Json<DrainBody>, Problem> {
+    Ok(Json(DrainBody::of(orders(&service)?.last_drain())))
 }

@@ -9,6 +9,7 @@ mod drain;
 mod encoding;
 mod format;
 mod idempotency;
+mod nodes;
 mod observe;
 mod openapi;
 mod operations;
@@ -23,7 +24,9 @@ mod state;
 mod stats;
 
 use crate::clock::Clock;
+use crate::config::Role;
 use crate::ingest::commit::Committer;
+use crate::nodes::Nodes;
 use crate::query::Query;
 use crate::rollover::{Orders, Progress};
 use crate::stats::calendar::Calendar;
@@ -43,8 +46,11 @@ pub struct Service {
     pub store: Arc<dyn Store>,
     /// How the rollover stands, for readiness and metrics.
     pub progress: Arc<Progress>,
-    /// What only the rollover may do: it is asked to.
-    pub orders: Orders,
+    /// What only the rollover may do: it is asked to. `None` where another instance has the sink.
+    pub orders: Option<Orders>,
+    /// Who shares the store.
+    pub nodes: Arc<Nodes>,
+    pub role: Role,
     pub instance: Instance,
     pub clock: Clock,
 }
@@ -72,6 +78,7 @@ pub fn router(service: Service) -> Router {
         .route("/healthz", get(operations::healthz))
         .route("/readyz", get(operations::readyz))
         .route("/metrics", get(operations::metrics))
+        .route("/v1/nodes", get(nodes::nodes))
         .route("/openapi.json", get(openapi::serve));
     let instance = service.instance.clone();
     observe::layer(with_fallbacks(routes).with_state(service), instance)

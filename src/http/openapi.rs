@@ -5,7 +5,7 @@
 //! document equal, another holds real answers against the schemas.
 
 use super::problem::Kind;
-use super::{drain, operations, page, readings, sources, state, stats};
+use super::{drain, nodes, operations, page, readings, sources, state, stats};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -37,6 +37,7 @@ use utoipa::{OpenApi, ToSchema};
         operations::healthz,
         operations::readyz,
         operations::metrics,
+        nodes::nodes,
         serve,
         page::html,
         page::style,
@@ -100,6 +101,8 @@ struct Problem {
     parameter: Option<String>,
     /// The source that is not known.
     source: Option<String>,
+    /// Of an instance that can do it.
+    address: Option<String>,
     /// Known sources whose ids are near an unknown one.
     near: Option<Vec<String>>,
 }
@@ -118,7 +121,7 @@ const ANYWHERE: [Kind; 5] =
     [Kind::UnreadableHead, Kind::HeadTimeout, Kind::HeadTooLarge, Kind::Internal, Kind::TooManyConnections];
 
 /// The kinds of problems a route may answer with, beside those.
-const PROBLEMS: [(&str, &[Kind]); 7] = [
+const PROBLEMS: [(&str, &[Kind]); 8] = [
     (
         "/v1/readings",
         &[
@@ -134,14 +137,16 @@ const PROBLEMS: [(&str, &[Kind]); 7] = [
             Kind::KeyReused,
             Kind::Busy,
             Kind::NotApplied,
+            Kind::NoIngest,
             Kind::OutcomeUnknown,
         ],
     ),
-    ("/v1/stats", &[Kind::InvalidParameter, Kind::UnknownSource, Kind::Unavailable]),
-    ("/v1/sources", &[Kind::InvalidParameter, Kind::Unavailable]),
+    ("/v1/stats", &[Kind::InvalidParameter, Kind::UnknownSource, Kind::Unavailable, Kind::NoSink]),
+    ("/v1/sources", &[Kind::InvalidParameter, Kind::Unavailable, Kind::NoSink]),
     ("/v1/state", &[Kind::InvalidParameter, Kind::UnknownSource, Kind::Unavailable]),
-    ("/v1/sources/{id}", &[Kind::InvalidParameter, Kind::UnknownSource, Kind::Unavailable]),
-    ("/v1/drain", &[Kind::InvalidParameter, Kind::Unavailable]),
+    ("/v1/sources/{id}", &[Kind::InvalidParameter, Kind::UnknownSource, Kind::Unavailable, Kind::NoSink]),
+    ("/v1/drain", &[Kind::InvalidParameter, Kind::Unavailable, Kind::NoSink]),
+    ("/v1/nodes", &[Kind::InvalidParameter]),
     ("/readyz", &[Kind::InvalidParameter]),
 ];
 

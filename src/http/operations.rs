@@ -29,8 +29,10 @@ pub(super) struct Readiness {
     ready: bool,
     instance: String,
     store: StoreReadiness,
-    sink: SinkReadiness,
-    rollover: Backlog,
+    /// Null where another instance has it.
+    sink: Option<SinkReadiness>,
+    /// Null without a sink.
+    rollover: Option<Backlog>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -66,6 +68,7 @@ impl Readiness {
     fn of(service: &Service) -> Self {
         let Report { open_buckets, waiting_buckets, oldest_due, sink_trouble } = service.progress.report();
         let trouble = service.committer.trouble();
+        let has_sink = service.role.has_sink();
         Self {
             ready: trouble.is_none() && sink_trouble.is_none(),
             instance: service.instance.to_string(),
@@ -74,8 +77,12 @@ impl Readiness {
                 durability: service.store.durability().to_string(),
                 trouble,
             },
-            sink: SinkReadiness { usable: sink_trouble.is_none(), trouble: sink_trouble },
-            rollover: Backlog { open_buckets, waiting_buckets, oldest_due_seconds: oldest_due.as_secs_f64() },
+            sink: has_sink.then(|| SinkReadiness { usable: sink_trouble.is_none(), trouble: sink_trouble }),
+            rollover: has_sink.then_some(Backlog {
+                open_buckets,
+                waiting_buckets,
+                oldest_due_seconds: oldest_due.as_secs_f64(),
+            }),
         }
     }
 }
@@ -108,12 +115,13 @@ pub(super) async fn readyz(State(service): State<Service>, raw: RawQuery) -> Res
     (status = 200, description = "Prometheus text format", body = String, content_type = "text/plain"),
 ))]
 pub(super) async fn metrics(State(service): State<Service>) -> Response {
-    let readiness = Readiness::of(&service);
+    // Without a sink nothing is found out about it: no trouble, no backlog.
+    let Report { open_buckets, oldest_due, sink_trouble, .. } = service.progress.report();
     let standing = Standing {
-        store_reachable: readiness.store.reachable,
-        sink_usable: readiness.sink.usable,
-        open_buckets: readiness.rollover.open_buckets,
-        oldest_due: std::time::Duration::from_secs_f64(readiness.rollover.oldest_due_seconds),
+        store_reachable: service.committer.trouble().is_none(),
+        sink_usable: sink_trouble.is_none(),
+        open_buckets,
+        oldest_due,
     };
     let content_type = (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
     ([content_type], metrics::render(standing)).into_response()

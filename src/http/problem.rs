@@ -47,12 +47,16 @@ pub enum Kind {
     NotApplied,
     /// A question cannot be answered now.
     Unavailable,
+    /// A question that only an instance with a sink can answer.
+    NoSink,
+    /// Readings where none are taken: certainly not counted.
+    NoIngest,
     OutcomeUnknown,
 }
 
 impl Kind {
     /// Every kind there is.
-    pub(super) const ALL: [Self; 22] = [
+    pub(super) const ALL: [Self; 24] = [
         Self::UnreadableBody,
         Self::UnreadableHead,
         Self::InvalidReadings,
@@ -74,6 +78,8 @@ impl Kind {
         Self::Busy,
         Self::NotApplied,
         Self::Unavailable,
+        Self::NoSink,
+        Self::NoIngest,
         Self::OutcomeUnknown,
     ];
 
@@ -117,6 +123,8 @@ impl Kind {
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "Too much is under way"),
             Self::NotApplied => (StatusCode::SERVICE_UNAVAILABLE, "not-applied", "The store cannot be reached"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The answer cannot be given now"),
+            Self::NoSink => (StatusCode::SERVICE_UNAVAILABLE, "no-sink", "The rows are elsewhere"),
+            Self::NoIngest => (StatusCode::SERVICE_UNAVAILABLE, "no-ingest", "Readings are taken elsewhere"),
             Self::OutcomeUnknown => {
                 (StatusCode::GATEWAY_TIMEOUT, "outcome-unknown", "The store has not answered in time")
             }

@@ -4,6 +4,8 @@
 //! answer is worded. A batch is all or nothing for bad lines unless `?on_error=skip`.
 
 use super::Service;
+use super::body::drain;
+use super::nodes::no_ingest;
 use super::problem::{Problem, line_errors};
 use super::receive::{Received, receive};
 use super::server::Held;
@@ -73,6 +75,10 @@ pub(super) async fn post(
     held: Option<Extension<Arc<Held>>>,
     body: Body,
 ) -> Result<Json<Accepted>, Problem> {
+    if !service.role.takes_readings() {
+        drain(&headers, &mut body.into_data_stream()).await;
+        return Err(no_ingest(&service.nodes));
+    }
     let now = service.clock.now();
     let received =
         receive(&service.calendar, service.store.policy(), now, &uri, &headers, held.as_deref(), body).await?;

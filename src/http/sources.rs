@@ -6,6 +6,7 @@
 
 use super::Service;
 use super::format;
+use super::nodes::{orders, with_the_sink};
 use super::parameters::{Parameters, refuse};
 use super::problem::{Kind, Problem};
 use super::stats::failed;
@@ -35,7 +36,7 @@ const FORGET_WAIT: Duration = Duration::from_secs(25);
     responses((status = 200, description = "Sources by id, and how time is divided", body = format::SourcesBody<'static>)),
 )]
 pub(super) async fn sources(State(service): State<Service>, raw: RawQuery) -> Result<Response, Problem> {
-    answer(&service.query, &raw).await
+    answer(&service.query, &raw).await.map_err(|problem| with_the_sink(problem, &service.nodes))
 }
 
 async fn answer(query: &Query, raw: &RawQuery) -> Result<Response, Problem> {
@@ -71,7 +72,7 @@ pub(super) async fn forget(
 ) -> Result<Json<ForgottenBody>, Problem> {
     let Path(id) = id.map_err(|_| refuse("id", "it is not UTF-8 where it is percent-decoded"))?;
     let source: Arc<str> = id.into();
-    let forgotten = timeout(FORGET_WAIT, service.orders.forget(Arc::clone(&source))).await;
+    let forgotten = timeout(FORGET_WAIT, orders(&service)?.forget(Arc::clone(&source))).await;
     let forgotten = match forgotten {
         Ok(forgotten) => forgotten.map_err(|error| error.to_string()),
         Err(_) => Err("it takes longer than a request may, and goes on; repeat it to learn of its end".to_owned()),

@@ -6,6 +6,7 @@
 
 use super::Service;
 use super::format::{Format, RowsBody};
+use super::nodes::with_the_sink;
 use super::parameters::{Parameters, refuse};
 use super::problem::{Kind, Problem};
 use crate::query::{MAX_SOURCES, PAGE_ROWS, Query, QueryError, StatsQuery};
@@ -42,7 +43,7 @@ pub(super) async fn stats(
     raw: RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    answer(&service.query, raw, &headers).await
+    answer(&service.query, raw, &headers).await.map_err(|problem| with_the_sink(problem, &service.nodes))
 }
 
 async fn answer(query: &Query, raw: RawQuery, headers: &HeaderMap) -> Result<Response, Problem> {
@@ -129,6 +130,7 @@ pub(super) fn failed(error: QueryError) -> Problem {
         }
         QueryError::Period { .. } => refuse("period", &detail),
         QueryError::Cursor => refuse("cursor", &detail),
+        QueryError::NoSink => Problem::new(Kind::NoSink, detail),
         QueryError::Moving | QueryError::Unavailable(_) => Problem::new(Kind::Unavailable, detail),
     }
 }

@@ -17,7 +17,7 @@ mod window;
 
 pub use sources::{OpenState, SourcesPage};
 
-use crate::sink::Sink;
+use crate::sink::{Sink, SinkError};
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Calendar, Period};
 use crate::stats::moments::Moments;
@@ -102,20 +102,33 @@ pub enum QueryError {
     /// What was needed could not be reached.
     #[error("{0}")]
     Unavailable(String),
+    /// Rows are in a sink, and this instance has none.
+    #[error("this instance has no sink (--role ingest)")]
+    NoSink,
 }
 
 /// The two sides of every answer, and the calendar that says what belongs together.
 pub struct Query {
     store: Arc<dyn Store>,
-    sink: Arc<dyn Sink>,
+    /// `None` if another instance has it: then only [`Self::state`] can be answered.
+    sink: Option<Arc<dyn Sink>>,
     calendar: Arc<Calendar>,
     listing: sources::ListingCache,
 }
 
 impl Query {
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, sink: Arc<dyn Sink>, calendar: Arc<Calendar>) -> Self {
+    pub fn new(store: Arc<dyn Store>, sink: Option<Arc<dyn Sink>>, calendar: Arc<Calendar>) -> Self {
         Self { store, sink, calendar, listing: sources::ListingCache::default() }
+    }
+
+    fn sink(&self) -> Result<&dyn Sink, SinkError> {
+        self.sink.as_deref().ok_or_else(|| SinkError::Refused(QueryError::NoSink.to_string()))
+    }
+
+    /// Even an open bucket may have a row, of an earlier life; so no row is certain without a sink.
+    fn refuse_without_sink(&self) -> Result<(), QueryError> {
+        if self.sink.is_none() { Err(QueryError::NoSink) } else { Ok(()) }
     }
 
     /// The stored periods and the time zone of every answer.

@@ -41,6 +41,7 @@ impl Query {
     /// A page of rows of one source or several, oldest first, open buckets included.
     pub async fn stats(&self, query: &StatsQuery) -> Result<StatsPage, QueryError> {
         let ask = self.ask(query)?;
+        self.refuse_without_sink()?;
         let page = self.page(&ask).await?;
         if ask.after.is_none() && !page.partial {
             let silent = |source: &Arc<str>| !page.rows.iter().any(|row| row.source == *source);
@@ -176,9 +177,10 @@ impl Query {
             let with_data = lives.iter().filter(|life| life.moments.iter().any(Option::is_some));
             with_data.for_each(|life| note(life.life.bucket.start));
         }
+        let sink = self.sink.as_ref().ok_or(QueryError::NoSink)?;
         for period in finer() {
             let query = RowQuery { sources: ask.sources.clone(), period, from: at, to: ask.to, limit: 1 };
-            match (self.sink.rows(&query).await, &open) {
+            match (sink.rows(&query).await, &open) {
                 (Ok(rows), _) => rows.iter().for_each(|row| note(row.bucket.start)),
                 (Err(sink), Err(store)) => return Err(QueryError::Unavailable(format!("{store}; {sink}"))),
                 (Err(_), Ok(_)) => *partial = true,

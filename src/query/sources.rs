@@ -10,6 +10,7 @@ use super::position::{decode_id, encode_id};
 use super::window::Lives;
 use super::{EARLIEST, LATEST, PAGE_ROWS, Query, QueryError};
 use crate::clock;
+use crate::sink::Sink;
 use crate::stats::Millis;
 use crate::stats::calendar::Bucket;
 use crate::stats::moments::Moments;
@@ -70,9 +71,10 @@ impl Query {
     pub async fn sources(&self, prefix: &str, limit: usize, cursor: Option<&str>) -> Result<SourcesPage, QueryError> {
         let limit = limit.clamp(1, PAGE_ROWS);
         let after = cursor.map(decode_id).transpose()?;
+        let sink = self.sink.as_ref().ok_or(QueryError::NoSink)?;
         let listing = self.listing().await;
         // One more than asked for tells whether there is a next page.
-        let sunk = self.sink.sources(prefix, after.as_deref(), limit + 1).await;
+        let sunk = sink.sources(prefix, after.as_deref(), limit + 1).await;
         if let (Err(store), Err(sink)) = (&listing, &sunk) {
             return Err(QueryError::Unavailable(format!("{store}; {sink}")));
         }
@@ -120,15 +122,15 @@ impl Query {
         if sources.is_empty() {
             return Ok(());
         }
-        let Ok(lives) = self.all_lives(sources).await else { return Ok(()) };
+        let (Ok(lives), Ok(sink)) = (self.all_lives(sources).await, self.sink()) else { return Ok(()) };
         for (i, id) in sources.iter().enumerate() {
             if lives.iter().any(|life| life.moments[i].is_some()) {
                 continue;
             }
             // In the order of ids an id comes before all that it is a prefix of.
-            let Ok(first) = self.sink.sources(id, None, 1).await else { return Ok(()) };
+            let Ok(first) = sink.sources(id, None, 1).await else { return Ok(()) };
             if first.first().is_none_or(|span| span.source != *id) {
-                return Err(QueryError::UnknownSource { id: Arc::clone(id), near: self.near(id).await });
+                return Err(QueryError::UnknownSource { id: Arc::clone(id), near: self.near(sink, id).await });
             }
         }
         Ok(())
@@ -140,14 +142,14 @@ impl Query {
     }
 
     /// Known ids like this one; best effort, as it only embellishes an error.
-    async fn near(&self, id: &str) -> Vec<Arc<str>> {
+    async fn near(&self, sink: &dyn Sink, id: &str) -> Vec<Arc<str>> {
         let mut known: BTreeMap<Arc<str>, (Millis, Millis)> = BTreeMap::new();
         if let Ok(listing) = self.listing().await {
             for (id, &(first, last)) in listing.sources.iter().take(NEAR_IDS) {
                 widen(&mut known, id, first, last);
             }
         }
-        for span in self.sink.sources("", None, NEAR_IDS).await.unwrap_or_default() {
+        for span in sink.sources("", None, NEAR_IDS).await.unwrap_or_default() {
             widen(&mut known, &span.source, span.first, span.last);
         }
         near(id, known.keys())

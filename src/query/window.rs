@@ -209,7 +209,7 @@ impl Query {
         let mut limit = want + 2 * sources.len() + 1;
         loop {
             let query = RowQuery { sources: sources.to_vec(), period, from, to, limit };
-            let mut rows = self.sink.rows(&query).await?;
+            let mut rows = self.sink()?.rows(&query).await?;
             let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok((rows, to)) };
             let (first, last) = (first.bucket.start, last.bucket.start);
             if rows.len() < limit {

@@ -36,6 +36,7 @@ use index::Newest;
 use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use writer::Writer;
@@ -51,6 +52,7 @@ const SOURCES_FILE: &str = "sources.csv";
 #[derive(Debug)]
 pub struct CsvSink {
     root: PathBuf,
+    identity: String,
     shared: Arc<Shared>,
 }
 
@@ -77,7 +79,7 @@ impl CsvSink {
         let mut writer = Writer::new(dir.to_owned(), zone);
         recover(&mut writer)?;
         let shared = Shared { writer: Mutex::new(writer), compaction: Mutex::new(()), _lock: lock };
-        Ok(Self { root: dir.to_owned(), shared: Arc::new(shared) })
+        Ok(Self { root: dir.to_owned(), identity: identity(dir), shared: Arc::new(shared) })
     }
 
     /// Runs file work on a thread that may block. It goes on to its end should the caller not wait.
@@ -94,10 +96,26 @@ impl CsvSink {
     }
 }
 
+/// The directory as the running kernel knows it: what the lock in it protects from others. Where that
+/// cannot be found out, an identity that nothing else has.
+fn identity(dir: &Path) -> String {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    if let Ok((boot, directory)) = boot.and_then(|boot| Ok((boot, fs::metadata(dir)?))) {
+        return format!("{}:{}:{}", boot.trim(), directory.dev(), directory.ino());
+    }
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the operating system gives random numbers");
+    format!("{:032x}", u128::from_be_bytes(bytes))
+}
+
 #[async_trait::async_trait]
 impl Sink for CsvSink {
     fn name(&self) -> String {
         format!("csv:{}", self.root.display())
+    }
+
+    fn exclusive(&self) -> Option<String> {
+        Some(self.identity.clone())
     }
 
     async fn write(&self, lives: Vec<LifeRow>) -> Result<WriteReport, SinkError> {

@@ -74,6 +74,12 @@ pub trait Sink: Send + Sync + 'static {
     /// How the sink is called in messages, without secrets.
     fn name(&self) -> String;
 
+    /// If only the process that has it open may use it: what tells it from every other sink, also from one
+    /// of the same name on another machine. `None` if several processes may.
+    fn exclusive(&self) -> Option<String> {
+        None
+    }
+
     /// Brings the rows of these lives up to date, durable when it returns. May be repeated.
     ///
     /// # Errors

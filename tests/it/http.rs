@@ -40,8 +40,13 @@ impl Answer {
 
 impl Client {
     pub(crate) fn new(url: String) -> Self {
+        Self::impatient(url, TIMEOUT)
+    }
+
+    /// A client that takes an answer for lost after so long.
+    pub(crate) fn impatient(url: String, timeout: Duration) -> Self {
         let config = ureq::Agent::config_builder().http_status_as_error(false).proxy(None);
-        Self { agent: config.timeout_global(Some(TIMEOUT)).build().new_agent(), url }
+        Self { agent: config.timeout_global(Some(timeout)).build().new_agent(), url }
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {

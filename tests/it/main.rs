@@ -27,6 +27,7 @@ mod imports;
 mod late;
 mod limits;
 mod moving;
+mod nodes;
 mod operations;
 mod outages;
 mod page;

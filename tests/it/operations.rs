@@ -266,6 +266,8 @@ fn answers_are_as_the_document_says() {
         ("/v1/sources?limit=0", 400),
         ("/v1/state?source=kitchen", 200),
         ("/v1/state?source=kichen", 404),
+        ("/v1/nodes", 200),
+        ("/v1/nodes?x=1", 400),
         ("/healthz", 200),
         ("/readyz", 200),
         ("/readyz?exclude=x", 400),

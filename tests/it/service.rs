@@ -37,6 +37,8 @@ pub(crate) struct Service {
     flags: Vec<String>,
     /// What `ulimit` is told before a start, if anything.
     ulimit: Vec<String>,
+    /// Variables of its environment.
+    variables: Vec<(String, String)>,
     /// Bytes of the log that belong to earlier starts.
     log_before: usize,
     redis: Option<RedisServer>,
@@ -53,10 +55,24 @@ impl Service {
     /// Starts a service under a limit of the shell, such as `-n 150`.
     pub(crate) fn start_under(ulimit: &[&str], on: On, flags: &[&str]) -> Self {
         let redis = (on == On::Redis).then(RedisServer::start_durable);
-        let [flags, ulimit] = [flags, ulimit].map(|words| words.iter().map(|&word| word.to_owned()).collect());
-        let mut service = Self { child: None, port: 0, flags, ulimit, log_before: 0, redis, dir: temporary() };
+        let mut service = Self::prepared(redis, flags);
+        service.ulimit = ulimit.iter().map(|&word| word.to_owned()).collect();
         service.start_again();
         service
+    }
+
+    /// Starts a service on a store that it does not own: `--store` is one of the flags.
+    pub(crate) fn start_beside(flags: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut service = Self::prepared(None, flags);
+        service.variables = variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        service.start_again();
+        service
+    }
+
+    fn prepared(redis: Option<RedisServer>, flags: &[&str]) -> Self {
+        let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        let (ulimit, variables) = (Vec::new(), Vec::new());
+        Self { child: None, port: 0, flags, ulimit, variables, log_before: 0, redis, dir: temporary() }
     }
 
     /// The flags of the next start.
@@ -121,6 +137,7 @@ impl Service {
                 vec!["--sink".to_owned(), format!("csv:{}", self.sink().display())]
             })
             .args(&self.flags)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stderr(log)
             .spawn()
             .unwrap();
@@ -159,6 +176,12 @@ impl Service {
         signal("TERM", child.id());
         let ended = child.wait().unwrap();
         assert_eq!(ended.code(), Some(0), "{}", self.log());
+    }
+
+    /// Waits until it has ended by itself, and returns its exit status.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
+        let mut child = self.child.take().expect("the service runs");
+        eventually("the service ends", || child.try_wait().unwrap()).code()
     }
 
     /// Sends it a signal, by its short name.

@@ -11,7 +11,7 @@ const LAYERS: [&[&str]; 7] = [
     &["cli"],
     &["app"],
     &["http"],
-    &["ingest", "query", "rollover"],
+    &["ingest", "nodes", "query", "rollover"],
     &["sink", "store"],
     &["clock", "config", "telemetry"],
     &["stats"],

@@ -19,7 +19,7 @@ const DAY: Millis = 24 * HOUR;
 
 pub(crate) fn query(world: &Arc<World>) -> Query {
     let calendar = Arc::new(world.lock().calendar.clone());
-    Query::new(Arc::clone(world) as Arc<dyn Store>, Arc::clone(world) as Arc<dyn Sink>, calendar)
+    Query::new(Arc::clone(world) as Arc<dyn Store>, Some(Arc::clone(world) as Arc<dyn Sink>), calendar)
 }
 
 fn ask(sources: &str, period: &str) -> StatsQuery {

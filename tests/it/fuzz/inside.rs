@@ -9,15 +9,19 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderName, HeaderValue, Request};
 use meanwhile::clock::Clock;
+use meanwhile::config::Role;
 use meanwhile::http::{Instance, Service, router};
 use meanwhile::ingest::commit::Committer;
+use meanwhile::nodes::Nodes;
 use meanwhile::query::Query;
 use meanwhile::rollover::Rollover;
 use meanwhile::sink::Sink;
 use meanwhile::sink::csv::CsvSink;
 use meanwhile::store::Store;
+use meanwhile::store::nodes::Node;
 use serde_json::Value;
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -48,13 +52,24 @@ impl Inside {
             let rollover = Rollover::new(Arc::clone(&store), Arc::clone(&sink), Arc::clone(&calendar), None);
             let wake = Arc::new(Notify::new());
             let (committer, _) = Committer::start(Arc::clone(&store), Arc::clone(&calendar), wake).await.unwrap();
+            let me = Node {
+                id: "inside".to_owned(),
+                role: Role::All.to_string(),
+                address: "http://inside".to_owned(),
+                version: String::new(),
+                sink: None,
+                settings: BTreeMap::new(),
+            };
+            let nodes = Nodes::join(Arc::clone(&store), me).await.unwrap();
             router(Service {
-                query: Arc::new(Query::new(Arc::clone(&store), sink, Arc::clone(&calendar))),
+                query: Arc::new(Query::new(Arc::clone(&store), Some(sink), Arc::clone(&calendar))),
                 calendar,
                 committer: Arc::new(committer),
                 store,
                 progress: rollover.progress(),
-                orders: rollover.orders(),
+                orders: Some(rollover.orders()),
+                nodes,
+                role: Role::All,
                 instance: Instance::random(),
                 clock,
             })
