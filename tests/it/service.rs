@@ -180,8 +180,10 @@ impl Service {
 
     /// Waits until it has ended by itself, and returns its exit status.
     pub(crate) fn ended(&mut self) -> Option<i32> {
-        let mut child = self.child.take().expect("the service runs");
-        eventually("the service ends", || child.try_wait().unwrap()).code()
+        let child = self.child.as_mut().expect("the service runs");
+        let ended = eventually("the service ends", || child.try_wait().unwrap());
+        self.child = None;
+        ended.code()
     }
 
     /// Sends it a signal, by its short name.
