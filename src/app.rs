@@ -60,7 +60,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     let (mut progress, mut orders) = (Arc::<Progress>::default(), None);
     let rolling = if let Some(sink) = &sink {
         let rollover = Rollover::new(Arc::clone(&store), Arc::clone(sink), Arc::clone(&calendar), config.hold)
-            .retaining(config.retain.clone());
+            .retaining(config.retain.clone(), Clock::System);
         (progress, orders) = (rollover.progress(), Some(rollover.orders()));
         tokio::spawn(rollover.run(wake, until_stopped(stopped.clone())))
     } else {

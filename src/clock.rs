@@ -1,8 +1,8 @@
 //! The only place that asks the operating system for the time; everything else is told.
 //!
 //! A [`Clock`] is the wall clock of the node: for the arrival time of readings, for refusing absurd
-//! timestamps, and as the store clock of the embedded store. What is late or due is judged by the
-//! store's clock, never by this one. Tests set the time by hand.
+//! timestamps, for keeping rows from going early, and as the store clock of the embedded store. What is
+//! late or due is judged by the store's clock, never by this one. Tests set the time by hand.
 
 use crate::stats::Millis;
 use std::sync::Arc;

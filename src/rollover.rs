@@ -11,6 +11,7 @@ mod forget;
 mod orders;
 mod progress;
 mod retention;
+mod steadiness;
 
 use crate::clock;
 use crate::sink::{Partition, Sink, SinkError};
@@ -208,7 +209,8 @@ impl Rollover {
             } else if let Some(at) = due.next {
                 next = next.min(Duration::from_millis((at - due.now).try_into().unwrap_or(0)));
             }
-            if due.buckets.is_empty() && (self.compact_one(shard, due.now).await? || self.retain_some(due.now).await?) {
+            // What goes need not be compacted first.
+            if due.buckets.is_empty() && (self.retain_some(due.now).await? || self.compact_one(shard, due.now).await?) {
                 next = Duration::ZERO;
             }
         }

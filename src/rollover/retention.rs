@@ -1,13 +1,16 @@
 //! Removes rows that are no longer kept, at times when nothing is due.
 //!
-//! A part of `rollover.rs`, which asks it after compacting. One call removes what the sink removes in
-//! one call. Nothing is removed beside a life that is as old, since its rows would come again; but a
+//! A part of `rollover.rs`, which asks it before compacting. One call removes what the sink removes in
+//! one call. How old a row is goes by the store's clock or the node's, whichever is behind, and only
+//! while that time runs evenly (`steadiness.rs`): rows that go by a wrong clock do not come back.
+//! Nothing is removed beside a life that is as old, since its rows would come again; but a
 //! source that never stops sending into the distant past cannot hold it up for longer than
 //! [`HELD_UP_AT_MOST`]. Removing under an open life is safe all the same: what it holds moves up from
 //! the store, not from the rows. Which rows go is configured (`config/retention.rs`).
 
+use super::steadiness::{EVEN_FOR, Pace, Steadiness};
 use super::{Rollover, RolloverError};
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::sink::{Partition, SinkError};
 use crate::stats::Millis;
 use crate::stats::calendar::Period;
@@ -27,6 +30,11 @@ const HELD_UP_AT_MOST: Duration = Duration::from_hours(1);
 #[derive(Debug, Default)]
 pub(super) struct Retaining {
     rules: Vec<Retention>,
+    /// The node's: the store's stays ahead for long after a clock was ahead for a moment.
+    clock: Clock,
+    steadiness: Steadiness,
+    /// A step of the time was logged, and it has not run evenly since.
+    warned: bool,
     /// When everything was last found removed.
     looked: Option<Instant>,
     /// Since when a period waits for open lives.
@@ -34,16 +42,25 @@ pub(super) struct Retaining {
 }
 
 impl Rollover {
-    /// Removes rows by these rules.
+    /// Removes rows by these rules, going by the store's clock as far as this one agrees.
     #[must_use]
-    pub fn retaining(mut self, rules: Vec<Retention>) -> Self {
-        self.retaining = Retaining { rules, ..Retaining::default() };
+    pub fn retaining(mut self, rules: Vec<Retention>, clock: Clock) -> Self {
+        if !rules.is_empty() {
+            let minutes = EVEN_FOR.as_secs() / 60;
+            tracing::info!("rows that --retain no longer keeps go once the clocks have run evenly for {minutes} min");
+        }
+        self.retaining = Retaining { rules, clock, ..Retaining::default() };
         self
     }
 
     /// Removes some rows; `false` if there is nothing more to remove now.
     pub(super) async fn retain_some(&mut self, now: Millis) -> Result<bool, RolloverError> {
-        if self.retaining.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+        if self.retaining.rules.is_empty() || self.retaining.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+            return Ok(false);
+        }
+        let now = now.min(self.retaining.clock.now());
+        if !self.retaining.runs_evenly(now) {
+            self.retaining.looked = Some(clock::instant());
             return Ok(false);
         }
         for Retention { period, keep } in self.retaining.rules.clone() {
@@ -78,5 +95,29 @@ impl Rollover {
         }
         let since = *self.retaining.held_up.entry(period).or_insert_with(clock::instant);
         Ok(since.elapsed() < HELD_UP_AT_MOST)
+    }
+}
+
+impl Retaining {
+    /// Whether rows may go by this time, which is the present one; a step is logged once.
+    fn runs_evenly(&mut self, now: Millis) -> bool {
+        match self.steadiness.look(now, clock::instant()) {
+            Pace::Even => {
+                self.warned = false;
+                true
+            }
+            Pace::Unproven => false,
+            Pace::Stepped(by) => {
+                if !std::mem::replace(&mut self.warned, true) {
+                    tracing::warn!(
+                        "no rows are removed until the clocks have run evenly for {} min: the time has moved by {} s \
+                         beside what has passed, because a clock was set or the machine slept",
+                        EVEN_FOR.as_secs() / 60,
+                        by / 1_000,
+                    );
+                }
+                false
+            }
+        }
     }
 }
