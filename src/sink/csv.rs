@@ -294,6 +294,10 @@ fn recover(writer: &mut Writer) -> Result<(), SinkError> {
     for dir in dirs {
         if !complete || disk::id(&dir.path(&root).join(index::Part::Tail.file_name()))?.is_some() {
             writer.load(dir)?;
+            // In its final form: it was read for its sources, and is hardly written to.
+            if !writer.tails.contains(&dir) {
+                writer.forget(dir);
+            }
         }
     }
     if !complete {

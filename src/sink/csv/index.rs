@@ -96,6 +96,11 @@ impl Index {
         self.buckets.contains_key(&start)
     }
 
+    /// How many starts of buckets there are.
+    pub(super) fn len(&self) -> usize {
+        self.buckets.len()
+    }
+
     /// The starts of all buckets, in order.
     pub(super) fn starts(&self) -> impl Iterator<Item = Millis> {
         self.buckets.keys().copied()

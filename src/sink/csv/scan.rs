@@ -1,8 +1,9 @@
 //! All rows of the CSV sink, page by page: period by period, date by date, then by (start, source, end).
 //!
 //! Called by `csv.rs`. A cursor says which row came last and nothing else, so it outlives the process
-//! and whatever happens to the files. A page needs the memory of its rows and of one index; a bucket
-//! with more rows than a page holds is read once for each of its pages.
+//! and whatever happens to the files. A page needs the memory of its rows and of one index, which is held
+//! until a page goes beyond its directory; a bucket with more rows than a page holds is read once for
+//! each of its pages.
 
 use super::index::{Files, Index, Newest};
 use super::lock;
@@ -75,6 +76,8 @@ pub(super) fn scan(writer: &Mutex<Writer>, after: Option<&str>, limit: usize) ->
                 return Ok(RowPage { rows, next });
             }
         }
+        // Nothing of it is asked for again.
+        lock(writer).forget(dir);
         after = None;
     }
     Ok(RowPage { rows, next: None })

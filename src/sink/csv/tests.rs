@@ -257,6 +257,31 @@ fn a_scan_gives_the_newest_version_of_every_row_once() {
 }
 
 #[test]
+fn a_scan_holds_one_index_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = open(&dir);
+    let days: Vec<LifeRow> = (0..5).map(|day| life("a", day * 1_440, 1, 1, &[1.0])).collect();
+    check_write(&sink, &days, (5, 0, 0));
+    drop(sink);
+    let sink = open(&dir);
+    for partition in block_on(sink.compactable(Millis::MAX)).unwrap() {
+        block_on(sink.compact(&partition)).unwrap();
+    }
+    drop(sink);
+    fs::remove_file(dir.path().join(SOURCES_FILE)).unwrap();
+    let sink = open(&dir);
+    let loaded = || lock(&sink.shared.writer).loaded();
+    assert_eq!(loaded(), 0, "a start that reads all rows keeps no index of what is in its final form");
+    let mut after = None;
+    for _ in 0..days.len() {
+        after = block_on(sink.scan(after.as_deref(), 1)).unwrap().next;
+        assert_eq!(loaded(), 1);
+    }
+    assert_eq!(block_on(sink.scan(after.as_deref(), 1)).unwrap(), RowPage::default());
+    assert_eq!(loaded(), 0);
+}
+
+#[test]
 fn a_bucket_of_another_calendar_is_another_row() {
     let dir = tempfile::tempdir().unwrap();
     let sink = open(&dir);

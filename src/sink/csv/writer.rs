@@ -23,8 +23,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Directories whose index is kept: the open day of every period, days around them, and those an
-/// import or late readings touch; an index of 1,440 buckets has about 150 kB.
+/// import or late readings touch, or a copy that comes source by source.
 const LOADED_DIRS: usize = 64;
+/// Buckets in the indexes that are kept, some 60 MB: four days of `1s`, and more than 64 of `1m`.
+const LOADED_BUCKETS: usize = 400_000;
 
 /// Rows appended and synced at once: some 4 MB of lines in memory, a few milliseconds of a disk.
 const ROWS_PER_APPEND: usize = 10_000;
@@ -203,8 +205,7 @@ impl Writer {
             } else {
                 self.tails.remove(&dir);
             }
-            self.make_room();
-            self.loaded.insert(dir, (0, index));
+            self.keep(dir, index);
         }
         self.uses += 1;
         let (used, index) = self.loaded.get_mut(&dir).expect("loaded above");
@@ -229,12 +230,21 @@ impl Writer {
         path.ancestors().take(3).try_for_each(disk::sync_dir)
     }
 
-    fn make_room(&mut self) {
-        if self.loaded.len() >= LOADED_DIRS
+    /// Keeps an index, in the place of those that were not used for longest.
+    fn keep(&mut self, dir: DateDir, index: Index) {
+        let mut held: usize = self.loaded.values().map(|(_, index)| index.len()).sum();
+        while (self.loaded.len() >= LOADED_DIRS || held + index.len() > LOADED_BUCKETS)
             && let Some(&idle) = self.loaded.iter().min_by_key(|(_, (used, _))| used).map(|(dir, _)| dir)
         {
-            self.loaded.remove(&idle);
+            held -= self.loaded.remove(&idle).map_or(0, |(_, index)| index.len());
         }
+        self.loaded.insert(dir, (self.uses, index));
+    }
+
+    /// Directories whose index is held.
+    #[cfg(test)]
+    pub(super) fn loaded(&self) -> usize {
+        self.loaded.len()
     }
 
     /// Drops what is known of a directory; the files are read again when it is next touched.
@@ -260,5 +270,37 @@ impl Writer {
             _ => files.all()?,
         };
         Ok((files, lines))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::calendar::Period;
+    use jiff::ToSpan;
+    use jiff::civil::date;
+
+    /// Keeps one index after the other of so many buckets; how many are held at the end.
+    fn check(dirs: i64, buckets: Millis, expected: usize) {
+        let mut writer = Writer::new(PathBuf::new(), Zone::utc());
+        let dir =
+            |n: i64| DateDir { period: Period::Seconds(1), date: date(2026, 1, 1).checked_add(n.days()).unwrap() };
+        for n in 0..dirs {
+            let mut index = Index::default();
+            (0..buckets).for_each(|start| index.add(start, Part::Tail, 0..1));
+            writer.uses += 1;
+            writer.keep(dir(n), index);
+        }
+        assert_eq!(writer.loaded.len(), expected, "{dirs} of {buckets}");
+        let newest = (0..dirs).rev().take(expected);
+        assert!(newest.map(dir).all(|dir| writer.loaded.contains_key(&dir)), "{dirs} of {buckets}");
+    }
+
+    #[test]
+    fn indexes_are_bounded_in_number_and_in_size() {
+        check(3, 10, 3);
+        check(LOADED_DIRS as i64 + 2, 1_440, LOADED_DIRS);
+        check(6, 86_400, 4);
+        check(2, LOADED_BUCKETS as Millis + 1, 1);
     }
 }
