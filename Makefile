@@ -1,6 +1,6 @@
 # The commands of the project; `make ci` is exactly what continuous integration runs.
 
-.PHONY: run test bench suites fuzz ci lint tools
+.PHONY: run test bench suites fuzz soak soak-brief ci lint tools
 
 # Builds, starts the service on the embedded store with CSV files, and says where to post.
 run:
@@ -28,7 +28,15 @@ fuzz:
 	end=$$(($$(date +%s) + $(SECONDS))); while [ $$(date +%s) -lt $$end ]; do \
 	    PROPTEST_CASES=5000 cargo test --locked --quiet --lib --test it fuzz:: || exit 1; done
 
-ci: test lint
+# Kills everything for so many seconds and counts; SEED=7 draws the same faults again. docs/reliability.md has its table.
+soak: tools
+	cargo test --locked --test soak -- --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+# A little of it for every change: about two minutes with the closing of everything.
+soak-brief: tools
+	cargo test --locked --test soak -- --seconds 40
+
+ci: test soak-brief lint
 
 lint:
 	cargo fmt --check

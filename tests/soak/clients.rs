@@ -1,0 +1,198 @@
+//! Clients that do what the documentation asks of them, and keep book: each batch under its own key,
+//! repeated until it is answered 200; some once more on purpose, at once, much later, or twice at a time.
+//!
+//! Started by `world.rs`, one thread each. They end when told to, after all they have sent is
+//! acknowledged and everything that was to be sent again has been.
+
+use crate::http::{Answer, Http};
+use crate::ledger::{Ledger, Reading, TIMED, UNTIMED, source_id};
+use crate::seeded::Seeded;
+use meanwhile::clock::{self, Clock};
+use meanwhile::stats::Millis;
+use std::collections::VecDeque;
+use std::fmt::Write;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, sleep};
+use std::time::Duration;
+
+/// Readings of one batch at most.
+const BATCH: u64 = 30;
+/// Milliseconds between two batches at most: enough for group commits, little enough for two cores.
+const PAUSE: u64 = 40;
+const RETRY: Duration = Duration::from_millis(100);
+/// A batch that was not acknowledged by then never will be.
+const PATIENCE: Duration = Duration::from_mins(3);
+/// How much later a batch is sent again, in milliseconds at most.
+const MUCH_LATER: u64 = 60_000;
+
+/// What all clients of a world share.
+pub(crate) struct Sharing {
+    pub(crate) ledger: Ledger,
+    /// Ports of the instances; a repetition goes to the next one.
+    pub(crate) ports: Vec<u16>,
+    /// Whether the store keeps what it confirms: then a repetition is always called a duplicate.
+    pub(crate) durable: bool,
+    pub(crate) stop: AtomicBool,
+    /// Milliseconds of the longest time from the first sending of a batch to its acknowledgement.
+    pub(crate) longest: AtomicU64,
+    /// Batches that were never acknowledged.
+    pub(crate) unanswered: AtomicU64,
+    /// Answers that should not have been given.
+    pub(crate) wrong: Mutex<Vec<String>>,
+}
+
+impl Sharing {
+    pub(crate) fn stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn complain(&self, what: String) {
+        self.wrong.lock().expect("no panic while it is held").push(what);
+    }
+}
+
+struct Batch {
+    key: String,
+    lines: String,
+    readings: Vec<Reading>,
+}
+
+struct Client {
+    shared: Arc<Sharing>,
+    http: Http,
+    random: Seeded,
+    name: String,
+    batches: u64,
+    /// Acknowledged batches, and when they are to be sent again.
+    later: VecDeque<(Millis, Batch)>,
+}
+
+/// Runs a client until it is told to stop.
+pub(crate) fn run(shared: &Arc<Sharing>, number: u64, seed: u64) {
+    let random = Seeded::new(seed);
+    let name = format!("client-{number}");
+    let shared = Arc::clone(shared);
+    let mut client = Client { shared, http: Http::new(), random, name, batches: 0, later: VecDeque::new() };
+    while !client.shared.stopped() {
+        client.send_next();
+        client.send_due(Clock::System.now());
+        sleep(Duration::from_millis(client.random.below(PAUSE)));
+    }
+    client.send_due(Millis::MAX);
+}
+
+impl Client {
+    fn send_next(&mut self) {
+        let batch = self.make_batch();
+        self.shared.ledger.sent(&batch.readings);
+        let started = clock::instant();
+        let twice = self.random.below(100) < 1;
+        let counted = if twice { self.deliver_twice(&batch) } else { self.deliver(&batch, 0) };
+        if !counted {
+            self.shared.unanswered.fetch_add(1, Ordering::SeqCst);
+            return;
+        }
+        self.shared.longest.fetch_max(started.elapsed().as_millis() as u64, Ordering::SeqCst);
+        self.shared.ledger.acknowledged(&batch.readings, Clock::System.now());
+        match self.random.below(100) {
+            0..3 => self.repeat(&batch),
+            3..6 => {
+                let due = Clock::System.now() + self.random.below(MUCH_LATER).cast_signed();
+                self.later.push_back((due, batch));
+            }
+            _ => {}
+        }
+    }
+
+    /// Nine of ten readings have a time: mostly now, some later than any bucket waits, some of
+    /// yesterday and the day before, so that days are over and are compacted.
+    fn make_batch(&mut self) -> Batch {
+        let now = Clock::System.now();
+        let key = format!("{}-{}", self.name, self.batches);
+        self.batches += 1;
+        let (mut lines, mut readings) = (String::new(), Vec::new());
+        for _ in 0..=self.random.below(BATCH) {
+            let value = self.random.below(1_000);
+            let reading = if self.random.below(10) == 0 {
+                Reading { source: TIMED + self.random.below(UNTIMED as u64) as usize, value, time: None }
+            } else {
+                let ago = match self.random.below(100) {
+                    0..10 => self.random.below(20_000),
+                    10..12 => 86_400_000 * (1 + self.random.below(2)) + self.random.below(5_000),
+                    _ => self.random.below(1_500),
+                };
+                let source = self.random.below(TIMED as u64) as usize;
+                Reading { source, value, time: Some(now - ago.cast_signed()) }
+            };
+            let time = reading.time.map(|time| format!(r#","timestamp":{time}"#)).unwrap_or_default();
+            let source = source_id(reading.source);
+            writeln!(lines, r#"{{"source":"{source}","value":{value}{time}}}"#).expect("memory takes everything");
+            readings.push(reading);
+        }
+        Batch { key, lines, readings }
+    }
+
+    /// Sends until the batch is counted, beginning with this instance; whether it was.
+    fn deliver(&self, batch: &Batch, first: usize) -> bool {
+        self.try_until_counted(&self.http, batch, first).is_some()
+    }
+
+    /// Two at once, as a proxy does that repeats what it takes for lost.
+    fn deliver_twice(&self, batch: &Batch) -> bool {
+        thread::scope(|scope| {
+            let other = scope.spawn(|| self.try_until_counted(&Http::new(), batch, 1).is_some());
+            let counted = self.deliver(batch, 0);
+            other.join().expect("a client does not panic") && counted
+        })
+    }
+
+    fn try_until_counted(&self, http: &Http, batch: &Batch, first: usize) -> Option<Answer> {
+        let started = clock::instant();
+        let ports = &self.shared.ports;
+        for attempt in first.. {
+            match http.post(ports[attempt % ports.len()], &batch.key, &batch.lines) {
+                Some(answer) if answer.status == 200 => {
+                    if answer.json()["accepted"] != batch.readings.len() {
+                        self.shared.complain(format!("{} readings: {}", batch.readings.len(), answer.body));
+                    }
+                    return Some(answer);
+                }
+                None => {}
+                Some(answer) if matches!(answer.status, 408 | 503 | 504) => {}
+                Some(answer) => {
+                    self.shared.complain(format!("{} {}", answer.status, answer.body));
+                    return None;
+                }
+            }
+            if started.elapsed() > PATIENCE {
+                return None;
+            }
+            sleep(RETRY);
+        }
+        None
+    }
+
+    /// Sends an acknowledged batch again.
+    fn repeat(&self, batch: &Batch) {
+        self.shared.ledger.repeated();
+        match self.try_until_counted(&self.http, batch, 1) {
+            None => drop(self.shared.unanswered.fetch_add(1, Ordering::SeqCst)),
+            Some(answer) if self.shared.durable && answer.json()["duplicate"] != true => {
+                self.shared.complain(format!("a repetition is no duplicate: {}", answer.body));
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn send_due(&mut self, now: Millis) {
+        for _ in 0..self.later.len() {
+            let Some((due, batch)) = self.later.pop_front() else { return };
+            if due <= now {
+                self.repeat(&batch);
+            } else {
+                self.later.push_back((due, batch));
+            }
+        }
+    }
+}

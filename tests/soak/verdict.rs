@@ -1,0 +1,118 @@
+//! The comparison at the end: what the clients know against what is in the files, and what is left over
+//! in the store.
+//!
+//! Called by `world.rs` when all faults are over, everything is acknowledged and nothing is open any more.
+
+use crate::ledger::{Cell, Cells, Tally, is_timed};
+use crate::rows::{self, Rows};
+use crate::world::{PERIODS, seconds};
+use anyhow::Result;
+use meanwhile::stats::Millis;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// Keys of Redis that stay when nothing is open: see the table in ARCHITECTURE.md.
+const STAYING: [&str; 4] = ["mw:meta", "mw:{0}", "mw:{0}:slices", "mw:{0}:tombs"];
+/// Slices of idempotency keys stay until they expire.
+const SLICES: &str = "mw:{0}:k:";
+/// By how much the moment at which a client has its answer may differ from that at which the service
+/// has confirmed the frame.
+const SLACK: Millis = 1_000;
+
+/// What was found; all but `rows` and `covered` must be 0.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Verdict {
+    pub(crate) rows: u64,
+    /// Acknowledged readings that are in no row.
+    pub(crate) lost: u64,
+    /// Those of them the service has said are lost: on a store that may forget.
+    pub(crate) covered: u64,
+    /// Readings that are in a row once more than they were sent.
+    pub(crate) double: u64,
+    /// Rows of the right count and another sum, lines that cannot be read.
+    pub(crate) wrong: u64,
+    /// Rows of a coarse period that are not the sum of the rows of the finest.
+    pub(crate) disagreeing: u64,
+    pub(crate) differing: u64,
+    /// What was found wrong, in words.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Compares the files with the ledger. `incidents`: the spans of time of which the service says that it
+/// lost what it had confirmed.
+pub(crate) fn compare(sink: &Path, cells: &Cells, incidents: &[(Millis, Millis)]) -> Result<Verdict> {
+    let mut verdict = Verdict::default();
+    let periods = PERIODS.iter().map(|period| rows::read(sink, period)).collect::<Result<Vec<_>>>()?;
+    for rows in &periods {
+        verdict.rows += rows.newest.len() as u64;
+        verdict.differing += rows.differing;
+        verdict.wrong += rows.unreadable.len() as u64;
+        verdict.notes.extend_from_slice(&rows.unreadable);
+    }
+    verdict.compare_finest(&periods[0], cells, incidents);
+    for (period, rows) in PERIODS.iter().zip(&periods).skip(1) {
+        verdict.compare_coarse(period, rows, &periods[0]);
+    }
+    Ok(verdict)
+}
+
+impl Verdict {
+    pub(crate) fn is_good(&self) -> bool {
+        let Self { rows: _, covered, lost, double, wrong, disagreeing, differing, notes: _ } = self;
+        lost == covered && [double, wrong, disagreeing, differing].iter().all(|&&n| n == 0)
+    }
+
+    fn compare_finest(&mut self, finest: &Rows, cells: &Cells, incidents: &[(Millis, Millis)]) {
+        let mut written: BTreeMap<(String, Option<Millis>), Tally> = BTreeMap::new();
+        for ((source, start), tally) in &finest.newest {
+            *written.entry((source.clone(), is_timed(source).then_some(*start))).or_default() += *tally;
+        }
+        let (nothing, no_cell) = (Tally::default(), Cell::default());
+        let keys: BTreeSet<_> = written.keys().chain(cells.keys()).collect();
+        for key in keys {
+            let (row, cell) = (written.get(key).unwrap_or(&nothing), cells.get(key).unwrap_or(&no_cell));
+            if *row == cell.tally {
+                continue;
+            }
+            self.notes.push(format!("{key:?}: the row has {row:?}, acknowledged were {:?}", cell.tally));
+            match row.count.cmp(&cell.tally.count) {
+                Ordering::Greater => self.double += row.count - cell.tally.count,
+                Ordering::Less => {
+                    let lost = cell.tally.count - row.count;
+                    self.lost += lost;
+                    self.covered += lost.min(acknowledged_within(cell, incidents));
+                }
+                Ordering::Equal => self.wrong += 1,
+            }
+        }
+    }
+
+    fn compare_coarse(&mut self, period: &str, coarse: &Rows, finest: &Rows) {
+        let length = seconds(period) * 1_000;
+        let mut expected: BTreeMap<(String, Millis), Tally> = BTreeMap::new();
+        for ((source, start), tally) in &finest.newest {
+            *expected.entry((source.clone(), start - start % length)).or_default() += *tally;
+        }
+        let keys: BTreeSet<_> = expected.keys().chain(coarse.newest.keys()).collect();
+        for key in keys {
+            if expected.get(key) != coarse.newest.get(key) {
+                self.disagreeing += 1;
+                let (finest, coarse) = (expected.get(key), coarse.newest.get(key));
+                self.notes.push(format!("{key:?}: {period} has {coarse:?}, the finest rows come to {finest:?}"));
+            }
+        }
+    }
+}
+
+/// How many readings of a cell were acknowledged in these spans.
+fn acknowledged_within(cell: &Cell, incidents: &[(Millis, Millis)]) -> u64 {
+    let within = |at: Millis| incidents.iter().any(|(from, to)| (from - SLACK..=to + SLACK).contains(&at));
+    cell.acknowledged.iter().filter(|(at, _)| within(*at)).map(|(_, count)| count).sum()
+}
+
+/// Keys of a Redis in which nothing is open that should not be there, of its own `--scan`.
+pub(crate) fn orphans(keys: &str) -> Vec<String> {
+    let stays = |key: &str| STAYING.contains(&key) || key.starts_with(SLICES);
+    keys.lines().filter(|key| !key.is_empty() && !stays(key)).map(str::to_owned).collect()
+}

@@ -1,0 +1,220 @@
+//! One world: a store, the service on it, clients, a reader and faults; from its start to its verdict.
+//!
+//! Run by `main.rs`, several at once. Periods are seconds long, so that in a minute hundreds of buckets are
+//! written, corrected, closed and moved up while everything around them is being killed.
+
+use crate::clients::{self, Sharing};
+use crate::disk::SmallDisk;
+use crate::faults::{Fault, Faults, Site};
+use crate::http::Http;
+use crate::ledger::{Ledger, TIMED, UNTIMED, source_id};
+use crate::processes::{Node, Redis};
+use crate::proxy::Proxy;
+use crate::reader::{self, Seen};
+use crate::seeded::Seeded;
+use crate::verdict::{self, Verdict};
+use anyhow::{Context, Result};
+use meanwhile::stats::Millis;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// Finest first; each tiles the next.
+pub(crate) const PERIODS: [&str; 3] = ["1s", "5s", "15s"];
+const CLIENTS: u64 = 4;
+/// Until all clients have their answers; what is longer is counted as unanswered by them.
+const ANSWER_PATIENCE: Duration = Duration::from_mins(4);
+/// A bucket whose writer has died is taken up after 30 s, its parents after it.
+const CLOSE_PATIENCE: Duration = Duration::from_mins(3);
+
+/// The length of a period of seconds.
+pub(crate) fn seconds(period: &str) -> Millis {
+    period.trim_end_matches('s').parse().expect("a number of seconds")
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// The embedded store.
+    Embedded,
+    /// Redis that syncs each write.
+    RedisAlways,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 2] = [Self::Embedded, Self::RedisAlways];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::RedisAlways => "redis, always",
+        }
+    }
+
+    fn fsync(self) -> Option<&'static str> {
+        match self {
+            Self::Embedded => None,
+            Self::RedisAlways => Some("always"),
+        }
+    }
+}
+
+/// What a run of a world has shown.
+pub(crate) struct Outcome {
+    pub(crate) kind: Kind,
+    pub(crate) faults: BTreeMap<Fault, u64>,
+    pub(crate) requests: u64,
+    pub(crate) readings: u64,
+    pub(crate) repeated: u64,
+    pub(crate) unanswered: u64,
+    pub(crate) longest: Duration,
+    pub(crate) seen: Seen,
+    pub(crate) verdict: Verdict,
+    /// Lives that did not close.
+    pub(crate) stuck: u64,
+    /// Keys that were left in Redis.
+    pub(crate) orphans: Vec<String>,
+    /// Answers and ends that should not have been.
+    pub(crate) complaints: Vec<String>,
+}
+
+impl Outcome {
+    pub(crate) fn is_good(&self) -> bool {
+        let bad = [self.unanswered, self.seen.wrong, self.stuck, self.orphans.len() as u64];
+        // A run in which nothing was read or acknowledged shows nothing.
+        let busy = self.requests > 0 && self.seen.answers > 0;
+        busy && self.verdict.is_good() && self.complaints.is_empty() && bad.iter().all(|&n| n == 0)
+    }
+}
+
+/// Runs a world for so long in a directory of its own.
+pub(crate) fn run(kind: Kind, dir: &Path, seed: u64, duration: Duration) -> Result<Outcome> {
+    fs::create_dir_all(dir)?;
+    let mut site = build(kind, dir)?;
+    let shared = Arc::new(Sharing {
+        ledger: Ledger::default(),
+        ports: site.nodes.iter().map(|node| node.port).collect(),
+        durable: true,
+        stop: AtomicBool::new(false),
+        longest: AtomicU64::new(0),
+        unanswered: AtomicU64::new(0),
+        wrong: std::sync::Mutex::default(),
+    });
+    for node in &mut site.nodes {
+        node.start()?;
+    }
+    let mut seeds = Seeded::new(seed);
+    let mut seed = || seeds.below(u64::MAX);
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|number| {
+            let (shared, seed) = (Arc::clone(&shared), seed());
+            thread::spawn(move || clients::run(&shared, number, seed))
+        })
+        .collect();
+    let reader = {
+        let (shared, seed) = (Arc::clone(&shared), seed());
+        thread::spawn(move || reader::run(&shared, seed))
+    };
+
+    let mut faults = Faults::new(&mut site, &shared, seed());
+    let broken = faults.run(duration);
+    shared.stop.store(true, Ordering::SeqCst);
+    broken?;
+    let answered = faults.tend_until(ANSWER_PATIENCE, || clients.iter().all(thread::JoinHandle::is_finished))?;
+    anyhow::ensure!(answered, "the clients wait for answers that do not come");
+    let seen = reader.join().expect("a reader does not panic");
+    let mut open = 0;
+    faults.tend_until(CLOSE_PATIENCE, || {
+        open = open_lives(shared.ports[0]);
+        open == 0
+    })?;
+    let made = faults.made;
+    finish(kind, dir, site, &shared, seen, open, made)
+}
+
+fn build(kind: Kind, dir: &Path) -> Result<Site> {
+    let redis = kind.fsync().map(|fsync| Redis::start(&dir.join("redis"), fsync)).transpose()?;
+    let proxy = redis.as_ref().map(|redis| Proxy::start(redis.port)).transpose()?;
+    let disk = SmallDisk::mount(&dir.join("sink"));
+    if disk.is_none() {
+        println!("{}: only root can mount the small disk, so that none is full in this run", kind.name());
+    }
+    let store = match &proxy {
+        Some(proxy) => format!("redis://127.0.0.1:{}", proxy.port),
+        None => format!("embedded:{}", dir.join("store").display()),
+    };
+    let flags = ["--store", &store, "--sink", &format!("csv:{}", sink(dir).display())].map(str::to_owned);
+    let times = ["--periods", "1s,5s,15s", "--grace", "500ms", "--lateness", "2s"].map(str::to_owned);
+    let node = Node::new([&flags[..], &times].concat(), dir.join("service.log"))?;
+    Ok(Site { nodes: vec![node], redis, proxy, disk })
+}
+
+fn sink(dir: &Path) -> PathBuf {
+    dir.join("sink").join("csv")
+}
+
+/// How many lives are open, as the service says; many if it does not.
+fn open_lives(port: u16) -> u64 {
+    let http = Http::new();
+    let of = |source: usize| -> Option<u64> {
+        let answer = http.get(port, &format!("/v1/state?source={}", source_id(source)))?;
+        match answer.status {
+            200 => Some(answer.json().as_array()?.len() as u64),
+            404 => Some(0),
+            _ => None,
+        }
+    };
+    (0..TIMED + UNTIMED).map(of).sum::<Option<u64>>().unwrap_or(u64::MAX)
+}
+
+/// Ends everything and compares.
+fn finish(
+    kind: Kind,
+    dir: &Path,
+    mut site: Site,
+    shared: &Sharing,
+    seen: Seen,
+    stuck: u64,
+    faults: BTreeMap<Fault, u64>,
+) -> Result<Outcome> {
+    let keys = site.redis.as_ref().map(|redis| redis.cli(&["--scan"]).context("Redis does not answer")).transpose()?;
+    let orphans = verdict::orphans(&keys.unwrap_or_default());
+    let cells = shared.ledger.cells();
+    for source in (0..TIMED + UNTIMED).map(source_id) {
+        let all: u64 = cells.iter().filter(|((id, _), _)| *id == source).map(|(_, cell)| cell.tally.count).sum();
+        let answered = Http::new().total(shared.ports[0], &source, PERIODS[2]).map(|(count, _)| count);
+        if shared.durable && answered != Some(all) {
+            shared.complain(format!("{source}: {answered:?} are answered at the end, {all} were acknowledged"));
+        }
+    }
+    for node in &mut site.nodes {
+        if let Err(error) = node.stop() {
+            shared.complain(format!("{error:#}"));
+        }
+        if let Some(panic) = node.whole_log().lines().find(|line| line.contains("panicked")) {
+            shared.complain(panic.to_owned());
+        }
+    }
+    let verdict = verdict::compare(&sink(dir), &cells, &[])?;
+    if let Some(disk) = &site.disk {
+        disk.save(&dir.join("sink-files"))?;
+    }
+    let (requests, readings, repeated) = shared.ledger.totals();
+    Ok(Outcome {
+        kind,
+        faults,
+        requests,
+        readings,
+        repeated,
+        unanswered: shared.unanswered.load(Ordering::SeqCst),
+        longest: Duration::from_millis(shared.longest.load(Ordering::SeqCst)),
+        seen,
+        verdict,
+        stuck,
+        orphans,
+        complaints: std::mem::take(&mut *shared.wrong.lock().expect("no panic while it is held")),
+    })
+}
