@@ -169,6 +169,12 @@ pub fn manager_socket() -> Option<OsString> {
     std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty())
 }
 
+/// Where a debug build is to end itself, for tests of crashes (`failpoint.rs`); a release build does not ask.
+#[must_use]
+pub fn failpoint() -> Option<String> {
+    if cfg!(debug_assertions) { std::env::var_os("MEANWHILE_FAILPOINT")?.into_string().ok() } else { None }
+}
+
 /// Everything a service needs to know, valid as a whole.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {

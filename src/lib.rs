@@ -19,6 +19,7 @@ pub mod store;
 
 pub mod clock;
 pub mod config;
+pub mod failpoint;
 pub mod telemetry;
 
 pub mod stats;

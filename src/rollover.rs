@@ -14,6 +14,7 @@ mod retention;
 mod steadiness;
 
 use crate::clock;
+use crate::failpoint;
 use crate::sink::{Partition, Sink, SinkError};
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Calendar, Period};
@@ -221,7 +222,9 @@ impl Rollover {
         let connection = self.store.connection();
         let (mut batch, mut rolled) = (Batch::default(), Rolled::default());
         for &bucket in buckets {
-            match self.store.seal(shard, bucket, &self.calendar.family(&bucket), when).await? {
+            let sealed = self.store.seal(shard, bucket, &self.calendar.family(&bucket), when).await?;
+            failpoint::pass("sealed");
+            match sealed {
                 Sealed::Gone | Sealed::Waiting => self.progress.settled(&bucket),
                 Sealed::Closing(life) | Sealed::Sealed { life, acked: true } => {
                     self.close(shard, life, when, &mut rolled).await?;
@@ -238,7 +241,9 @@ impl Rollover {
         self.write(shard, connection, &mut batch).await?;
         (rolled.rows, rolled.older, rolled.written) = (batch.written, batch.older, batch.lives.len());
         for life in batch.lives {
-            if self.store.ack(shard, life).await? == Acked::Clean {
+            let acked = self.store.ack(shard, life).await?;
+            failpoint::pass("acked");
+            if acked == Acked::Clean {
                 self.close(shard, life, when, &mut rolled).await?;
             } else {
                 self.progress.settled(&life.bucket);
@@ -287,6 +292,7 @@ impl Rollover {
             let Some(page) = self.store.page(shard, life.bucket, life.generation, cursor.as_deref()).await? else {
                 return Ok(false);
             };
+            failpoint::pass("paged");
             for (source, moments) in page.sources {
                 let Life { bucket, generation, revision } = life;
                 let row = LifeRow { source: Arc::clone(&source), bucket, generation, revision, moments };
@@ -323,8 +329,10 @@ impl Rollover {
         if batch.rows.is_empty() {
             return Ok(());
         }
+        failpoint::pass("held");
         let started = clock::instant();
         let written = self.sink.write(std::mem::take(&mut batch.rows)).await;
+        failpoint::pass("written");
         self.progress.sink_said(&written);
         self.sink_failed = written.is_err();
         let report = written?;

@@ -6,6 +6,7 @@
 
 use super::{Usage, config, reload};
 use crate::config::Given;
+use crate::failpoint;
 use crate::http::server::listen;
 use crate::telemetry;
 use anyhow::Context;
@@ -43,6 +44,9 @@ pub fn run(given: &Given) -> anyhow::Result<()> {
     telemetry::manager::install(crate::config::manager_socket());
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
+    }
+    if let Some(spec) = crate::config::failpoint() {
+        failpoint::arm(&spec).map_err(|wrong| anyhow::anyhow!("MEANWHILE_FAILPOINT: {wrong}"))?;
     }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let served = runtime.block_on(async {

@@ -9,6 +9,7 @@ use super::nodes::no_ingest;
 use super::problem::{Problem, line_errors};
 use super::receive::{Received, receive};
 use super::server::Held;
+use crate::failpoint;
 use crate::ingest::commit::{Committed, Request};
 use crate::ingest::decode::Decoded;
 use crate::store::Durability;
@@ -83,12 +84,14 @@ pub(super) async fn post(
     let received =
         receive(&service.calendar, service.store.policy(), now, &uri, &headers, held.as_deref(), body).await?;
     let Received { mut decoded, key, skip_bad_lines } = received;
+    failpoint::pass("decoded");
     let committed = if decoded.readings == 0 {
         Committed { duplicate: false, too_late: Vec::new() }
     } else {
         let parts = std::mem::take(&mut decoded.parts);
         service.committer.commit(Request { parts, key }).await?
     };
+    failpoint::pass("answering");
     let answer = answer(&decoded, skip_bad_lines, &committed, service.store.durability());
     metrics::readings_counted(answer.counted, answer.duplicate, answer.rejected.len());
     Ok(Json(answer))

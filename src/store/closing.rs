@@ -4,6 +4,7 @@
 //! Uses only the contract in `mod.rs`. May be interrupted anywhere and repeated by anybody.
 
 use super::{Closed, Life, Shard, Store, StoreError, When};
+use crate::failpoint;
 use crate::stats::calendar::Calendar;
 
 /// How a driven close ended.
@@ -27,7 +28,9 @@ pub async fn drive_close(
     let mut stack = vec![(life, 0)];
     while let Some((current, cursor)) = stack.pop() {
         let family = calendar.family(&current.bucket);
-        match store.close(shard, current, &family, cursor, when).await? {
+        let closed = store.close(shard, current, &family, cursor, when).await?;
+        failpoint::pass("moved-up");
+        match closed {
             Closed::Done | Closed::Gone => {}
             Closed::More(cursor) => stack.push((current, cursor)),
             Closed::ParentClosing(parent) => stack.extend([(current, cursor), (parent, 0)]),

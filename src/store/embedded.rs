@@ -26,6 +26,7 @@ use super::{
     StoreError, When, WriterId,
 };
 use crate::clock::Clock;
+use crate::failpoint;
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Family, Period};
 use clocks::Clocks;
@@ -100,10 +101,12 @@ impl EmbeddedStore {
             let mut transaction = database.begin_write().map_err(|e| unavailable(e.into()))?;
             transaction.set_durability(durability).map_err(|e| unavailable(e.into()))?;
             let answer = work(&inner, &transaction).map_err(unavailable)??;
+            failpoint::pass("embedded-changed");
             transaction.commit().map_err(|e| {
                 inner.forget();
                 StoreError::Unknown(format!("{}: {e}", inner.file.display()))
             })?;
+            failpoint::pass("embedded-committed");
             Ok(answer)
         })
         .await

@@ -21,6 +21,7 @@ mod copying;
 mod crashes;
 mod documents;
 mod drain;
+mod failpoints;
 mod first_steps;
 mod forgetting;
 mod imports;

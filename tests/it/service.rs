@@ -10,6 +10,7 @@ use crate::http::Client;
 use crate::servers::{RedisServer, temporary};
 use meanwhile::clock;
 use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
@@ -19,6 +20,8 @@ use tempfile::TempDir;
 /// What takes longer than this has failed; no test needs a tenth of it on an idle machine.
 const PATIENCE: Duration = Duration::from_mins(2);
 const POLL: Duration = Duration::from_millis(20);
+/// The number of the signal, the same on every Linux.
+const SIGABRT: i32 = 6;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_meanwhile");
 
@@ -117,6 +120,35 @@ impl Service {
 
     /// Starts the service that was ended, on the same port, with the same flags and files.
     pub(crate) fn start_again(&mut self) {
+        self.spawn(None);
+        self.port = eventually("the service listens", || {
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().unwrap());
+            assert!(ended.is_none(), "the service has ended ({ended:?}): {}", self.log());
+            self.log()
+                .split_once("listening on http://127.0.0.1:")?
+                .1
+                .split_once(|c: char| !c.is_ascii_digit())?
+                .0
+                .parse()
+                .ok()
+        });
+    }
+
+    /// Starts the service that was ended so that it ends itself at a failpoint, `name:n`; it may not come
+    /// so far as to listen.
+    pub(crate) fn start_again_until(&mut self, failpoint: &str) {
+        self.spawn(Some(failpoint));
+    }
+
+    /// Waits until it has ended itself there.
+    pub(crate) fn wait_for_failpoint(&mut self) {
+        let child = self.child.as_mut().expect("the service runs");
+        let ended = eventually("the failpoint is passed", || child.try_wait().unwrap());
+        self.child = None;
+        assert_eq!(ended.signal(), Some(SIGABRT), "{ended}: {}", self.log());
+    }
+
+    fn spawn(&mut self, failpoint: Option<&str>) {
         assert!(self.child.is_none(), "the service runs");
         self.log_before = fs::read_to_string(self.dir.path().join("log")).map_or(0, |log| log.len());
         let log = File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
@@ -124,6 +156,9 @@ impl Service {
             [] => command(&[]),
             words => limited(words),
         };
+        if let Some(failpoint) = failpoint {
+            program.env("MEANWHILE_FAILPOINT", failpoint);
+        }
         let child = program
             .args(["serve", "--listen", &format!("127.0.0.1:{}", self.port)])
             .args(if self.flags.iter().any(|flag| flag == "--store") {
@@ -142,17 +177,6 @@ impl Service {
             .spawn()
             .unwrap();
         self.child = Some(child);
-        self.port = eventually("the service listens", || {
-            let ended = self.child.as_mut().and_then(|child| child.try_wait().unwrap());
-            assert!(ended.is_none(), "the service has ended ({ended:?}): {}", self.log());
-            self.log()
-                .split_once("listening on http://127.0.0.1:")?
-                .1
-                .split_once(|c: char| !c.is_ascii_digit())?
-                .0
-                .parse()
-                .ok()
-        });
     }
 
     /// Starts the service that was ended with other flags; files and port are the same, and so is the

@@ -8,6 +8,7 @@
 use super::pending::{Pending, Work};
 use super::{CommitError, PartOutcome, REQUEST_DEADLINE, Shared};
 use crate::clock;
+use crate::failpoint;
 use crate::stats::calendar::{Bucket, Calendar};
 use crate::store::closing::drive_close;
 use crate::store::{Answer, Frame, Life, Shard, Store, StoreError, When, WriterId};
@@ -173,6 +174,7 @@ impl Task {
             let frame = pending.frame(self.writer, self.sequence + 1);
             match self.send(&frame, &mut unknown, queue).await? {
                 Answer::Applied => {
+                    failpoint::pass("frame-applied");
                     metrics::frame(frame.deltas.iter().map(|d| d.sources.len()).sum());
                     self.taken();
                     self.wake_for_new(&frame);
@@ -229,6 +231,7 @@ impl Task {
         let started = clock::instant();
         let mut pause = RETRY_MIN;
         loop {
+            failpoint::pass("frame-made");
             let reason = match self.store.apply(self.shard, frame).await {
                 Ok(answer) => return Ok(answer),
                 Err(StoreError::Refused(reason)) if !*unknown => {

@@ -12,6 +12,7 @@ use super::line;
 use super::partition::DateDir;
 use super::writer::Writer;
 use super::{SOURCES_FILE, lock};
+use crate::failpoint;
 use crate::sink::{Partition, SinkError};
 use crate::stats::Millis;
 use std::io::{self, BufWriter, Write};
@@ -110,6 +111,7 @@ pub(super) fn finish(writer: &mut Writer, work: &Work) -> Result<(), SinkError> 
         return Err(SinkError::Unavailable(format!("{} was changed while it was compacted", rows.display())));
     }
     disk::rename(&work.next(), &rows)?;
+    failpoint::pass("compacted");
     if work.index.tail.is_some() && disk::id(&tail)? == work.index.tail {
         disk::remove(&tail)?;
         writer.tails.remove(&work.dir);

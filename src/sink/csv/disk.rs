@@ -5,6 +5,7 @@
 //! failed is never synced again, since a second fsync may succeed with the data gone: what was
 //! durable before is copied into a new file. What the bytes mean is in `line.rs`.
 
+use crate::failpoint;
 use crate::sink::SinkError;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -85,6 +86,10 @@ pub(super) fn append(disk: &Disk, path: &Path, known: Option<FileId>, bytes: &[u
         return Err(failed(&io::Error::other("it was replaced or changed by another program")));
     }
     let good = known.map_or(0, |id| id.len);
+    if failpoint::reached("rows-torn") {
+        let _ = file.write_all(&bytes[..bytes.len() / 2]);
+        failpoint::die();
+    }
     if let Err(error) = (disk.append)(&mut file, bytes) {
         // A full disk writes a part first and says so second.
         let taken_back = if good == 0 { fs::remove_file(path) } else { file.set_len(good) };
@@ -93,9 +98,11 @@ pub(super) fn append(disk: &Disk, path: &Path, known: Option<FileId>, bytes: &[u
         }
         return Err(failed(&error));
     }
+    failpoint::pass("rows-appended");
     if let Err(error) = (disk.sync)(&file) {
         return Err(AppendError::Suspect(unavailable("sync", path, &error)));
     }
+    failpoint::pass("rows-synced");
     FileId::of(&file).map_err(|e| failed(&e))
 }
 
