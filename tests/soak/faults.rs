@@ -9,7 +9,7 @@ use crate::processes::{Ended, Node, Redis};
 use crate::proxy::Proxy;
 use crate::seeded::Seeded;
 use anyhow::Result;
-use meanwhile::clock;
+use meanwhile::{clock, failpoint};
 use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::Duration;
@@ -20,11 +20,15 @@ const QUIET: u64 = 1_200;
 /// waits for late readings and than the service waits for an answer.
 const SHORT: u64 = 1_000;
 const LONG: u64 = 8_000;
+/// The latest pass of a failpoint that ends the service.
+const FAILPOINT_PASSES: u64 = 10;
 const TEND_EVERY: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
     KillNode,
+    /// It ends itself at a failpoint.
+    Failpoint,
     KillRedis,
     /// SIGTERM, and a start.
     Restart,
@@ -42,6 +46,7 @@ impl Fault {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::KillNode => "kill -9 of the service",
+            Self::Failpoint => "end of the service at a failpoint",
             Self::KillRedis => "kill -9 of Redis",
             Self::Restart => "restart of the service",
             Self::StopNode => "service stopped",
@@ -56,13 +61,14 @@ impl Fault {
     }
 
     fn needs_redis(self) -> bool {
-        !matches!(self, Self::KillNode | Self::Restart | Self::StopNode | Self::DiskFull)
+        !matches!(self, Self::KillNode | Self::Failpoint | Self::Restart | Self::StopNode | Self::DiskFull)
     }
 }
 
 /// How often each stands in a deck; kills are half of it.
-const DECK: [(Fault, usize); 11] = [
-    (Fault::KillNode, 20),
+const DECK: [(Fault, usize); 12] = [
+    (Fault::KillNode, 10),
+    (Fault::Failpoint, 10),
     (Fault::KillRedis, 5),
     (Fault::Restart, 2),
     (Fault::StopNode, 4),
@@ -104,7 +110,9 @@ impl<'a> Faults<'a> {
         while started.elapsed() < duration {
             let fault = self.draw();
             self.make(fault)?;
-            *self.made.entry(fault).or_default() += 1;
+            if fault != Fault::Failpoint {
+                *self.made.entry(fault).or_default() += 1;
+            }
             let quiet = self.random.below(QUIET);
             self.pass(quiet)?;
         }
@@ -131,6 +139,13 @@ impl<'a> Faults<'a> {
             Fault::KillNode => {
                 self.site.nodes[node].kill()?;
                 self.site.nodes[node].start()
+            }
+            // Counted when it has ended itself.
+            Fault::Failpoint => {
+                let name = failpoint::NAMES[self.random.below(failpoint::NAMES.len() as u64) as usize];
+                let pass = 1 + self.random.below(FAILPOINT_PASSES);
+                self.site.nodes[node].kill()?;
+                self.site.nodes[node].start_until(Some(format!("{name}:{pass}")))
             }
             Fault::Restart => {
                 if let Err(error) = self.site.nodes[node].stop() {
@@ -222,8 +237,12 @@ impl<'a> Faults<'a> {
     fn tend(&mut self) -> Result<()> {
         for node in &mut self.site.nodes {
             if let Some(how) = node.ended()? {
-                if let Ended::Unexpected(status) = how {
-                    self.shared.complain(format!("the service has ended by itself: {status}"));
+                match how {
+                    Ended::AtFailpoint => *self.made.entry(Fault::Failpoint).or_default() += 1,
+                    Ended::NotStarted => {}
+                    Ended::Unexpected(status) => {
+                        self.shared.complain(format!("the service has ended by itself: {status}"));
+                    }
                 }
                 node.start()?;
             }

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use meanwhile::clock;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
@@ -17,6 +18,8 @@ const READY: &str = "listening on http://";
 /// Nothing of this size takes longer to load what it has written.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
+/// The number of the signal, the same on every Linux.
+const SIGABRT: i32 = 6;
 
 /// A port that was free a moment ago.
 pub(crate) fn free_port() -> Result<u16> {
@@ -33,6 +36,8 @@ fn signal(name: &str, child: &Child) -> Result<()> {
 /// How a process of the service ended that nobody had ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
+    /// It ended itself where it was told to.
+    AtFailpoint,
     /// It could not start, because its store was away.
     NotStarted,
     /// Any other end is an error of the service.
@@ -47,19 +52,29 @@ pub(crate) struct Node {
     /// Bytes of the log that belong to earlier starts.
     log_before: usize,
     child: Option<Child>,
+    failpoint: Option<String>,
 }
 
 impl Node {
     /// `flags` follow `serve --listen`; its log is added to the file `log`.
     pub(crate) fn new(flags: Vec<String>, log: PathBuf) -> Result<Self> {
-        Ok(Self { port: free_port()?, flags, log, log_before: 0, child: None })
+        Ok(Self { port: free_port()?, flags, log, log_before: 0, child: None, failpoint: None })
     }
 
     pub(crate) fn start(&mut self) -> Result<()> {
+        self.start_until(None)
+    }
+
+    /// Starts it; with a failpoint, `name:n`, it ends itself on its n-th pass there.
+    pub(crate) fn start_until(&mut self, failpoint: Option<String>) -> Result<()> {
         self.log_before = self.whole_log().len();
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_meanwhile"));
         command.env_clear().args(["serve", "--listen", &format!("127.0.0.1:{}", self.port)]).args(&self.flags);
+        if let Some(failpoint) = &failpoint {
+            command.env("MEANWHILE_FAILPOINT", failpoint);
+        }
+        self.failpoint = failpoint;
         self.child = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?);
         Ok(())
     }
@@ -93,7 +108,9 @@ impl Node {
         let Some(child) = &mut self.child else { return Ok(None) };
         let Some(status) = child.try_wait()? else { return Ok(None) };
         self.child = None;
-        Ok(Some(if status.code() == Some(1) && !self.is_ready() {
+        Ok(Some(if status.signal() == Some(SIGABRT) && self.failpoint.is_some() {
+            Ended::AtFailpoint
+        } else if status.code() == Some(1) && !self.is_ready() {
             Ended::NotStarted
         } else {
             Ended::Unexpected(status)
