@@ -53,9 +53,10 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
         () = &mut shutdown => return Ok(()),
     };
     let wake = Arc::new(Notify::new());
-    let (committer, committing) = Committer::start(Arc::clone(&store), Arc::clone(&calendar), Arc::clone(&wake))
-        .await
-        .with_context(|| format!("cannot use the store {}", store.name()))?;
+    let (committer, committing) =
+        Committer::start(Arc::clone(&store), Arc::clone(&calendar), Arc::clone(&wake), Clock::System)
+            .await
+            .with_context(|| format!("cannot use the store {}", store.name()))?;
     let (stop, stopped) = watch::channel(false);
     let (mut progress, mut orders) = (Arc::<Progress>::default(), None);
     let rolling = if let Some(sink) = &sink {

@@ -6,6 +6,7 @@
 use super::Service;
 use super::parameters::{Parameters, refuse};
 use super::problem::Problem;
+use crate::ingest::commit::Losses;
 use crate::rollover::Report;
 use crate::telemetry::metrics::{self, Standing};
 use axum::Json;
@@ -43,6 +44,39 @@ struct StoreReadiness {
     durability: String,
     /// Why it cannot be reached.
     trouble: Option<String>,
+    /// What it has lost of what it had confirmed to this instance, since its start.
+    lost: StoreLosses,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct StoreLosses {
+    /// How often it came back without something.
+    times: u64,
+    /// Commits that are gone, of all times.
+    frames: u64,
+    last: Option<StoreLoss>,
+}
+
+/// What was confirmed between the two times is gone, or some of it.
+#[derive(Debug, Serialize, ToSchema)]
+struct StoreLoss {
+    /// All the store held, also from other instances and of earlier; else the last of it.
+    everything: bool,
+    frames: u64,
+    #[schema(example = "2026-11-20T05:00:00Z")]
+    from: String,
+    #[schema(example = "2026-11-20T05:00:01.250Z")]
+    to: String,
+}
+
+impl StoreLosses {
+    fn of(losses: Losses) -> Self {
+        let last = losses.last.map(|loss| {
+            let [from, to] = loss.window();
+            StoreLoss { everything: loss.everything, frames: loss.frames, from, to }
+        });
+        Self { times: losses.times, frames: losses.frames, last }
+    }
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -76,6 +110,7 @@ impl Readiness {
                 reachable: trouble.is_none(),
                 durability: service.store.durability().to_string(),
                 trouble,
+                lost: StoreLosses::of(service.committer.losses()),
             },
             sink: has_sink.then(|| SinkReadiness { usable: sink_trouble.is_none(), trouble: sink_trouble }),
             rollover: has_sink.then_some(Backlog {

@@ -4,16 +4,18 @@
 //!
 //! Called by `http/readings.rs`. Here: requests, their idempotency keys and their outcome. The task
 //! that owns a shard's sequence of frames is in `commit/shard.rs`, the merging of parts in
-//! `commit/pending.rs`.
+//! `commit/pending.rs`, what a store has lost in `commit/losses.rs`.
 
+mod losses;
 mod pending;
 mod shard;
 
 use super::fold::Part;
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::stats::Millis;
 use crate::stats::calendar::Calendar;
 use crate::store::{KeyRecord, Shard, Store, StoreError};
+pub use losses::{Loss, Losses};
 use pending::Work;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -107,11 +109,16 @@ struct Shared {
     down: AtomicBool,
     /// What the store said last instead of an answer; it is asked every 2 s at least.
     trouble: Mutex<Option<String>>,
+    losses: Mutex<Losses>,
 }
 
 impl Shared {
     fn trouble(&self) -> Option<String> {
         self.trouble.lock().expect("no panic while it is held").clone()
+    }
+
+    fn losses(&self) -> Losses {
+        self.losses.lock().expect("no panic while it is held").clone()
     }
 
     fn set_trouble(&self, reason: Option<&str>) {
@@ -137,16 +144,17 @@ struct LiveRequest {
 impl Committer {
     /// Learns where the store stands (founding it if it is new) and starts the task that commits.
     /// The task ends when all clones of the committer are gone and all requests are answered. It
-    /// notifies `wake` when a bucket appears that the rollover may not know of.
+    /// notifies `wake` when a bucket appears that the rollover may not know of. `clock` only dates losses.
     pub async fn start(
         store: Arc<dyn Store>,
         calendar: Arc<Calendar>,
         wake: Arc<Notify>,
+        clock: Clock,
     ) -> Result<(Self, JoinHandle<()>), StoreError> {
         let shard: Shard = 0;
         let shared = Arc::new(Shared::default());
         let (queue, works) = mpsc::unbounded_channel();
-        let task = shard::Task::new(store, calendar, shard, Arc::clone(&shared), wake).await?;
+        let task = shard::Task::new(store, calendar, shard, Arc::clone(&shared), wake, clock).await?;
         let task = tokio::spawn(task.run(works));
         let waiting = Arc::new(Semaphore::new(MAX_WAITING_DELTAS));
         Ok((Self { queue, waiting, shared, live: Arc::default() }, task))
@@ -171,6 +179,12 @@ impl Committer {
             Ok(outcome) => outcome,
             Err(e) => std::panic::resume_unwind(e.into_panic()),
         }
+    }
+
+    /// What the store has lost of what it had confirmed to this process since its start.
+    #[must_use]
+    pub fn losses(&self) -> Losses {
+        self.shared.losses()
     }
 
     /// Why the store cannot be reached, as of the last attempt, which is some seconds old at most.

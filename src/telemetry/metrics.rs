@@ -30,6 +30,7 @@ const COMMITS_FAILED: &str = "meanwhile_commits_failed_total";
 const STORE_REACHABLE: &str = "meanwhile_store_reachable";
 const STORE_RECONNECTS: &str = "meanwhile_store_reconnects_total";
 const STORE_LOSSES: &str = "meanwhile_store_losses_total";
+const STORE_LOST_FRAMES: &str = "meanwhile_store_lost_frames_total";
 const TICKS: &str = "meanwhile_rollover_ticks_total";
 const ROLLOVER_ERRORS: &str = "meanwhile_rollover_errors_total";
 const ROWS: &str = "meanwhile_rollover_rows_total";
@@ -63,6 +64,7 @@ pub const METRICS: [(&str, Kind, &str); 22] = [
     (STORE_REACHABLE, Kind::Gauge, "1 if the store answered last, else 0"),
     (STORE_RECONNECTS, Kind::Counter, "Connections to the store opened again"),
     (STORE_LOSSES, Kind::Counter, "Times the store came back without something it had confirmed"),
+    (STORE_LOST_FRAMES, Kind::Counter, "Frames confirmed to this process that the store has lost"),
     (TICKS, Kind::Counter, "Times the rollover looked for due buckets"),
     (ROLLOVER_ERRORS, Kind::Counter, "Ticks that could not finish, by the side that failed: store, sink"),
     (ROWS, Kind::Counter, "Rows written to the sink, corrections included"),
@@ -207,9 +209,10 @@ pub fn store_reconnected() {
     counter!(STORE_RECONNECTS).increment(1);
 }
 
-/// The store came back without something it had confirmed.
-pub fn store_went_back() {
+/// The store came back without something it had confirmed: so many frames of this process.
+pub fn store_lost(frames: u64) {
     counter!(STORE_LOSSES).increment(1);
+    counter!(STORE_LOST_FRAMES).increment(frames);
 }
 
 /// The rollover looked for due buckets; `failed` is the side that kept it from finishing.

@@ -8,7 +8,7 @@ use crate::unreliable::{Fault, Unreliable};
 use crate::world::{calendar, wide_delta};
 use meanwhile::clock::Clock;
 use meanwhile::ingest::commit::{
-    CommitError, Committed, Committer, MAX_WAITING_DELTAS, REQUEST_DEADLINE, Request, RequestKey,
+    CommitError, Committed, Committer, Loss, Losses, MAX_WAITING_DELTAS, REQUEST_DEADLINE, Request, RequestKey,
 };
 use meanwhile::ingest::fold::Part;
 use meanwhile::stats::Millis;
@@ -41,7 +41,8 @@ impl Bench {
         let store = Unreliable::new(Oracle::new(policy, clock.clone()));
         let calendar = Arc::new(calendar("1m,1h"));
         let shared: Arc<dyn Store> = Arc::clone(&store) as _;
-        let (committer, _) = Committer::start(shared, Arc::clone(&calendar), Arc::default()).await.unwrap();
+        let start = Committer::start(shared, Arc::clone(&calendar), Arc::default(), clock.clone());
+        let (committer, _) = start.await.unwrap();
         Self { store, committer, calendar, clock }
     }
 
@@ -249,6 +250,34 @@ async fn a_store_that_went_back_or_lost_everything_is_gone_on_with() {
     bench.check_count("a", 0.0).await;
 }
 
+/// What is said of a loss: how many frames, and a window that holds the time of each of them.
+#[tokio::test(start_paused = true)]
+async fn a_loss_is_said_with_its_time_and_size() {
+    let bench = Bench::start().await;
+    let post_at = async |t: Millis| {
+        bench.clock.set(t);
+        assert_eq!(bench.post("a", None).await, COUNTED);
+    };
+    post_at(T0 + 1_000).await;
+    let saved = bench.store.inner.save();
+    post_at(T0 + 5_500).await;
+    post_at(T0 + 7_000).await;
+    assert_eq!(bench.committer.losses(), Losses::default());
+    bench.store.inner.restore(saved);
+    post_at(T0 + 9_000).await;
+    let back = Loss { everything: false, frames: 2, from: T0 + 5_000, to: T0 + 9_000 };
+    assert_eq!(bench.committer.losses(), Losses { times: 1, frames: 2, last: Some(back) });
+    // Found out by looking, without a frame; the new writer has brought one.
+    bench.store.inner.restore(State::default());
+    bench.clock.set(T0 + 12_000);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let all = Loss { everything: true, frames: 1, from: T0 + 9_000, to: T0 + 12_000 };
+    assert_eq!(bench.committer.losses(), Losses { times: 2, frames: 3, last: Some(all) });
+    // It is said once.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(bench.committer.losses().times, 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_request_that_was_held_up_too_long_is_not_counted() {
     let bench = Bench::start().await;
@@ -304,7 +333,8 @@ async fn a_new_bucket_wakes_the_rollover() {
     let bench = Bench::start().await;
     let wake = Arc::new(Notify::new());
     let shared: Arc<dyn Store> = Arc::clone(&bench.store) as _;
-    let (committer, _) = Committer::start(shared, Arc::clone(&bench.calendar), Arc::clone(&wake)).await.unwrap();
+    let start = Committer::start(shared, Arc::clone(&bench.calendar), Arc::clone(&wake), bench.clock.clone());
+    let (committer, _) = start.await.unwrap();
     let request = || Request { parts: vec![bench.part("a")], key: None };
     assert_eq!(committer.commit(request()).await, COUNTED);
     wake.notified().await;

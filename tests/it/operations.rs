@@ -65,7 +65,9 @@ fn a_store_that_is_away_is_not_ready_but_alive() {
     let mut service = Service::start(On::Redis, &[]);
     let client = service.client();
     let ready = client.get("/readyz").ok().json();
-    assert_eq!(ready["store"], json!({"reachable": true, "durability": "disk", "trouble": null}));
+    let lost = json!({"times": 0, "frames": 0, "last": null});
+    let expected = json!({"reachable": true, "durability": "disk", "trouble": null, "lost": lost});
+    assert_eq!(ready["store"], expected);
     service.redis().kill();
     let answer = not_ready(&client, "");
     assert_eq!(answer["store"]["reachable"], false);
@@ -97,6 +99,16 @@ fn a_store_that_forgot_is_counted() {
     service.redis().cli(&["FLUSHALL"]);
     let losses = || metric(&service.client(), "meanwhile_store_losses_total").filter(|losses| *losses > 0.0);
     eventually("the loss is counted", losses);
+    assert_eq!(metric(&service.client(), "meanwhile_store_lost_frames_total"), Some(1.0));
+    let lost = service.client().get("/readyz").ok().json()["store"]["lost"].clone();
+    assert_eq!((&lost["times"], &lost["frames"]), (&json!(1), &json!(1)), "{lost}");
+    assert_eq!(lost["last"]["everything"], true);
+    let [from, to] = ["from", "to"].map(|end| lost["last"][end].as_str().unwrap().to_owned());
+    assert!(from <= to, "{lost}");
+    let said = format!(
+        "the store has lost its contents: what it confirmed between the two may be lost frames=1 from={from} to={to}"
+    );
+    assert!(service.log().contains(&said), "{}", service.log());
 }
 
 #[test]

@@ -5,10 +5,12 @@
 //! same sequence. When its requests have run out of time it is given up, and the next frame takes
 //! its sequence: only one of the two can ever be counted.
 
+use super::losses::Confirmed;
 use super::pending::{Pending, Work};
 use super::{CommitError, PartOutcome, REQUEST_DEADLINE, Shared};
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::failpoint;
+use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Calendar};
 use crate::store::closing::drive_close;
 use crate::store::{Answer, Frame, Life, Shard, Store, StoreError, When, WriterId};
@@ -54,6 +56,8 @@ pub(super) struct Task {
     last_flight: Duration,
     last_buckets: Vec<Bucket>,
     wake: Arc<Notify>,
+    clock: Clock,
+    confirmed: Confirmed,
 }
 
 impl Task {
@@ -63,6 +67,7 @@ impl Task {
         shard: Shard,
         shared: Arc<Shared>,
         wake: Arc<Notify>,
+        clock: Clock,
     ) -> Result<Self, StoreError> {
         let epoch = store.found(shard).await?;
         let mut task = Self {
@@ -79,6 +84,8 @@ impl Task {
             last_flight: Duration::ZERO,
             last_buckets: Vec::new(),
             wake,
+            confirmed: Confirmed::new(clock.now()),
+            clock,
         };
         task.refresh().await?;
         Ok(task)
@@ -172,25 +179,23 @@ impl Task {
         let mut unknown = false;
         while !pending.is_empty() {
             let frame = pending.frame(self.writer, self.sequence + 1);
+            let sent = self.clock.now();
             match self.send(&frame, &mut unknown, queue).await? {
                 Answer::Applied => {
                     failpoint::pass("frame-applied");
                     metrics::frame(frame.deltas.iter().map(|d| d.sources.len()).sum());
-                    self.taken();
+                    self.taken(sent);
                     self.wake_for_new(&frame);
                     return Ok(());
                 }
                 Answer::Dup { checksum } if checksum == frame.checksum => {
-                    self.taken();
+                    self.taken(sent);
                     return Ok(());
                 }
                 // The frame that was given up had arrived; this one takes the next place.
-                Answer::Dup { .. } if self.doubtful => self.taken(),
+                Answer::Dup { .. } if self.doubtful => self.taken(sent),
                 Answer::Dup { .. } => self.go_on_as_new("another process writes under this node's id"),
-                Answer::Gap { last } => {
-                    let lost = self.sequence.saturating_sub(last);
-                    self.go_on_as_new(&format!("the store went back in time, {lost} confirmed frames are lost"));
-                }
+                Answer::Gap { last } => self.lost(false, last),
                 Answer::Lost => self.found_again().await.map_err(|e| CommitError::NotApplied(e.to_string()))?,
                 Answer::Stale => {
                     self.refresh().await.map_err(|e| CommitError::NotApplied(e.to_string()))?;
@@ -206,8 +211,9 @@ impl Task {
     }
 
     /// The next sequence is in the store: with it, no frame of this sequence can be counted any more.
-    fn taken(&mut self) {
+    fn taken(&mut self, sent: Millis) {
         self.sequence += 1;
+        self.confirmed.note(self.sequence, sent);
         self.doubtful = false;
     }
 
@@ -296,12 +302,9 @@ impl Task {
             None => self.found_again().await?,
             Some(epoch) if epoch != self.epoch && head.sequence < self.sequence => {
                 self.epoch = epoch;
-                self.go_on_as_new("the store was founded anew, what it held before is lost");
+                self.lost(true, 0);
             }
-            Some(_) if head.sequence < self.sequence => {
-                let lost = self.sequence - head.sequence;
-                self.go_on_as_new(&format!("the store went back in time, {lost} confirmed frames are lost"));
-            }
+            Some(_) if head.sequence < self.sequence => self.lost(false, head.sequence),
             // A new one after a drain: what this writer has brought is still there.
             Some(epoch) => self.epoch = epoch,
         }
@@ -310,13 +313,23 @@ impl Task {
 
     async fn found_again(&mut self) -> Result<(), StoreError> {
         self.epoch = self.store.found(self.shard).await?;
-        self.go_on_as_new("the store has lost its contents");
+        self.lost(true, 0);
         Ok(())
+    }
+
+    /// The store knows this writer's frames up to `last` only, or has nothing at all.
+    fn lost(&mut self, everything: bool, last: u64) {
+        let loss = self.confirmed.loss(everything, last, self.sequence, self.clock.now());
+        metrics::store_lost(loss.frames);
+        let [from, to] = loss.window();
+        tracing::error!(frames = loss.frames, %from, %to, "{loss}: what it confirmed between the two may be lost");
+        self.shared.losses.lock().expect("no panic while it is held").add(loss);
+        self.go_on_as_new("the store does not have the frames of this writer");
     }
 
     /// A writer whose sequence is broken is never used again.
     fn go_on_as_new(&mut self, why: &str) {
-        metrics::store_went_back();
+        self.confirmed = Confirmed::new(self.clock.now());
         let before = std::mem::replace(&mut self.writer, WriterId::random());
         self.sequence = 0;
         self.doubtful = false;

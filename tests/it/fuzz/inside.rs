@@ -51,7 +51,8 @@ impl Inside {
             let sink: Arc<dyn Sink> = Arc::new(CsvSink::open(sink_files.path(), calendar.zone().clone()).unwrap());
             let rollover = Rollover::new(Arc::clone(&store), Arc::clone(&sink), Arc::clone(&calendar), None);
             let wake = Arc::new(Notify::new());
-            let (committer, _) = Committer::start(Arc::clone(&store), Arc::clone(&calendar), wake).await.unwrap();
+            let (committer, _) =
+                Committer::start(Arc::clone(&store), Arc::clone(&calendar), wake, Clock::System).await.unwrap();
             let me = Node {
                 id: "inside".to_owned(),
                 role: Role::All.to_string(),
