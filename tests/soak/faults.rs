@@ -20,6 +20,13 @@ const QUIET: u64 = 1_200;
 /// waits for late readings and than the service waits for an answer.
 const SHORT: u64 = 1_000;
 const LONG: u64 = 8_000;
+/// Milliseconds of Redis' writing that a power cut takes at most.
+const SYNC_EVERY: u64 = 1_000;
+/// Milliseconds after which everything older than the last second was confirmed to the present instances.
+const SETTLED: u64 = 2_000;
+const START_PATIENCE: Duration = Duration::from_secs(10);
+/// An instance asks its store every 2 s at least; there may have been nothing to lose.
+const ANNOUNCED: Duration = Duration::from_secs(6);
 /// The latest pass of a failpoint that ends the service.
 const FAILPOINT_PASSES: u64 = 10;
 const TEND_EVERY: Duration = Duration::from_millis(50);
@@ -30,6 +37,8 @@ pub(crate) enum Fault {
     /// It ends itself at a failpoint.
     Failpoint,
     KillRedis,
+    /// And what it wrote in its last second is gone.
+    PowerCut,
     /// SIGTERM, and a start.
     Restart,
     StopNode,
@@ -48,6 +57,7 @@ impl Fault {
             Self::KillNode => "kill -9 of the service",
             Self::Failpoint => "end of the service at a failpoint",
             Self::KillRedis => "kill -9 of Redis",
+            Self::PowerCut => "Redis loses its last second",
             Self::Restart => "restart of the service",
             Self::StopNode => "service stopped",
             Self::StopRedis => "Redis stopped",
@@ -66,10 +76,11 @@ impl Fault {
 }
 
 /// How often each stands in a deck; kills are half of it.
-const DECK: [(Fault, usize); 12] = [
+const DECK: [(Fault, usize); 13] = [
     (Fault::KillNode, 10),
     (Fault::Failpoint, 10),
     (Fault::KillRedis, 5),
+    (Fault::PowerCut, 5),
     (Fault::Restart, 2),
     (Fault::StopNode, 4),
     (Fault::StopRedis, 3),
@@ -123,6 +134,8 @@ impl<'a> Faults<'a> {
         if self.deck.is_empty() {
             let possible = |fault: Fault| match fault {
                 Fault::DiskFull => self.site.disk.is_some(),
+                // A store that has promised more must not be made to lose it.
+                Fault::PowerCut => !self.shared.durable,
                 fault => !fault.needs_redis() || self.site.redis.is_some(),
             };
             self.deck = DECK.iter().filter(|(fault, _)| possible(*fault)).flat_map(|(f, n)| vec![*f; *n]).collect();
@@ -164,8 +177,10 @@ impl<'a> Faults<'a> {
     }
 
     fn break_redis(&mut self, fault: Fault) -> Result<()> {
-        if fault == Fault::KillRedis {
-            return self.kill_redis();
+        match fault {
+            Fault::KillRedis => return self.kill_redis(None),
+            Fault::PowerCut => return self.cut_power(),
+            _ => {}
         }
         let (Some(redis), Some(proxy)) = (&self.site.redis, &self.site.proxy) else { return Ok(()) };
         // Whether it is heard is no matter: the next fault comes soon.
@@ -196,9 +211,32 @@ impl<'a> Faults<'a> {
         Ok(())
     }
 
-    fn kill_redis(&mut self) -> Result<()> {
+    /// The loss is for the instances to find out that were there; so they live until they have, and
+    /// those that came only now are given time to confirm something.
+    fn cut_power(&mut self) -> Result<()> {
+        for node in self.site.nodes.iter_mut().filter(|node| node.has_failpoint()) {
+            node.kill()?;
+            node.start()?;
+        }
+        self.tend_until(START_PATIENCE, |site| site.nodes.iter().all(Node::is_ready))?;
+        self.pass(SETTLED)?;
+        let written = self.site.redis.as_ref().map(Redis::written).transpose()?;
+        let lost = self.random.below(SYNC_EVERY);
+        self.pass(lost)?;
+        let announced = |site: &Site| -> usize { site.nodes.iter().map(|node| node.losses().len()).sum() };
+        let before = announced(self.site);
+        self.kill_redis(written)?;
+        self.tend_until(ANNOUNCED, |site| announced(site) >= before + site.nodes.len())?;
+        Ok(())
+    }
+
+    /// Kills it and starts it again, without what it wrote after its file was `kept` long.
+    fn kill_redis(&mut self, kept: Option<u64>) -> Result<()> {
         if let Some(redis) = &mut self.site.redis {
             redis.kill()?;
+            if let Some(kept) = kept {
+                redis.forget_after(kept)?;
+            }
         }
         self.pass_a_while()?;
         if let Some(redis) = &mut self.site.redis {
@@ -251,9 +289,9 @@ impl<'a> Faults<'a> {
     }
 
     /// Keeps the instances running until `done`; whether that was within so long.
-    pub(crate) fn tend_until(&mut self, patience: Duration, mut done: impl FnMut() -> bool) -> Result<bool> {
+    pub(crate) fn tend_until(&mut self, patience: Duration, mut done: impl FnMut(&Site) -> bool) -> Result<bool> {
         let started = clock::instant();
-        while !done() {
+        while !done(self.site) {
             if started.elapsed() > patience {
                 return Ok(false);
             }

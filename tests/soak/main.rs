@@ -5,6 +5,7 @@
 //! each store beside clients that keep book, while processes are killed and stopped, connections cut and
 //! disks filled, as the seed says. At the end the files are compared with the books, one table is
 //! printed, and a single reading too many or too few ends the program with 1.
+//! On a store that may forget, too few is what the service has not said itself.
 
 mod clients;
 mod disk;

@@ -5,6 +5,7 @@
 
 use anyhow::{Context, Result, ensure};
 use meanwhile::clock;
+use meanwhile::stats::Millis;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
@@ -15,6 +16,8 @@ use std::time::Duration;
 
 /// What the service writes once it takes requests.
 const READY: &str = "listening on http://";
+/// What it writes when its store has lost something; the span of time follows.
+const LOSS: &str = "what it confirmed between the two may be lost";
 /// Nothing of this size takes longer to load what it has written.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
@@ -117,6 +120,22 @@ impl Node {
         }))
     }
 
+    /// Whether it is to end itself somewhere.
+    pub(crate) fn has_failpoint(&self) -> bool {
+        self.failpoint.is_some()
+    }
+
+    /// The spans of time of which the log says that the store has lost what it confirmed in them.
+    pub(crate) fn losses(&self) -> Vec<(Millis, Millis)> {
+        let time = |line: &str, name: &str| -> Option<Millis> {
+            let text = line.split(' ').find_map(|word| word.strip_prefix(name))?;
+            Some(chrono::DateTime::parse_from_rfc3339(text).ok()?.timestamp_millis())
+        };
+        let log = self.whole_log();
+        let lines = log.lines().filter(|line| line.contains(LOSS));
+        lines.filter_map(|line| Some((time(line, "from=")?, time(line, "to=")?))).collect()
+    }
+
     /// Whether the present process takes requests.
     pub(crate) fn is_ready(&self) -> bool {
         self.whole_log()[self.log_before..].contains(READY)
@@ -185,6 +204,28 @@ impl Redis {
     pub(crate) fn cli(&self, words: &[&str]) -> Option<String> {
         redis_cli(self.port, words)
     }
+
+    /// The length of the append-only file.
+    pub(crate) fn written(&self) -> Result<u64> {
+        Ok(fs::metadata(self.log_file()?)?.len())
+    }
+
+    /// Takes from a killed server what it wrote after its file was so long, as a power cut does with
+    /// what was not synced.
+    pub(crate) fn forget_after(&self, length: u64) -> Result<()> {
+        Ok(File::options().write(true).open(self.log_file()?)?.set_len(length)?)
+    }
+
+    fn log_file(&self) -> Result<PathBuf> {
+        let folder = self.dir.join("appendonlydir");
+        let files = fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+        let log = files.into_iter().find(|path| path.extension().is_some_and(|e| e == "aof") && is_increment(path));
+        log.with_context(|| format!("no append-only file in {}", folder.display()))
+    }
+}
+
+fn is_increment(path: &Path) -> bool {
+    path.to_string_lossy().ends_with(".incr.aof")
 }
 
 impl Drop for Redis {

@@ -29,7 +29,8 @@ pub(crate) fn print(outcomes: &[Outcome], seed: u64, seconds: u64) {
     number("rows in the files", |outcome| outcome.verdict.rows);
     number("totals read meanwhile", |outcome| outcome.seen.answers);
     number("**readings lost**", |outcome| outcome.verdict.lost);
-    number("of them announced by the service", |outcome| outcome.verdict.covered);
+    number("losses announced by the service", |outcome| outcome.incidents);
+    number("of the lost, within what it announced", |outcome| outcome.verdict.covered);
     number("**readings counted twice**", |outcome| outcome.verdict.double);
     number("**wrong rows or lines**", |outcome| outcome.verdict.wrong);
     number("**rows of which periods disagree**", |outcome| outcome.verdict.disagreeing);

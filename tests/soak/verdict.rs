@@ -75,16 +75,20 @@ impl Verdict {
             if *row == cell.tally {
                 continue;
             }
-            self.notes.push(format!("{key:?}: the row has {row:?}, acknowledged were {:?}", cell.tally));
             match row.count.cmp(&cell.tally.count) {
                 Ordering::Greater => self.double += row.count - cell.tally.count,
                 Ordering::Less => {
                     let lost = cell.tally.count - row.count;
+                    let covered = lost.min(acknowledged_within(cell, incidents));
                     self.lost += lost;
-                    self.covered += lost.min(acknowledged_within(cell, incidents));
+                    self.covered += covered;
+                    if covered == lost {
+                        continue;
+                    }
                 }
                 Ordering::Equal => self.wrong += 1,
             }
+            self.notes.push(format!("{key:?}: the row has {row:?}, acknowledged were {:?}", cell.tally));
         }
     }
 

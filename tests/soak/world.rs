@@ -42,15 +42,18 @@ pub(crate) enum Kind {
     Embedded,
     /// Redis that syncs each write.
     RedisAlways,
+    /// Redis that syncs every second; when it is killed, it may lose what it wrote last, as in a power cut.
+    RedisEverysec,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 2] = [Self::Embedded, Self::RedisAlways];
+    pub(crate) const ALL: [Self; 3] = [Self::Embedded, Self::RedisAlways, Self::RedisEverysec];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Embedded => "embedded",
             Self::RedisAlways => "redis, always",
+            Self::RedisEverysec => "redis, everysec",
         }
     }
 
@@ -58,7 +61,13 @@ impl Kind {
         match self {
             Self::Embedded => None,
             Self::RedisAlways => Some("always"),
+            Self::RedisEverysec => Some("everysec"),
         }
+    }
+
+    /// Whether the store keeps what it has confirmed.
+    pub(crate) fn is_durable(self) -> bool {
+        self != Self::RedisEverysec
     }
 }
 
@@ -73,6 +82,8 @@ pub(crate) struct Outcome {
     pub(crate) longest: Duration,
     pub(crate) seen: Seen,
     pub(crate) verdict: Verdict,
+    /// How often the service said that its store had lost something.
+    pub(crate) incidents: u64,
     /// Lives that did not close.
     pub(crate) stuck: u64,
     /// Keys that were left in Redis.
@@ -97,7 +108,7 @@ pub(crate) fn run(kind: Kind, dir: &Path, seed: u64, duration: Duration) -> Resu
     let shared = Arc::new(Sharing {
         ledger: Ledger::default(),
         ports: site.nodes.iter().map(|node| node.port).collect(),
-        durable: true,
+        durable: kind.is_durable(),
         stop: AtomicBool::new(false),
         longest: AtomicU64::new(0),
         unanswered: AtomicU64::new(0),
@@ -123,11 +134,11 @@ pub(crate) fn run(kind: Kind, dir: &Path, seed: u64, duration: Duration) -> Resu
     let broken = faults.run(duration);
     shared.stop.store(true, Ordering::SeqCst);
     broken?;
-    let answered = faults.tend_until(ANSWER_PATIENCE, || clients.iter().all(thread::JoinHandle::is_finished))?;
+    let answered = faults.tend_until(ANSWER_PATIENCE, |_| clients.iter().all(thread::JoinHandle::is_finished))?;
     anyhow::ensure!(answered, "the clients wait for answers that do not come");
     let seen = reader.join().expect("a reader does not panic");
     let mut open = 0;
-    faults.tend_until(CLOSE_PATIENCE, || {
+    faults.tend_until(CLOSE_PATIENCE, |_| {
         open = open_lives(shared.ports[0]);
         open == 0
     })?;
@@ -198,7 +209,11 @@ fn finish(
             shared.complain(panic.to_owned());
         }
     }
-    let verdict = verdict::compare(&sink(dir), &cells, &[])?;
+    let incidents: Vec<_> = site.nodes.iter().flat_map(Node::losses).collect();
+    if shared.durable && !incidents.is_empty() {
+        shared.complain(format!("losses where nothing can be lost: {incidents:?}"));
+    }
+    let verdict = verdict::compare(&sink(dir), &cells, &incidents)?;
     if let Some(disk) = &site.disk {
         disk.save(&dir.join("sink-files"))?;
     }
@@ -213,6 +228,7 @@ fn finish(
         longest: Duration::from_millis(shared.longest.load(Ordering::SeqCst)),
         seen,
         verdict,
+        incidents: incidents.len() as u64,
         stuck,
         orphans,
         complaints: std::mem::take(&mut *shared.wrong.lock().expect("no panic while it is held")),
