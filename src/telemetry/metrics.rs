@@ -51,7 +51,7 @@ pub enum Kind {
 }
 
 /// Name, kind and meaning of every metric.
-pub const METRICS: [(&str, Kind, &str); 22] = [
+pub const METRICS: [(&str, Kind, &str); 23] = [
     (BUILD, Kind::Gauge, "1; the version is a label"),
     (REQUESTS, Kind::Counter, "Requests answered, by method, route of the table and status"),
     (REQUEST_SECONDS, Kind::Histogram(SECONDS), "From the head of a request to the head of its answer, by route"),
