@@ -8,7 +8,7 @@
 mod node;
 
 use crate::clock::{self, Clock};
-use crate::config::{Config, SinkUrl, StoreUrl};
+use crate::config::{Acks, Config, SinkUrl, StoreUrl};
 use crate::http::server::{Limits, serve};
 use crate::http::{self, Instance, Service};
 use crate::ingest::commit::Committer;
@@ -129,14 +129,20 @@ async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
         StoreUrl::Embedded(directory) => Arc::new(EmbeddedStore::open(directory, config.policy, Clock::System)?),
         StoreUrl::Redis(url) => {
             let store = RedisStore::connect(url.reveal(), config.policy, None).await;
-            Arc::new(store.with_context(|| format!("cannot use the store {}", config.store))?)
+            let store = store.with_context(|| format!("cannot use the store {}", config.store))?;
+            let store = store.acknowledging(config.acks);
+            if let (Acks::Replica, Err(error)) = (config.acks, store.barrier(0).await) {
+                tracing::warn!("nothing is acknowledged before a replica confirms it (--acks replica): {error}");
+            }
+            Arc::new(store)
         }
     })
 }
 
 fn say_where(config: &Config, store: &dyn Store, address: std::net::SocketAddr) {
     let sink = if config.role.has_sink() { config.sink.to_string() } else { "none, role ingest".to_owned() };
-    tracing::info!("store {}, durability {}; sink {sink}", store.name(), store.durability());
+    let acks = store.acks();
+    tracing::info!("store {}, durability {}, acks {acks}; sink {sink}", store.name(), store.durability());
     // Read by people and by programs that start the service: the port may have been chosen by the system.
     telemetry::announce(&format!("listening on http://{address}"));
     telemetry::announce(&format!("a page for people: http://{address}/"));

@@ -40,7 +40,7 @@ pub fn run(given: &Given) -> anyhow::Result<()> {
     match look_at_store(&config) {
         Ok(probe) => {
             print("ok", &format!("store {}: {}; durability {}", config.store, probe.found, probe.durability))?;
-            if let Some(warning) = probe.warning {
+            for warning in probe.warnings {
                 print("warning", &format!("store {}: {warning}", config.store))?;
             }
         }
@@ -78,7 +78,7 @@ fn look_at_store(config: &Config) -> anyhow::Result<Probe> {
             Ok(embedded::probe(directory)?)
         }
         StoreUrl::Redis(url) => {
-            let probe = runtime()?.block_on(redis::probe(url.reveal()));
+            let probe = runtime()?.block_on(redis::probe(url.reveal(), config.acks));
             // The contract's words for what may be repeated say nothing here.
             probe.map_err(|error| match error {
                 StoreError::Unavailable(reason) | StoreError::Unknown(reason) | StoreError::Refused(reason) => {

@@ -6,6 +6,7 @@
 use super::Service;
 use super::parameters::{Parameters, refuse};
 use super::problem::Problem;
+use super::readings::acks;
 use crate::ingest::commit::Losses;
 use crate::rollover::Report;
 use crate::telemetry::metrics::{self, Standing};
@@ -42,6 +43,9 @@ struct StoreReadiness {
     /// What an acknowledgement is worth.
     #[schema(example = "disk")]
     durability: String,
+    /// `replica` if at least one replica has what is acknowledged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    acks: Option<String>,
     /// Why it cannot be reached.
     trouble: Option<String>,
     /// What it has lost of what it had confirmed to this instance, since its start.
@@ -109,6 +113,7 @@ impl Readiness {
             store: StoreReadiness {
                 reachable: trouble.is_none(),
                 durability: service.store.durability().to_string(),
+                acks: acks(&*service.store),
                 trouble,
                 lost: StoreLosses::of(service.committer.losses()),
             },

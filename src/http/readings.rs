@@ -12,7 +12,7 @@ use super::server::Held;
 use crate::failpoint;
 use crate::ingest::commit::{Committed, Request};
 use crate::ingest::decode::Decoded;
-use crate::store::Durability;
+use crate::store::{Acks, Durability, Store};
 use crate::telemetry::metrics;
 use axum::body::Body;
 use axum::extract::State;
@@ -32,6 +32,10 @@ pub(super) struct Accepted {
     duplicate: bool,
     /// What the acknowledgement is worth: disk, seconds, memory or unknown.
     durability: String,
+    /// `replica` if at least one replica of the store has the readings too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "replica")]
+    acks: Option<String>,
     /// What was sent and is no reading: empty cells of a wide table, and bad lines where they are skipped.
     #[serde(skip_serializing_if = "Option::is_none")]
     skipped: Option<usize>,
@@ -92,9 +96,15 @@ pub(super) async fn post(
         service.committer.commit(Request { parts, key }).await?
     };
     failpoint::pass("answering");
-    let answer = answer(&decoded, skip_bad_lines, &committed, service.store.durability());
+    let mut answer = answer(&decoded, skip_bad_lines, &committed, service.store.durability());
+    answer.acks = acks(&*service.store);
     metrics::readings_counted(answer.counted, answer.duplicate, answer.rejected.len());
     Ok(Json(answer))
+}
+
+/// Not said where it is the store alone.
+pub(super) fn acks(store: &dyn Store) -> Option<String> {
+    Some(store.acks()).filter(|acks| *acks != Acks::Store).map(|acks| acks.to_string())
 }
 
 fn answer(decoded: &Decoded, skip_bad_lines: bool, committed: &Committed, durability: Durability) -> Accepted {
@@ -104,6 +114,7 @@ fn answer(decoded: &Decoded, skip_bad_lines: bool, committed: &Committed, durabi
         counted: decoded.readings - rejected.len(),
         duplicate: committed.duplicate,
         durability: durability.to_string(),
+        acks: None,
         skipped: (skip_bad_lines || skipped > 0).then_some(skipped),
         errors: skip_bad_lines.then(|| line_errors(&decoded.errors)),
         rejected: rejected.into_iter().map(|line| Rejected { line, code: "too_late" }).collect(),

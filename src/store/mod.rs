@@ -12,6 +12,7 @@ pub mod nodes;
 pub mod probe;
 pub mod redis;
 
+pub use crate::config::Acks;
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Family, Period};
 use crate::stats::moments::Moments;
@@ -346,6 +347,12 @@ pub trait Store: Send + Sync + 'static {
     fn durability(&self) -> Durability;
 
     fn policy(&self) -> Policy;
+
+    /// Who has what is confirmed: with [`Acks::Replica`] `Applied`, `Dup` and `Seen` are not answered, and a
+    /// barrier does not return, before a replica has all that they speak of.
+    fn acks(&self) -> Acks {
+        Acks::Store
+    }
 
     /// Number of shards, pinned with the store.
     fn shards(&self) -> Shard {

@@ -12,6 +12,6 @@ pub struct Probe {
     /// What is there, in a few words.
     pub found: String,
     pub durability: Durability,
-    /// Why it is not better and what to do about it; `None` if there is nothing to do.
-    pub warning: Option<String>,
+    /// Why it is not better and what to do about it.
+    pub warnings: Vec<String>,
 }

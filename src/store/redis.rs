@@ -10,7 +10,7 @@ mod probe;
 pub use probe::probe;
 
 use super::{
-    Acked, Answer, Closed, Due, Durability, Frame, Head, Late, Life, MAX_ADVANCE, Open, OpenBuckets, OpenLife,
+    Acked, Acks, Answer, Closed, Due, Durability, Frame, Head, Late, Life, MAX_ADVANCE, Open, OpenBuckets, OpenLife,
     PAGE_SOURCES, Page, Policy, Sealed, Shard, Store, StoreError, TOMBSTONE_TTL, VISIBILITY, WAITING_RECHECK, When,
     WriterId, keys, open_buckets,
 };
@@ -45,6 +45,7 @@ struct Scripts {
     forget: Script,
     drained: Script,
     register: Script,
+    confirm: Script,
 }
 
 impl Scripts {
@@ -64,6 +65,7 @@ impl Scripts {
             forget: Script::new("forget", &[include_str!("lua/forget.lua")]),
             drained: Script::new("drained", &[CLOCK_LUA, include_str!("lua/drained.lua")]),
             register: Script::new("register", &[CLOCK_LUA, include_str!("lua/register.lua")]),
+            confirm: Script::new("confirm", &[CLOCK_LUA, include_str!("lua/confirm.lua")]),
         }
     }
 }
@@ -73,6 +75,7 @@ pub struct RedisStore {
     name: String,
     policy: Policy,
     durability: Durability,
+    acks: Acks,
     /// Time for tests instead of the server's.
     clock: Option<Clock>,
     scripts: Scripts,
@@ -107,12 +110,19 @@ impl RedisStore {
             name: without_password(url),
             policy,
             durability,
+            acks: Acks::Store,
             clock,
             scripts: Scripts::new(),
             commits,
             rollover: Link::new(url)?,
             queries: Link::new(url)?,
         })
+    }
+
+    /// Waits for replicas from now on, if that is asked for.
+    #[must_use]
+    pub fn acknowledging(self, acks: Acks) -> Self {
+        Self { acks, ..self }
     }
 
     /// The arguments every script with a clock begins with.
@@ -206,6 +216,10 @@ impl Store for RedisStore {
         self.policy
     }
 
+    fn acks(&self) -> Acks {
+        self.acks
+    }
+
     fn connection(&self) -> u64 {
         self.rollover.renewed()
     }
@@ -230,7 +244,12 @@ impl Store for RedisStore {
 
     async fn apply(&self, shard: Shard, frame: &Frame) -> Result<Answer, StoreError> {
         let call = self.apply_call(shard, frame);
-        let mut reply = Reply::of(self.commits.run(&call).await?)?;
+        let reply = match self.acks {
+            Acks::Store => self.commits.run(&call).await?,
+            // Also where nothing was applied: that it was before is what a replica has to know.
+            Acks::Replica => self.commits.run_on_replica(&call).await?,
+        };
+        let mut reply = Reply::of(reply)?;
         Ok(match reply.text()?.as_str() {
             "LOST" => Answer::Lost,
             "DUP" => Answer::Dup { checksum: reply.number()? },
@@ -400,8 +419,14 @@ impl Store for RedisStore {
 
     /// What a script did is as durable as any other's; what it does not know is whether the server is
     /// still the one that did it. A connection that was lost unnoticed is found out by using it.
-    async fn barrier(&self, _shard: Shard) -> Result<(), StoreError> {
-        self.rollover.command::<Value>(&redis::cmd("PING")).await.map(drop)
+    async fn barrier(&self, shard: Shard) -> Result<(), StoreError> {
+        match self.acks {
+            Acks::Store => self.rollover.command::<Value>(&redis::cmd("PING")).await.map(drop),
+            Acks::Replica => {
+                let call = self.clocked(&self.scripts.confirm, &[keys::head(shard)]);
+                self.rollover.run_on_replica(&call).await.map(drop)
+            }
+        }
     }
 
     async fn open(

@@ -49,6 +49,45 @@ impl RedisServer {
         panic!("redis-server did not start; its log:\n{}", server.log());
     }
 
+    /// A server that has every confirmed write on disk, and all that another has.
+    pub(crate) fn start_replica_of(primary: &Self) -> Self {
+        let port = primary.port.to_string();
+        let replica = ["--replicaof", "127.0.0.1", &port, "--appendonly", "yes", "--appendfsync", "always"];
+        let server = Self::start_with(&replica);
+        server.attached_to(primary);
+        server
+    }
+
+    /// Makes it a replica, and waits until it has everything.
+    pub(crate) fn follow(&self, primary: &Self) {
+        self.cli(&["REPLICAOF", "127.0.0.1", &primary.port.to_string()]);
+        self.attached_to(primary);
+    }
+
+    /// Waits until it has everything that its primary has by now.
+    pub(crate) fn attached_to(&self, primary: &Self) {
+        let number = |server: &Self, name: &str| -> u64 {
+            let info = server.ask(&["INFO", "replication"]);
+            let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            line.map_or(0, |number| number.trim().parse().expect("a number"))
+        };
+        let written = number(primary, "master_repl_offset");
+        crate::service::eventually("the replica has everything", || {
+            let up = self.ask(&["INFO", "replication"]).contains("master_link_status:up");
+            (up && number(primary, "connected_slaves") > 0 && number(self, "slave_repl_offset") >= written)
+                .then_some(())
+        });
+    }
+
+    /// Makes a replica a primary, whose contents are its own from then on.
+    pub(crate) fn promote(&self) {
+        self.cli(&["REPLICAOF", "NO", "ONE"]);
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
@@ -79,16 +118,23 @@ impl RedisServer {
 
     /// Says something to the server with `redis-cli`.
     pub(crate) fn cli(&self, words: &[&str]) {
+        self.ask(words);
+    }
+
+    /// The same, and returns what it answers.
+    pub(crate) fn ask(&self, words: &[&str]) -> String {
         let said = Command::new("redis-cli").args(["-e", "-p", &self.port.to_string()]).args(words).output();
         let said = said.expect("redis-cli comes with redis-server");
         assert!(said.status.success(), "redis-cli {words:?}: {}", String::from_utf8_lossy(&said.stderr));
+        String::from_utf8_lossy(&said.stdout).into_owned()
     }
 
     /// Whether the server answers; not if its port was taken.
     fn launch(&mut self) -> bool {
         let child = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-            .args(["--logfile", "redis.log", "--dir"])
+            // A replica is served at once, not after waiting for others.
+            .args(["--repl-diskless-sync-delay", "0", "--logfile", "redis.log", "--dir"])
             .arg(self.dir.path())
             .args(&self.options)
             .stdin(Stdio::null())

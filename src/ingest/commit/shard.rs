@@ -13,7 +13,7 @@ use crate::failpoint;
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Calendar};
 use crate::store::closing::drive_close;
-use crate::store::{Answer, Frame, Life, Shard, Store, StoreError, When, WriterId};
+use crate::store::{Acks, Answer, Frame, Life, Shard, Store, StoreError, When, WriterId};
 use crate::telemetry::metrics;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -278,7 +278,7 @@ impl Task {
 
     /// Asks for the head; opens the door again after the store was away.
     async fn look_after(&mut self) {
-        match self.refresh().await {
+        match self.healthy().await {
             Ok(()) => {
                 self.shared.set_trouble(None);
                 if self.shared.down.swap(false, Ordering::Relaxed) {
@@ -290,6 +290,15 @@ impl Task {
                 self.shared.set_trouble(Some(&e.to_string()));
                 tracing::debug!("the store's head cannot be read: {e}");
             }
+        }
+    }
+
+    /// A store whose replicas do not confirm answers what is asked of it, and could take nothing.
+    async fn healthy(&mut self) -> Result<(), StoreError> {
+        self.refresh().await?;
+        match self.store.acks() {
+            Acks::Store => Ok(()),
+            Acks::Replica => self.store.barrier(self.shard).await,
         }
     }
 

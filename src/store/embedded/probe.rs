@@ -16,7 +16,7 @@ use std::path::Path;
 /// If the file cannot be opened, is damaged or has another layout.
 pub fn probe(directory: &Path) -> Result<Probe, StoreError> {
     let file = directory.join(FILE);
-    let ok = |found: &str| Ok(Probe { found: found.to_owned(), durability: Durability::Disk, warning: None });
+    let ok = |found: &str| Ok(Probe { found: found.to_owned(), durability: Durability::Disk, warnings: Vec::new() });
     match OpenOptions::new().read(true).write(true).open(&file) {
         Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::NotFound => return ok("new, made at the first start"),

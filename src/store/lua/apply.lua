@@ -63,6 +63,10 @@ if key_count > 0 then
     end
   end
   if #seen > 1 then
+    -- Replicas confirm writes: without one of our own the wait for them would be over at once, whoever
+    -- has what was counted.
+    work_when_full()
+    save_head()
     return seen
   end
 end

@@ -18,6 +18,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longer than any script runs and than the kernel needs for one lost packet.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Milliseconds for a replica to confirm a write: it does so within one when it keeps up. Shorter than
+/// [`RESPONSE_TIMEOUT`], since it is the server that waits.
+const REPLICA_TIMEOUT: u64 = 1_000;
+
 /// How often a script is loaded for one call: it may be flushed again before it is run.
 const LOAD_ATTEMPTS: usize = 5;
 
@@ -96,12 +100,42 @@ impl Link {
     /// Runs a script and returns its reply.
     pub(super) async fn run(&self, call: &Call<'_>) -> Result<Value, StoreError> {
         let mut connection = self.connect().await?;
+        self.run_on(&mut connection, call).await
+    }
+
+    /// Runs a script that writes, and returns its reply once a replica has all that was written by then.
+    ///
+    /// # Errors
+    /// `Unknown` if none says so in time: the server has run it.
+    pub(super) async fn run_on_replica(&self, call: &Call<'_>) -> Result<Value, StoreError> {
+        // The server remembers for each connection how far its writes go: on another one the wait would be
+        // over at once. This one is never opened again, it only fails.
+        let mut connection = self.connect().await?;
+        let reply = self.run_on(&mut connection, call).await?;
+        let mut wait = redis::cmd("WAIT");
+        wait.arg(1).arg(REPLICA_TIMEOUT);
+        let answer = self.judge("WAIT", wait.query_async::<Value>(&mut connection).await).await;
+        match answer {
+            Ok(Value::Int(replicas)) if replicas > 0 => Ok(reply),
+            Ok(_) => Err(StoreError::Unknown(format!("no replica has confirmed it within {REPLICA_TIMEOUT} ms"))),
+            // The script has run, whatever became of the wait.
+            Err(error) => Err(StoreError::Unknown(error.to_string())),
+        }
+    }
+
+    /// Whether a replica is attached; changes nothing.
+    pub(super) async fn has_replica(&self) -> Result<bool, StoreError> {
+        let mut wait = redis::cmd("WAIT");
+        Ok(self.command::<u64>(wait.arg(1).arg(REPLICA_TIMEOUT)).await? > 0)
+    }
+
+    async fn run_on(&self, connection: &mut MultiplexedConnection, call: &Call<'_>) -> Result<Value, StoreError> {
         for _ in 0..LOAD_ATTEMPTS {
-            match call.command.query_async::<Value>(&mut connection).await {
+            match call.command.query_async::<Value>(connection).await {
                 Err(e) if e.code() == Some("NOSCRIPT") => {
                     let mut load = redis::cmd("SCRIPT");
                     load.arg("LOAD").arg(&call.script.source);
-                    self.judge(call.script.name, load.query_async::<Value>(&mut connection).await).await?;
+                    self.judge(call.script.name, load.query_async::<Value>(connection).await).await?;
                 }
                 answer => return self.judge(call.script.name, answer).await,
             }

@@ -6,18 +6,18 @@
 use super::link::{self, Link, Script};
 use super::{CLOCK_LUA, LAYOUT};
 use crate::store::probe::Probe;
-use crate::store::{Durability, StoreError, WriterId, keys};
+use crate::store::{Acks, Durability, StoreError, WriterId, keys};
 use redis::Value;
 
-/// Looks at the server at this address.
+/// Looks at the server at this address, for a service that would wait for these.
 ///
 /// # Errors
 /// If it cannot be reached, does not let us in, is a replica, may evict keys, or holds another layout.
-pub async fn probe(url: &str) -> Result<Probe, StoreError> {
-    look(url).await.map_err(explained)
+pub async fn probe(url: &str, acks: Acks) -> Result<Probe, StoreError> {
+    look(url, acks).await.map_err(explained)
 }
 
-async fn look(url: &str) -> Result<Probe, StoreError> {
+async fn look(url: &str, acks: Acks) -> Result<Probe, StoreError> {
     let link = Link::new(url)?;
     let durability = link::durability(&link).await?;
     let mut found = Vec::new();
@@ -43,7 +43,13 @@ async fn look(url: &str) -> Result<Probe, StoreError> {
     // Its own clock; grace and lateness, which this script does not use; a writer nobody is.
     call.arg("").arg(0).arg(0).arg(keys::writer_field(WriterId([0; 8])));
     link.run(&call).await?;
-    Ok(Probe { found: found.join(", "), durability, warning: remedy(durability).map(str::to_owned) })
+    let mut warnings: Vec<String> = remedy(durability).map(str::to_owned).into_iter().collect();
+    if acks == Acks::Replica && !link.has_replica().await? {
+        let said = "no replica is attached, and with --acks replica nothing is acknowledged without one: \
+                    write \"replicaof HOST PORT\" into the redis.conf of another server";
+        warnings.push(said.to_owned());
+    }
+    Ok(Probe { found: found.join(", "), durability, warnings })
 }
 
 /// Adds the remedy to what the network and the server say.
@@ -53,7 +59,7 @@ fn explained(error: StoreError) -> StoreError {
         ("no connection within", "is this its address, and does a firewall let us through?"),
         ("NOAUTH", "write redis://USER:PASSWORD@HOST:PORT"),
         ("authentication failed", "user or password of the address are not right"),
-        ("NoPerm", "give this user the right to EVALSHA, SCRIPT LOAD and the keys mw:*"),
+        ("NoPerm", "give this user the right to EVALSHA, SCRIPT LOAD, WAIT and the keys mw:*"),
     ];
     let StoreError::Unavailable(said) = error else { return error };
     let remedy = REMEDIES.iter().find(|(sign, _)| said.contains(sign));
