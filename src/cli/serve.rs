@@ -22,6 +22,8 @@ pub const EXAMPLES: &str = "EXAMPLES:
       Listens on every interface; days begin at midnight in Berlin.
   meanwhile serve --sink postgres://me:PASSWORD@db/statistics
       Writes finished buckets to a table that it makes at its first start.
+  meanwhile serve --store redis://127.0.0.1:6379 --role ingest --listen 127.0.0.1:8081
+      Takes readings beside another instance on the same Redis, which has the sink.
   MEANWHILE_STORE=redis://:PASSWORD@redis:6379 meanwhile serve
       Every flag is also an environment variable: a place for passwords. Another is
       a file of its own: --store-file PATH, --sink-file PATH.

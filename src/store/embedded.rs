@@ -326,13 +326,11 @@ impl Store for EmbeddedStore {
 
     async fn register(&self, node: &Node) -> Result<Vec<Registered>, StoreError> {
         let node = node.clone();
-        self.write(redb::Durability::None, move |inner, t| nodes::change(inner, t, |list| list.enter(node)).map(Ok))
-            .await
+        self.read(move |inner, t| nodes::change(inner, t, |list| list.enter(node))).await
     }
 
     async fn leave(&self, id: &str) -> Result<Vec<Registered>, StoreError> {
         let id = id.to_owned();
-        self.write(redb::Durability::None, move |inner, t| nodes::change(inner, t, |list| list.leave(&id)).map(Ok))
-            .await
+        self.read(move |inner, t| nodes::change(inner, t, |list| list.leave(&id))).await
     }
 }
