@@ -49,6 +49,6 @@ pub(crate) fn print(outcomes: &[Outcome], seed: u64, seconds: u64) {
 }
 
 fn row(name: &str, outcomes: &[Outcome], cell: impl Fn(&Outcome) -> String) {
-    let cells: Vec<String> = outcomes.iter().map(|outcome| format!(" {:>14} |", cell(outcome))).collect();
-    println!("| {name:36} |{}", cells.concat());
+    let cells: Vec<String> = outcomes.iter().map(|outcome| format!(" {:>15} |", cell(outcome))).collect();
+    println!("| {name:38} |{}", cells.concat());
 }
