@@ -39,6 +39,8 @@ pub(super) struct Retaining {
     looked: Option<Instant>,
     /// Since when a period waits for open lives.
     held_up: HashMap<Period, Instant>,
+    /// Why rows of a period stay that should go, as it was logged.
+    failing: HashMap<Period, String>,
 }
 
 impl Rollover {
@@ -69,14 +71,12 @@ impl Rollover {
                 continue;
             }
             match self.sink.retain(period, before).await {
-                Ok(0) => {}
+                Ok(0) => drop(self.retaining.failing.remove(&period)),
                 Ok(rows) => {
                     metrics::rows_removed(rows);
                     return Ok(true);
                 }
-                // No reason to hold up buckets or the other periods.
-                Err(SinkError::Refused(reason)) => tracing::error!("rows of {period} stay: {reason}"),
-                Err(error) => return Err(error.into()),
+                Err(error) => self.retaining.failed(period, &error),
             }
         }
         self.retaining.looked = Some(clock::instant());
@@ -118,6 +118,16 @@ impl Retaining {
                 }
                 false
             }
+        }
+    }
+
+    /// Logs once why rows stay, which is no reason to hold up buckets or the other periods: the next
+    /// look tries again.
+    fn failed(&mut self, period: Period, error: &SinkError) {
+        let reason = error.to_string();
+        if self.failing.get(&period) != Some(&reason) {
+            tracing::error!("rows of {period} stay that --retain no longer keeps, tried again every minute: {reason}");
+            self.failing.insert(period, reason);
         }
     }
 }

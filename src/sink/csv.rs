@@ -300,8 +300,9 @@ fn recover(writer: &mut Writer) -> Result<(), SinkError> {
             }
         }
     }
-    if !complete {
-        retain::finish(&writer.disk, &root, &writer.catalogue.to_bytes())?;
+    // As long as it is not written, or a directory is left, the next start makes it anew as well.
+    if !complete && let Err(error) = retain::finish(&writer.disk, &root, &writer.catalogue.to_bytes()) {
+        tracing::error!("what is left of an earlier removal stays for now: {error}");
     }
     Ok(())
 }

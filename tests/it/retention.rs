@@ -18,6 +18,7 @@ use meanwhile::store::Store;
 use meanwhile::store::embedded::EmbeddedStore;
 use meanwhile::store::redis::RedisStore;
 use meanwhile::telemetry::metrics;
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -165,6 +166,26 @@ async fn rows_stay_where_only_the_clock_of_the_node_is_ahead() {
         kept.step(MINUTE).await;
     }
     assert!(kept.has(MINUTES));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_removed_holds_up_nothing_else() {
+    let mut kept = Kept::new().await;
+    kept.put(T0 - 2 * DAY).await;
+    kept.close_all().await;
+    let rules = [MINUTES_OF, HOURS_OF].map(|period| Retention { period, keep: 3 * DAY });
+    kept.rollover = kept.rollover.retaining(rules.to_vec(), kept.world.clock.clone());
+    // A file where the directory would go.
+    let in_the_way = kept.home.path().join(MINUTES.to_owned() + ".tmp");
+    fs::write(&in_the_way, "").unwrap();
+    kept.go_on_to(T0 + 10 * DAY).await;
+    assert!(kept.has(MINUTES) && !kept.has(HOURS));
+    kept.put(T0 + 10 * DAY).await;
+    kept.go_on(LONG_ENOUGH).await;
+    assert!(kept.has("period=1m/date=2026-11-30"), "buckets are written");
+    fs::remove_file(in_the_way).unwrap();
+    kept.step(MINUTE).await;
+    assert!(!kept.has(MINUTES), "by the next look");
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,15 +17,21 @@ const LOOK_BACK: u64 = 64 * 1024;
 
 const TEMPORARY: &str = "tmp";
 
-/// The two calls that fail when a disk is full or broken; tests put failing ones here.
+/// Calls that fail when a disk is full or broken; tests put failing ones here.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Disk {
     pub(super) append: fn(&mut File, &[u8]) -> io::Result<()>,
     pub(super) sync: fn(&File) -> io::Result<()>,
+    /// Of what is no longer kept.
+    pub(super) remove: fn(&Path) -> io::Result<()>,
 }
 
 impl Disk {
-    pub(super) const REAL: Self = Self { append: |file, bytes| file.write_all(bytes), sync: File::sync_data };
+    pub(super) const REAL: Self = Self {
+        append: |file, bytes| file.write_all(bytes),
+        sync: File::sync_data,
+        remove: |path| if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) },
+    };
 }
 
 /// Which file a path led to, and how long it was: another file or length means another hand.

@@ -4,7 +4,7 @@
 //! away. Every step leaves files that a start understands: the directory gets a name that nobody
 //! reads, its files go, `sources.csv` is written without it, the empty directory goes. As long as
 //! there is such a directory, a start does not believe `sources.csv` and makes it anew from all rows
-//! (`recover` in `csv.rs`). A source's first and last row are sought among the rows that are left only
+//! (`recover` in `csv.rs`); what failed of it is tried again by the next call. A source's first and last row are sought among the rows that are left only
 //! where it was in this directory; a source without rows leaves the catalogue.
 
 use super::catalogue::{Catalogue, Span};
@@ -29,16 +29,29 @@ pub(super) fn retain(writer: &Mutex<Writer>, period: Period, before: Millis) -> 
         let writer = lock(writer);
         (writer.root.clone(), writer.zone.clone())
     };
-    let mut unreadable = Ok(0);
+    // Otherwise a date that was made again could not get the name it has.
+    let mut stays = finish_begun(writer, &root);
     for dir in partition::list(&root, period)?.into_iter().take_while(|dir| dir.end(&zone) <= before) {
         match remove(writer, &root, dir) {
             Ok(0) => {}
             // What cannot be read is not thrown away, and keeps nothing else.
-            Err(error @ SinkError::Refused(_)) => unreadable = unreadable.and(Err(error)),
-            other => return other,
+            Err(error) => stays = stays.and(Err(error)),
+            removed => return removed,
         }
     }
-    unreadable
+    stays.map(|()| 0)
+}
+
+/// Ends removals that an earlier call could not end.
+fn finish_begun(writer: &Mutex<Writer>, root: &Path) -> Result<(), SinkError> {
+    if partition::list_set_aside(root)?.is_empty() {
+        return Ok(());
+    }
+    let (disk, sources) = {
+        let writer = lock(writer);
+        (writer.disk, writer.catalogue.to_bytes())
+    };
+    finish(&disk, root, &sources)
 }
 
 fn remove(writer: &Mutex<Writer>, root: &Path, dir: DateDir) -> Result<usize, SinkError> {
@@ -51,7 +64,8 @@ fn remove(writer: &Mutex<Writer>, root: &Path, dir: DateDir) -> Result<usize, Si
         take_away(&mut writer, dir, &doomed, &added)?;
         (writer.disk, doomed.rows, writer.catalogue.to_bytes())
     };
-    finish(&disk, root, &sources)?;
+    // The rows are gone. What is left of their files the next call finds, and says why if it stays.
+    let _ = finish(&disk, root, &sources);
     Ok(rows)
 }
 
@@ -66,8 +80,8 @@ pub(super) fn take_away(
     if !doomed.index.is_current(&path)? {
         return Err(SinkError::Unavailable(format!("{} was changed while it was removed", path.display())));
     }
-    writer.drop_dir(dir);
     partition::set_aside(&writer.root, dir)?;
+    writer.drop_dir(dir);
     for (source, span) in &doomed.spans {
         writer.catalogue.set(source, *span);
     }
@@ -76,21 +90,32 @@ pub(super) fn take_away(
 }
 
 /// Ends every removal that was begun: first the files, since on a full disk nothing can be written
-/// before they are gone.
+/// before they are gone. A file that cannot be removed keeps its directory and no other.
 pub(super) fn finish(disk: &Disk, root: &Path, sources: &[u8]) -> Result<(), SinkError> {
-    let dirs = partition::list_set_aside(root)?;
-    for dir in &dirs {
-        for path in partition::names(dir)?.iter().map(|name| dir.join(name)) {
-            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            removed.map_err(|error| disk::unavailable("remove", &path, &error))?;
+    let (mut emptied, mut stays) = (Vec::new(), Ok(()));
+    for dir in partition::list_set_aside(root)? {
+        match empty(disk, &dir) {
+            Ok(()) => emptied.push(dir),
+            Err(error) => stays = stays.and(Err(error)),
         }
     }
     disk::replace(disk, &root.join(SOURCES_FILE), |file| file.write_all(sources))?;
-    for dir in &dirs {
+    for dir in &emptied {
         // Of a directory that stands elsewhere only the link.
         fs::remove_dir_all(dir).map_err(|error| disk::unavailable("remove", dir, &error))?;
     }
-    Ok(())
+    stays
+}
+
+/// Removes what is in a directory, as much of it as can be.
+fn empty(disk: &Disk, dir: &Path) -> Result<(), SinkError> {
+    let mut stays = Ok(());
+    for path in partition::names(dir)?.iter().map(|name| dir.join(name)) {
+        if let Err(error) = (disk.remove)(&path) {
+            stays = stays.and(Err(disk::unavailable("remove", &path, &error)));
+        }
+    }
+    stays
 }
 
 /// A directory that is to go.

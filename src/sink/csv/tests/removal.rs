@@ -172,11 +172,65 @@ fn a_broken_file_is_not_thrown_away_and_keeps_no_other() {
 fn a_full_disk_does_not_keep_what_is_to_go() {
     let (dir, sink) = before_removal();
     set_disk(&sink, Disk { sync: broken_sync, ..Disk::REAL });
-    assert!(matches!(retain(&sink, DATE), Err(SinkError::Unavailable(_))));
+    assert_eq!(retain(&sink, DATE).unwrap(), 5);
+    assert!(matches!(retain(&sink, DATE), Err(SinkError::Unavailable(_))), "it cannot be ended");
     set_disk(&sink, Disk::REAL);
     let aside = dir.path().join(DATE_DIR.to_owned() + ".tmp");
     assert_eq!(partition::names(&aside).unwrap(), [""; 0], "its files are gone");
     assert_eq!(spans(&dir, &sink), owned(&AFTER_FIRST));
     assert_eq!(retain(&sink, 2 * DATE).unwrap(), 2);
     assert!(!aside.exists(), "the next removal ends it");
+}
+
+fn kept_rows(path: &Path) -> io::Result<()> {
+    if path.ends_with("tail.csv") {
+        Err(io::Error::from(io::ErrorKind::PermissionDenied))
+    } else {
+        fs::remove_file(path)
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_removed_keeps_no_other_date() {
+    let (dir, sink) = before_removal();
+    let aside = dir.path().join(DATE_DIR.to_owned() + ".tmp");
+    for partition in block_on(sink.compactable(Millis::MAX)).unwrap().iter().filter(|p| **p != day()) {
+        block_on(sink.compact(partition)).unwrap();
+    }
+    set_disk(&sink, Disk { remove: kept_rows, ..Disk::REAL });
+    assert_eq!(retain(&sink, 2 * DATE).unwrap(), 5);
+    // The date is made again before its removal has ended.
+    check_write(&sink, &[life("late", 5, 3, 3, &[4.0])], (1, 0, 0));
+    assert_eq!(retain(&sink, 2 * DATE).unwrap(), 2, "the date after it goes");
+    unavailable_removal(retain(&sink, 2 * DATE), "date=2026-11-20.tmp/tail.csv");
+    assert!(aside.join("tail.csv").exists() && !dir.path().join("period=1m/date=2026-11-21.tmp").exists());
+    check_rows(&sink, &["late", "ended"], &["late@5 3/1/3 1 4"]);
+    assert_eq!(block_on(sink.compactable(Millis::MAX)).unwrap(), [day()], "what could not go is still known");
+    // A start does not wait for it.
+    drop(sink);
+    let sink = open(&dir);
+    assert!(!aside.exists());
+    assert_eq!(retain(&sink, 2 * DATE).unwrap(), 1);
+    let left = [("always", 2 * DATE + 5, 2 * DATE + 5), ("daily", 0, 0), ("paused", 2 * DATE, 2 * DATE)];
+    assert_eq!(spans(&dir, &sink), owned(&left));
+}
+
+#[test]
+fn a_date_that_was_made_again_goes_once_the_rest_of_it_is_gone() {
+    let (dir, sink) = before_removal();
+    set_disk(&sink, Disk { remove: kept_rows, ..Disk::REAL });
+    assert_eq!(retain(&sink, DATE).unwrap(), 5);
+    check_write(&sink, &[life("late", 5, 3, 3, &[4.0])], (1, 0, 0));
+    set_disk(&sink, Disk::REAL);
+    assert_eq!(retain(&sink, DATE).unwrap(), 1);
+    assert_eq!(spans(&dir, &sink), owned(&AFTER_FIRST));
+    assert_eq!(partition::list_set_aside(dir.path()).unwrap(), [""; 0].map(PathBuf::from));
+}
+
+#[track_caller]
+fn unavailable_removal(result: Result<usize, SinkError>, expected: &str) {
+    match result {
+        Err(SinkError::Unavailable(message)) => assert!(message.contains(expected), "{message}"),
+        other => panic!("{other:?}"),
+    }
 }
