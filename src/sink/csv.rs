@@ -71,7 +71,8 @@ impl CsvSink {
     /// `zone` names the directories by date, unless the directory was begun in another one.
     ///
     /// # Errors
-    /// `Refused` if another process has the directory, if it cannot be created or a file in it is damaged.
+    /// `Refused` if another process has the directory, if it cannot be created, or if a file in it is damaged
+    /// of which nothing else tells the sources.
     pub fn open(dir: &Path, zone: Zone) -> Result<Self, SinkError> {
         create_directory(dir)?;
         let lock = lock_directory(dir)?;
@@ -285,19 +286,33 @@ fn recover(writer: &mut Writer) -> Result<(), SinkError> {
     let known = disk::open(path.clone())?.map(|opened| Catalogue::read(&opened));
     let removing = !partition::list_set_aside(&root)?.is_empty();
     let complete = matches!(known, Some(Ok(_))) && !removing;
+    let mut told = None;
     match known {
-        Some(Ok(_)) if removing => tracing::warn!(path = %path.display(), "made anew: a removal was interrupted"),
+        Some(Ok(catalogue)) if removing => {
+            tracing::warn!(path = %path.display(), "made anew: a removal was interrupted");
+            told = Some(catalogue);
+        }
         Some(Ok(catalogue)) => writer.catalogue = catalogue,
         Some(Err(reason)) => tracing::warn!(path = %path.display(), reason, "made anew from all rows"),
         None => {}
     }
     for dir in dirs {
-        if !complete || disk::id(&dir.path(&root).join(index::Part::Tail.file_name()))?.is_some() {
-            writer.load(dir)?;
-            // In its final form: it was read for its sources, and is hardly written to.
-            if !writer.tails.contains(&dir) {
-                writer.forget(dir);
+        let has_tail = disk::id(&dir.path(&root).join(index::Part::Tail.file_name()))?.is_some();
+        if complete && !has_tail {
+            continue;
+        }
+        match (writer.load(dir).map(drop), &told) {
+            // What is in its final form was told of: no source is lost by going on.
+            (Err(error), Some(told)) if !has_tail => {
+                writer.log_unread(dir, &error);
+                let times = dir.partition(&writer.zone);
+                writer.catalogue.add_unread(told, &times);
             }
+            (loaded, _) => loaded?,
+        }
+        // In its final form: it was read for its sources, and is hardly written to.
+        if !writer.tails.contains(&dir) {
+            writer.forget(dir);
         }
     }
     // As long as it is not written, or a directory is left, the next start makes it anew as well.

@@ -6,6 +6,7 @@
 
 use super::disk::Opened;
 use super::line;
+use crate::sink::Partition;
 use crate::stats::source::{self, SourceSpan};
 use crate::stats::{Millis, timestamp};
 use ::csv::ReaderBuilder;
@@ -90,6 +91,17 @@ impl Catalogue {
         for (source, &(first, last)) in &other.0 {
             self.add(source, first);
             self.add(source, last);
+        }
+    }
+
+    /// Takes note of the rows that may be in a directory which cannot be read, going by what was told of
+    /// all rows before: spans become too wide rather than too narrow.
+    pub(super) fn add_unread(&mut self, told: &Self, times: &Partition) {
+        for (source, &(first, last)) in &told.0 {
+            if first < times.to && times.from <= last {
+                self.add(source, first.max(times.from));
+                self.add(source, last.min(times.to - 1));
+            }
         }
     }
 

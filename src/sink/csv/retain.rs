@@ -5,7 +5,8 @@
 //! reads, its files go, `sources.csv` is written without it, the empty directory goes. As long as
 //! there is such a directory, a start does not believe `sources.csv` and makes it anew from all rows
 //! (`recover` in `csv.rs`); what failed of it is tried again by the next call. A source's first and last row are sought among the rows that are left only
-//! where it was in this directory; a source without rows leaves the catalogue.
+//! where it was in this directory; a source without rows leaves the catalogue. Where rows cannot be read
+//! a source stays known for as long as it may have one there.
 
 use super::catalogue::{Catalogue, Span};
 use super::disk::{self, Disk};
@@ -197,20 +198,33 @@ fn nearest(
     let mut ahead: Vec<(Millis, Millis, DateDir)> = dirs.iter().map(ends).filter(|(_, far, _)| *far >= begin).collect();
     ahead.sort_unstable();
     let mut found: HashMap<Arc<str>, Millis> = HashMap::new();
-    for (near, _, dir) in ahead {
+    for (near, far, dir) in ahead {
         sought.retain(|source, (_, to)| near <= *to && found.get(source).is_none_or(|at| near < *at));
         if sought.is_empty() {
             break;
         }
         let (files, lines) = lock(writer).view(dir, Millis::MIN, Millis::MAX)?;
-        files.read(
+        let read = files.read(
             &lines,
             |source| sought.contains_key(source),
             |row| {
                 let at = direction * row.bucket.start;
                 found.entry(row.source).and_modify(|nearest| *nearest = at.min(*nearest)).or_insert(at);
             },
-        )?;
+        );
+        match read {
+            Ok(()) => {}
+            // Nobody knows what is there. To keep all other dates for it would fill the disk; so a source
+            // whose rows may be there is taken to have one as near as can be.
+            Err(error @ SinkError::Refused(_)) => {
+                lock(writer).log_unread(dir, &error);
+                for (source, (from, _)) in sought.iter().filter(|(_, (from, _))| *from <= far) {
+                    let at = near.max(*from);
+                    found.entry(Arc::clone(source)).and_modify(|nearest| *nearest = at.min(*nearest)).or_insert(at);
+                }
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(found)
 }

@@ -6,6 +6,7 @@
 //! forgets what it knew of the directory and reads it again. Moving a directory into its final
 //! form is in `compact.rs`, removing it in `retain.rs`.
 
+use super::SOURCES_FILE;
 use super::catalogue::Catalogue;
 use super::disk::{self, AppendError, Disk};
 use super::index::{Files, Index, Lines, Newest, Part, SEEK_GAP};
@@ -41,6 +42,8 @@ pub(super) struct Writer {
     pub(super) added: Option<Catalogue>,
     /// Directories with a tail: not in their final form.
     pub(super) tails: BTreeSet<DateDir>,
+    /// Directories that could not be read for their sources, as it was logged.
+    unread: BTreeSet<DateDir>,
     loaded: HashMap<DateDir, (u64, Index)>,
     /// Rises with every use of an index.
     uses: u64,
@@ -60,6 +63,7 @@ impl Writer {
             catalogue: Catalogue::default(),
             added: None,
             tails: BTreeSet::new(),
+            unread: BTreeSet::new(),
             loaded: HashMap::new(),
             uses: 0,
             recent: Recent::default(),
@@ -258,6 +262,16 @@ impl Writer {
         self.forget(dir);
         self.tails.remove(&dir);
         self.suspects.remove(&dir);
+    }
+
+    /// Says once why a directory cannot be read, where that keeps nothing from going on.
+    pub(super) fn log_unread(&mut self, dir: DateDir, error: &SinkError) {
+        if self.unread.insert(dir) {
+            tracing::error!(
+                "{error} (sources that may have rows there stay listed; once it is mended, delete {SOURCES_FILE} while \
+                 the service is stopped, and it is made anew)"
+            );
+        }
     }
 
     /// The files of a directory as they are now, and the lines of the buckets that start in

@@ -158,13 +158,22 @@ fn a_broken_file_is_not_thrown_away_and_keeps_no_other() {
     fs::write(file(&dir, "tail.csv"), "edited;by;hand\n").unwrap();
     assert_eq!(retain(&sink, 0).unwrap(), 0);
     assert_eq!(retain(&sink, 2 * DATE).unwrap(), 2, "the date after it goes");
-    // It may hold other rows of the sources of the third.
-    match retain(&sink, 3 * DATE) {
-        Err(SinkError::Refused(message)) => {
-            assert!(message.contains("date=2026-11-20/tail.csv is damaged"), "{message}");
+    // It may hold other rows of the sources of the third, which stay known.
+    assert_eq!(retain(&sink, 3 * DATE).unwrap(), 2);
+    for _ in 0..2 {
+        match retain(&sink, 3 * DATE) {
+            Err(SinkError::Refused(message)) => {
+                assert!(message.contains("date=2026-11-20/tail.csv is damaged"), "{message}");
+            }
+            other => panic!("{other:?}"),
         }
-        other => panic!("{other:?}"),
     }
+    let known = |id: &str| lock(&sink.shared.writer).catalogue.get(id);
+    let (minute, end) = (|m: i64| DAY + m * 60_000, DAY + DATE * 60_000 - 1);
+    assert_eq!(known("always"), Some((minute(5), end)));
+    assert_eq!(known("paused"), Some((minute(5), end)));
+    assert_eq!(known("later"), None, "it began after that date");
+    assert_eq!(known("ended"), Some((minute(5), minute(6))));
     assert!(file(&dir, "tail.csv").exists());
 }
 
@@ -231,6 +240,39 @@ fn a_date_that_was_made_again_goes_once_the_rest_of_it_is_gone() {
 fn unavailable_removal(result: Result<usize, SinkError>, expected: &str) {
     match result {
         Err(SinkError::Unavailable(message)) => assert!(message.contains(expected), "{message}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_start_goes_on_past_a_damaged_date_whose_sources_are_told() {
+    let (dir, sink) = before_removal();
+    for partition in block_on(sink.compactable(Millis::MAX)).unwrap() {
+        block_on(sink.compact(&partition)).unwrap();
+    }
+    drop(sink);
+    let second = dir.path().join("period=1m/date=2026-11-21/rows.csv");
+    let aside = dir.path().join(DATE_DIR.to_owned() + ".tmp");
+    fs::rename(dir.path().join(DATE_DIR), &aside).unwrap();
+    fs::write(&second, "edited;by;hand\n").unwrap();
+    let sink = open(&dir);
+    assert!(!aside.exists());
+    let start = DAY + DATE * 60_000;
+    let expected = [
+        ("always", start, DAY + (2 * DATE + 5) * 60_000),
+        ("daily", DAY, DAY),
+        ("later", start, start),
+        // It may have had a row on the damaged date.
+        ("paused", start, DAY + 2 * DATE * 60_000),
+    ];
+    let known = |sink: &CsvSink| block_on(sink.sources("", None, 99)).unwrap();
+    let told: Vec<_> = known(&sink).iter().map(|span| (span.source.to_string(), span.first, span.last)).collect();
+    assert_eq!(told, expected.map(|(id, first, last)| (id.to_owned(), first, last)));
+    drop(sink);
+    // Without the file nobody would know whose rows are there.
+    fs::remove_file(dir.path().join(SOURCES_FILE)).unwrap();
+    match CsvSink::open(dir.path(), Zone::utc()) {
+        Err(SinkError::Refused(message)) => assert!(message.contains("rows.csv is damaged at byte 0"), "{message}"),
         other => panic!("{other:?}"),
     }
 }
