@@ -40,7 +40,9 @@ pub const EXAMPLES: &str = "EXAMPLES:
 Stop the service first: a directory in use is refused, because rows written meanwhile
 would be missing; a table is not, so repeat the copy if something wrote to it. What is still open stays in the store and goes on in the new sink. Rows
 are copied to the bit; where both have one, the newer version stays. A copy that was
-interrupted is repeated: it ends as if it had not been. Nothing is removed from --from.";
+interrupted is repeated: it ends as if it had not been. Nothing is removed from --from,
+but its directory must be writable, since it is locked and repaired if a crash left
+something half done: of a read-only backup make a copy first (cp -a).";
 
 #[derive(clap::Args)]
 pub struct CopyArgs {

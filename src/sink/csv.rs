@@ -231,7 +231,14 @@ fn create_directory(dir: &Path) -> Result<(), SinkError> {
 fn lock_directory(dir: &Path) -> Result<File, SinkError> {
     let path = dir.join(LOCK_FILE);
     let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(|error| refused("open", &path, &error))?;
+    let file = file.map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => SinkError::Refused(format!(
+            "{} cannot be written: {error}; even to be read it is locked first, and repaired if a crash left something \
+             half done: make it writable, or name another directory, such as a copy of it (cp -a)",
+            path.display()
+        )),
+        _ => refused("open", &path, &error),
+    })?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(SinkError::Refused(format!(

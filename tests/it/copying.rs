@@ -198,6 +198,18 @@ fn a_directory_in_use_is_refused() {
 }
 
 #[test]
+fn a_directory_that_cannot_be_written_says_what_to_do() {
+    let (home, new) = (temporary(), temporary());
+    let (backup, new) = (home.path().join("backup"), new.path().join("new"));
+    drop(CsvSink::open(&backup, Zone::utc()).unwrap());
+    // Where nobody may make a file, root neither.
+    fs::remove_file(backup.join(".lock")).unwrap();
+    std::os::unix::fs::symlink("/sys/none", backup.join(".lock")).unwrap();
+    check(copy(&backup, &new, &[]), 1, &["--from csv:", "backup/.lock cannot be written", "locked first", "cp -a"]);
+    assert!(!new.exists(), "nothing was made");
+}
+
+#[test]
 fn slips_are_named_before_anything_is_touched() {
     let (home, other) = (temporary(), temporary());
     let (sink, files) = (home.path().join("sink"), other.path().join("files"));
