@@ -29,7 +29,7 @@ const MUCH_LATER: u64 = 60_000;
 /// What all clients of a world share.
 pub(crate) struct Sharing {
     pub(crate) ledger: Ledger,
-    /// Ports of the instances; a repetition goes to the next one.
+    /// Ports of the instances, that with the sink first; a repetition goes to the next one.
     pub(crate) ports: Vec<u16>,
     /// Whether the store keeps what it confirms: then a repetition is always called a duplicate.
     pub(crate) durable: bool,

@@ -94,6 +94,7 @@ const DECK: [(Fault, usize); 13] = [
 
 /// Everything that can be broken in a world.
 pub(crate) struct Site {
+    /// The first has the sink; others only take readings.
     pub(crate) nodes: Vec<Node>,
     pub(crate) redis: Option<Redis>,
     pub(crate) proxy: Option<Proxy>,

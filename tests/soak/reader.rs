@@ -28,7 +28,7 @@ pub(crate) fn run(shared: &Sharing, seed: u64) -> Seen {
     while !shared.stopped() {
         let source = random.below((TIMED + UNTIMED) as u64) as usize;
         let period = PERIODS[random.below(PERIODS.len() as u64) as usize];
-        let port = shared.ports[random.below(shared.ports.len() as u64) as usize];
+        let port = shared.ports[0];
         let (least, _) = shared.ledger.bounds(source);
         if let Some((count, _)) = http.total(port, &source_id(source), period) {
             let (_, most) = shared.ledger.bounds(source);

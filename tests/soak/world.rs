@@ -157,10 +157,17 @@ fn build(kind: Kind, dir: &Path) -> Result<Site> {
         Some(proxy) => format!("redis://127.0.0.1:{}", proxy.port),
         None => format!("embedded:{}", dir.join("store").display()),
     };
-    let flags = ["--store", &store, "--sink", &format!("csv:{}", sink(dir).display())].map(str::to_owned);
-    let times = ["--periods", "1s,5s,15s", "--grace", "500ms", "--lateness", "2s"].map(str::to_owned);
-    let node = Node::new([&flags[..], &times].concat(), dir.join("service.log"))?;
-    Ok(Site { nodes: vec![node], redis, proxy, disk })
+    let shared = ["--store", &store, "--periods", "1s,5s,15s", "--grace", "500ms", "--lateness", "2s"];
+    let sink = format!("csv:{}", sink(dir).display());
+    let node = |own: &[&str], log: &str| {
+        let flags = shared.iter().chain(own).map(|&flag| flag.to_owned()).collect();
+        Node::new(flags, dir.join(log))
+    };
+    let mut nodes = vec![node(&["--sink", &sink], "service.log")?];
+    if redis.is_some() {
+        nodes.push(node(&["--role", "ingest"], "ingest.log")?);
+    }
+    Ok(Site { nodes, redis, proxy, disk })
 }
 
 fn sink(dir: &Path) -> PathBuf {
