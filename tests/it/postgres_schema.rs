@@ -2,6 +2,7 @@
 //! start, and what `check` and `migrate` say about it.
 
 use crate::postgres_server::{Database, PASSWORD, PostgresServer};
+use crate::postgres_world::Runtime;
 use crate::servers::temporary;
 use crate::service::{command, eventually};
 use crate::sink_contract::{block_on, life};
@@ -129,7 +130,7 @@ fn of_the_page(beginning: &str) -> String {
 
 #[test]
 fn the_rights_of_the_page_suffice_to_serve_and_nothing_less() {
-    let database = Database::new();
+    let (database, runtime) = (Database::new(), Runtime::new());
     let url = role(&database, "");
     check_refused(&url, "run meanwhile migrate");
     check_start_fails(&url, &["cannot use the sink postgres://***@", "run meanwhile migrate with the role that owns"]);
@@ -144,10 +145,10 @@ fn the_rights_of_the_page_suffice_to_serve_and_nothing_less() {
     prepare(&url).unwrap();
     let sink = PostgresSink::new(&url, "postgres".to_owned()).unwrap();
     let lives = vec![life("a", T0, 1, 1, &[1.0])];
-    block_on(sink.write(lives.clone())).unwrap();
+    runtime.0.block_on(sink.write(lives.clone())).unwrap();
     let later = vec![life("a", T0, 2, 2, &[1.0])];
-    assert_eq!(block_on(sink.write(later)).unwrap().written, 1);
-    assert_eq!(block_on(sink.sources("", None, 9)).unwrap().len(), 1);
+    assert_eq!(runtime.0.block_on(sink.write(later)).unwrap().written, 1);
+    assert_eq!(runtime.0.block_on(sink.sources("", None, 9)).unwrap().len(), 1);
     for (right, table) in grants
         .lines()
         .filter_map(|line| {
@@ -163,12 +164,12 @@ fn the_rights_of_the_page_suffice_to_serve_and_nothing_less() {
         database.sql(&format!("GRANT {right} ON {table} TO {role}"));
     }
     look(&url, 0, &["writable"]);
-    let refused = block_on(sink.forget("a")).unwrap_err().to_string();
+    let refused = runtime.0.block_on(sink.forget("a")).unwrap_err().to_string();
     assert!(refused.contains("give the role the rights that docs/postgres.md lists"), "{refused}");
     database.sql(&of_the_page("GRANT DELETE").replace("meanwhile_serve", &role));
-    assert_eq!(block_on(sink.retain(Period::Seconds(60), T0)).unwrap(), 0);
-    assert_eq!(block_on(sink.retain(Period::Seconds(60), T0 + MINUTE)).unwrap(), 1);
-    assert_eq!(block_on(sink.forget("a")).unwrap(), 0);
+    assert_eq!(runtime.0.block_on(sink.retain(Period::Seconds(60), T0)).unwrap(), 0);
+    assert_eq!(runtime.0.block_on(sink.retain(Period::Seconds(60), T0 + MINUTE)).unwrap(), 1);
+    assert_eq!(runtime.0.block_on(sink.forget("a")).unwrap(), 0);
 }
 
 #[test]
