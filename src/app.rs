@@ -42,7 +42,12 @@ pub const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// serving over a dead core.
 pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let calendar = Arc::new(config.calendar.clone());
-    let sink = if config.role.has_sink() { Some(open_sink(&config, &calendar).await?) } else { None };
+    let (sink, prepared) = if config.role.has_sink() {
+        let (sink, prepared) = open_sink(&config, &calendar).await?;
+        (Some(sink), prepared)
+    } else {
+        (None, Ok(()))
+    };
     let store = open_store(&config).await?;
     let address = listener.local_addr().context("the listener has no address")?;
     let instance = Instance::random();
@@ -61,7 +66,8 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     let (mut progress, mut orders) = (Arc::<Progress>::default(), None);
     let rolling = if let Some(sink) = &sink {
         let rollover = Rollover::new(Arc::clone(&store), Arc::clone(sink), Arc::clone(&calendar), config.hold)
-            .retaining(config.retain.clone(), Clock::System);
+            .retaining(config.retain.clone(), Clock::System)
+            .after(&prepared);
         (progress, orders) = (rollover.progress(), Some(rollover.orders()));
         tokio::spawn(rollover.run(wake, until_stopped(stopped.clone())))
     } else {
@@ -104,24 +110,25 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     stopped
 }
 
-/// A sink that is away does not keep the service from taking readings: they wait in the store.
-async fn open_sink(config: &Config, calendar: &Calendar) -> anyhow::Result<Arc<dyn Sink>> {
+/// A sink that is away does not keep the service from taking readings: they wait in the store. It comes with why.
+async fn open_sink(config: &Config, calendar: &Calendar) -> anyhow::Result<(Arc<dyn Sink>, Result<(), SinkError>)> {
     let url = match &config.sink {
         SinkUrl::Csv(directory) => {
             let sink = CsvSink::open(directory, calendar.zone().clone());
-            return Ok(Arc::new(sink.with_context(|| format!("--sink {}", config.sink))?));
+            return Ok((Arc::new(sink.with_context(|| format!("--sink {}", config.sink))?), Ok(())));
         }
         SinkUrl::Postgres(url) => url,
     };
     let unusable = || format!("cannot use the sink {}", config.sink);
     let sink = PostgresSink::new(url.reveal(), config.sink.to_string()).with_context(unusable)?;
-    match sink.prepare().await {
-        Err(SinkError::Unavailable(reason)) => {
+    let prepared = sink.prepare().await;
+    match prepared {
+        Err(SinkError::Unavailable(ref reason)) => {
             tracing::error!("the sink {} is away, finished buckets wait in the store: {reason}", config.sink);
+            Ok((Arc::new(sink), prepared))
         }
-        prepared => prepared.with_context(unusable)?,
+        prepared => Ok((Arc::new(sink), Ok(prepared.with_context(unusable)?))),
     }
-    Ok(Arc::new(sink))
 }
 
 async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {

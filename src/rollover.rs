@@ -72,6 +72,8 @@ pub struct Rollover {
     retaining: retention::Retaining,
     /// The last write failed; what it was to write is due again after a while.
     sink_failed: bool,
+    /// The sink was away at the start and has not been reached since.
+    sink_unseen: bool,
     desk: Desk,
     draining: Option<Draining>,
 }
@@ -117,9 +119,18 @@ impl Rollover {
             refused: Vec::new(),
             retaining: retention::Retaining::default(),
             sink_failed: false,
+            sink_unseen: false,
             desk: Desk::new(),
             draining: None,
         }
+    }
+
+    /// Takes over what the sink said at the start.
+    #[must_use]
+    pub fn after(mut self, prepared: &Result<(), SinkError>) -> Self {
+        self.progress.sink_said(prepared);
+        self.sink_unseen = prepared.is_err();
+        self
     }
 
     /// To ask it for a drain, or to forget a source.
@@ -209,6 +220,9 @@ impl Rollover {
                 next = Duration::ZERO;
             } else if let Some(at) = due.next {
                 next = next.min(Duration::from_millis((at - due.now).try_into().unwrap_or(0)));
+            }
+            if due.buckets.is_empty() && self.sink_unseen {
+                self.look_for_sink().await;
             }
             // What goes need not be compacted first.
             if due.buckets.is_empty() && (self.retain_some(due.now).await? || self.compact_one(shard, due.now).await?) {
@@ -335,6 +349,7 @@ impl Rollover {
         failpoint::pass("written");
         self.progress.sink_said(&written);
         self.sink_failed = written.is_err();
+        self.sink_unseen = false;
         let report = written?;
         metrics::sink_wrote(started.elapsed(), report.written, report.older, report.refused);
         batch.written += report.written;
@@ -346,6 +361,16 @@ impl Rollover {
             );
         }
         Ok(())
+    }
+
+    /// Whether a sink that was away at the start is there by now, while there is nothing to write.
+    async fn look_for_sink(&mut self) {
+        let prepared = self.sink.prepare().await;
+        self.progress.sink_said(&prepared);
+        self.sink_unseen = prepared.is_err();
+        if !self.sink_unseen {
+            tracing::info!("the sink is there");
+        }
     }
 
     /// Compacts one partition none of whose buckets is open, at times when nothing is due.

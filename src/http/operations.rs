@@ -85,9 +85,9 @@ impl StoreLosses {
 
 #[derive(Debug, Serialize, ToSchema)]
 struct SinkReadiness {
-    /// Whether the last write succeeded, or none was needed yet.
+    /// Whether the last write succeeded, or none was needed since the sink was reached.
     usable: bool,
-    /// Why the last write failed.
+    /// Why the last write failed, or the sink was not reached at the start.
     trouble: Option<String>,
 }
 

@@ -43,7 +43,7 @@ pub struct Report {
     pub waiting_buckets: usize,
     /// For how long the longest due bucket waits.
     pub oldest_due: Duration,
-    /// Why the sink did not take the last rows.
+    /// Why the sink did not take the last rows, or was not reached at the start.
     pub sink_trouble: Option<String>,
 }
 

@@ -80,6 +80,12 @@ pub trait Sink: Send + Sync + 'static {
         None
     }
 
+    /// Sees that rows can be brought, and makes what is missing for it; nothing where that was done when the sink was
+    /// opened.
+    async fn prepare(&self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
     /// Brings the rows of these lives up to date, durable when it returns. May be repeated.
     ///
     /// # Errors

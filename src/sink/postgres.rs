@@ -65,17 +65,6 @@ impl PostgresSink {
         Ok(Self { name, writing, asking })
     }
 
-    /// Reaches the server, makes or completes the schema, and sees that rows can be entrusted to it. Every new
-    /// connection for writing does the same, so this is for a start that should fail at once.
-    ///
-    /// # Errors
-    /// `Unavailable` if it may be better later by itself; `Refused` if somebody has to act.
-    pub async fn prepare(&self) -> Result<(), SinkError> {
-        let lease = self.writer().await.map_err(Failure::into_error)?;
-        self.writing.give_back(lease);
-        Ok(())
-    }
-
     /// The connection for writing, to a server that was looked at.
     async fn writer(&self) -> Result<Lease, Failure> {
         let mut lease = self.writing.lease().await?;
@@ -106,6 +95,14 @@ fn options(url: &str) -> Result<PgConnectOptions, Failure> {
 impl Sink for PostgresSink {
     fn name(&self) -> String {
         self.name.clone()
+    }
+
+    /// Reaches the server, makes or completes the schema, and sees that rows can be entrusted to it. Every new
+    /// connection for writing does the same, so this is for a start that should fail at once.
+    async fn prepare(&self) -> Result<(), SinkError> {
+        let lease = self.writer().await.map_err(Failure::into_error)?;
+        self.writing.give_back(lease);
+        Ok(())
     }
 
     async fn write(&self, lives: Vec<LifeRow>) -> Result<WriteReport, SinkError> {

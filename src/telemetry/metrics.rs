@@ -72,7 +72,11 @@ pub const METRICS: [(&str, Kind, &str); 23] = [
     (ROWS_REMOVED, Kind::Counter, "Rows removed from the sink because they are no longer kept"),
     (ROWS_REFUSED, Kind::Counter, "Rows the sink would not take and set aside with the reason"),
     (SINK_SECONDS, Kind::Histogram(SECONDS), "One write of rows to the sink, until they are durable"),
-    (SINK_USABLE, Kind::Gauge, "1 if the last write to the sink succeeded or none was needed yet, else 0"),
+    (
+        SINK_USABLE,
+        Kind::Gauge,
+        "1 if the last write to the sink succeeded or none was needed since it was reached, else 0",
+    ),
     (OPEN_BUCKETS, Kind::Gauge, "Buckets in the store"),
     (OLDEST_DUE, Kind::Gauge, "For how long the longest due bucket waits to be written or closed; 0 if none is due"),
 ];

@@ -223,12 +223,32 @@ fn a_service_may_start_before_its_server() {
         log.contains("the sink postgres://***@127.0.0.1") && log.contains("is away, finished buckets wait"),
         "{log}"
     );
-    service.client().post(&reading("a", 1.0)).ok();
+    let client = service.client();
+    let ready = client.get("/readyz");
+    assert_eq!(ready.status, 503, "before anything is to be written");
+    assert!(ready.body.contains("Connection refused") && !ready.body.contains(PASSWORD), "{ready:?}");
+    assert_eq!(metric(&client, "meanwhile_sink_usable"), Some(0.0));
+    client.get("/readyz?exclude=sink").ok();
+    client.post(&reading("a", 1.0)).ok();
     server.restart();
     eventually("the tables are made and the row is written", || {
         let made = database.sql("SELECT to_regclass('bucket_stats') IS NOT NULL") == "t";
         (made && total(&database, "1s", "a") == "1|1").then_some(())
     });
+}
+
+#[test]
+fn a_server_that_comes_late_is_seen_without_a_reading() {
+    let mut server = PostgresServer::start(&[]);
+    let database = server.database();
+    server.kill();
+    let service = start(On::Embedded, &database, &SHORT);
+    assert_eq!(service.client().get("/readyz").status, 503);
+    server.restart();
+    eventually("it is ready", || (service.client().get("/readyz").status == 200).then_some(()));
+    assert_eq!(metric(&service.client(), "meanwhile_sink_usable"), Some(1.0));
+    assert_eq!(database.sql("SELECT to_regclass('bucket_stats') IS NOT NULL"), "t");
+    assert!(service.log().contains("the sink is there"), "{}", service.log());
 }
 
 #[test]
