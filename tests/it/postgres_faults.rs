@@ -10,7 +10,7 @@ use crate::servers::free_port;
 use crate::service::eventually;
 use crate::sink_contract::life;
 use crate::world::T0;
-use meanwhile::sink::WriteReport;
+use meanwhile::sink::{SinkError, WriteReport};
 use meanwhile::stats::row::LifeRow;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -55,11 +55,34 @@ fn a_lock_of_another_session_is_waited_for_and_then_said() {
         database.session("BEGIN; SELECT FROM bucket_stats WHERE source = 'a' FOR UPDATE; SELECT pg_sleep(600)");
     eventually("the other session has its lock", || locks(&database).then_some(()));
     let lives = [life("a", T0, 1, 2, &[1.0])];
-    runtime.check_away(&sink, &lives, &["lock timeout", "another session holds a lock: pg_locks"]);
+    let error = runtime.write(&sink, &lives).unwrap_err();
+    assert!(matches!(error, SinkError::Refused(_)), "the rows of other buckets can be written: {error:?}");
+    let error = error.to_string();
+    assert!(error.contains("lock timeout") && error.contains("another session holds a lock: pg_locks"), "{error}");
     assert_eq!(runtime.rows(&sink, "a").unwrap()[0].revision, 1, "questions are answered meanwhile");
-    database.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()");
+    end_other_sessions(&database);
     drop(hostile);
     assert_eq!(runtime.write(&sink, &lives).unwrap(), written(1));
+}
+
+#[test]
+fn a_lock_on_the_table_is_one_on_all_buckets() {
+    let (database, runtime) = (Database::new(), Runtime::new());
+    let sink = runtime.open(&database);
+    let lives = [life("a", T0, 1, 1, &[1.0])];
+    runtime.write(&sink, &lives).unwrap();
+    let hostile = database.session("BEGIN; LOCK TABLE bucket_stats IN SHARE MODE; SELECT pg_sleep(600)");
+    let held = "SELECT EXISTS (SELECT FROM pg_locks WHERE mode = 'ShareLock' AND relation = 'bucket_stats'::regclass)";
+    eventually("the other session has its lock", || (database.sql(held) == "t").then_some(()));
+    let lives = [life("a", T0, 1, 2, &[1.0])];
+    runtime.check_away(&sink, &lives, &["lock timeout", "another session holds a lock: pg_locks"]);
+    end_other_sessions(&database);
+    drop(hostile);
+    assert_eq!(runtime.write(&sink, &lives).unwrap(), written(1));
+}
+
+fn end_other_sessions(database: &Database) {
+    database.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()");
 }
 
 #[test]
@@ -68,8 +91,7 @@ fn a_server_that_takes_no_writes_is_left_for_one_that_does() {
     let sink = runtime.open(&database);
     let read_only = |on: &str| {
         database.sql(&format!("ALTER DATABASE {} SET default_transaction_read_only = {on}", database.name));
-        let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
-        database.sql(others);
+        end_other_sessions(&database);
     };
     let lives = [life("a", T0, 1, 1, &[1.0])];
     read_only("on");

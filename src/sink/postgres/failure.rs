@@ -18,6 +18,8 @@ pub(super) enum Failure {
     Lost(String),
     /// It will be different later by itself, or once somebody has acted; the server is the right one.
     Away(String),
+    /// Another session holds a lock; of a row, unless `write.rs` has found that it is one of a whole table.
+    Locked(String),
     /// Nothing changes until somebody acts.
     Wrong(String),
     /// About a row, not about the table or the server.
@@ -58,21 +60,30 @@ impl Failure {
     pub(super) fn into_error(self) -> SinkError {
         match self {
             Self::Wrong(reason) | Self::Row(reason) => SinkError::Refused(reason),
-            Self::Again(reason) | Self::Lost(reason) | Self::Away(reason) => SinkError::Unavailable(reason),
+            Self::Again(reason) | Self::Lost(reason) | Self::Away(reason) | Self::Locked(reason) => {
+                SinkError::Unavailable(reason)
+            }
         }
     }
 
     /// For a write: what is wrong with the whole table holds up all buckets alike, so there is no
-    /// use in trying one by one, which is what `Refused` would ask for.
+    /// use in trying one by one, which is what `Refused` asks for. A locked row holds up only its own.
     pub(super) fn into_write_error(self) -> SinkError {
-        SinkError::Unavailable(self.to_string())
+        match self {
+            Self::Locked(reason) => SinkError::Refused(reason),
+            other => SinkError::Unavailable(other.to_string()),
+        }
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Again(reason) | Self::Lost(reason) | Self::Away(reason) | Self::Wrong(reason) | Self::Row(reason)) =
-            self;
+        let (Self::Again(reason)
+        | Self::Lost(reason)
+        | Self::Away(reason)
+        | Self::Locked(reason)
+        | Self::Wrong(reason)
+        | Self::Row(reason)) = self;
         f.write_str(reason)
     }
 }
@@ -125,6 +136,7 @@ fn of_server(said: &PgDatabaseError) -> Failure {
     let reason = format!("{} [{code}]{remedy}", said.message());
     match code {
         "40001" | "40P01" => Failure::Again(reason),
+        "55P03" => Failure::Locked(reason),
         // The session ends with these; the next connection may reach the server that takes writes now.
         "57P01" | "57P02" | "25006" => Failure::Lost(reason),
         _ => match &code[..2] {

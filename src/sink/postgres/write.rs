@@ -74,6 +74,7 @@ pub(super) async fn write(sink: &PostgresSink, rows: Vec<Row>, offer: Offer) -> 
                     waiting.extend([right, left]);
                     continue;
                 }
+                Err(Failure::Locked(reason)) => return Err(whose_lock(sink, reason).await),
                 Err(other) => return Err(other),
             };
             if !refused.is_empty() {
@@ -83,6 +84,19 @@ pub(super) async fn write(sink: &PostgresSink, rows: Vec<Row>, offer: Offer) -> 
         }
     }
     Ok(report)
+}
+
+/// Whether a lock is one of a row, which holds up its own bucket, or of a table, which holds up all of them. A new
+/// connection rehearses every statement without rows, where only that of a table is in the way.
+async fn whose_lock(sink: &PostgresSink, reason: String) -> Failure {
+    match sink.writer().await {
+        Ok(lease) => {
+            sink.writing.give_back(lease);
+            Failure::Locked(reason)
+        }
+        Err(Failure::Locked(reason)) => Failure::Away(reason),
+        Err(other) => other,
+    }
 }
 
 /// Rows in the order of their keys. One statement cannot touch a row twice, so of rows with one key
