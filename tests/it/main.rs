@@ -33,6 +33,7 @@ mod nodes;
 mod operations;
 mod outages;
 mod page;
+mod postgres_held_up;
 mod postgres_service;
 mod replicas;
 mod retention;

@@ -167,26 +167,29 @@ fn redis_cuts_connections_unkeyed() {
 }
 
 /// A small file system in memory, which only root can mount.
-struct SmallDisk(TempDir);
+pub(crate) struct SmallDisk(TempDir);
 
 impl SmallDisk {
-    fn mount() -> Option<Self> {
+    pub(crate) fn mount(size: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"]).arg(dir.path()).output();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(dir.path())
+            .output();
         mounted.is_ok_and(|mounted| mounted.status.success()).then(|| Self(dir))
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 
     /// Takes all the space there is.
-    fn fill(&self) {
-        let filled = std::fs::write(self.path().join("filler"), vec![0; 1 << 20]);
+    pub(crate) fn fill(&self) {
+        let filled = std::fs::write(self.path().join("filler"), vec![0; 4 << 20]);
         assert!(filled.is_err(), "a disk that takes everything");
     }
 
-    fn free(&self) {
+    pub(crate) fn free(&self) {
         std::fs::remove_file(self.path().join("filler")).unwrap();
     }
 }
@@ -199,7 +202,7 @@ impl Drop for SmallDisk {
 }
 
 fn the_disk_of_the_sink_is_full(on: On) {
-    let Some(disk) = SmallDisk::mount() else {
+    let Some(disk) = SmallDisk::mount("256k") else {
         println!("SKIPPED: only root can mount the small disk that this test fills");
         return;
     };

@@ -250,7 +250,7 @@ fn as_other_user(command: &mut Command) {
 }
 
 /// Whom the server runs as, if the tests run as root: the user its package made, or nobody.
-fn other_user() -> Option<(u32, u32)> {
+pub(crate) fn other_user() -> Option<(u32, u32)> {
     if File::open("/proc/self").unwrap().metadata().unwrap().uid() != 0 {
         return None;
     }
