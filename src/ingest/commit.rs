@@ -8,9 +8,10 @@
 
 mod losses;
 mod pending;
+mod refused;
 mod shard;
 
-use super::fold::Part;
+use super::fold::{Part, RootDeltas};
 use crate::clock::{self, Clock};
 use crate::stats::Millis;
 use crate::stats::calendar::Calendar;
@@ -44,7 +45,8 @@ pub struct Request {
 pub struct RequestKey {
     /// Hash of (token, key).
     pub id: u128,
-    /// Hash of the decompressed body and the query.
+    /// Hash of the decompressed body and the query; what is recorded differs in its last 32 bits if a part was
+    /// too late.
     pub fingerprint: u128,
     pub ttl: Millis,
 }
@@ -64,7 +66,8 @@ impl RequestKey {
 pub struct Committed {
     /// Every part had been counted before, under the same key with the same body.
     pub duplicate: bool,
-    /// Under `late = refuse`: the (part, bucket of the part) that were too late and are not counted.
+    /// Under `late = refuse`: the (part, deltas of the part) that were too late and are not counted; a
+    /// repetition under the same key is told the same.
     pub too_late: Vec<(usize, usize)>,
 }
 
@@ -88,12 +91,14 @@ pub enum CommitError {
 /// What became of one part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum PartOutcome {
-    /// In the store, but for these buckets of the part, which were too late.
+    /// In the store, but for these deltas of the part, which were too late.
     Counted {
         too_late: Vec<usize>,
     },
-    /// Counted before.
-    Duplicate,
+    /// Counted before, but for these.
+    Duplicate {
+        too_late: Vec<usize>,
+    },
     Failed(CommitError),
 }
 
@@ -247,7 +252,7 @@ impl Committer {
         if self.shared.down.load(Ordering::Relaxed) {
             return Err(CommitError::NotApplied("the store does not answer".to_owned()));
         }
-        let deltas: usize = part.deltas.iter().map(|d| d.sources.len()).sum();
+        let deltas: usize = part.deltas.iter().map(RootDeltas::states).sum();
         let share = u32::try_from(deltas).ok().and_then(|n| Arc::clone(&self.waiting).try_acquire_many_owned(n).ok());
         let share = share.ok_or(CommitError::Busy)?;
         let (answer, outcome) = oneshot::channel();
@@ -275,14 +280,18 @@ struct Total {
 
 impl Total {
     fn add(&mut self, index: usize, outcome: PartOutcome) {
-        match outcome {
+        let too_late = match outcome {
             PartOutcome::Counted { too_late } => {
                 self.counted += 1;
-                self.too_late.extend(too_late.into_iter().map(|bucket| (index, bucket)));
+                too_late
             }
-            PartOutcome::Duplicate => self.duplicates += 1,
-            PartOutcome::Failed(e) => self.errors.push(e),
-        }
+            PartOutcome::Duplicate { too_late } => {
+                self.duplicates += 1;
+                too_late
+            }
+            PartOutcome::Failed(e) => return self.errors.push(e),
+        };
+        self.too_late.extend(too_late.into_iter().map(|deltas| (index, deltas)));
     }
 
     /// The first part of a keyed request failed: nothing else of it was sent.

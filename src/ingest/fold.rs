@@ -1,14 +1,14 @@
-//! Folds readings into deltas per (bucket, source), before anything reaches the store.
+//! Folds readings into deltas per (root buckets, source), before anything reaches the store.
 //!
 //! Called by `decode/`; makes what `commit.rs` commits. A request is cut by reading index into
-//! parts of bounded size, the same cut for every repetition of the request on any node. This is the
+//! parts of bounded size, the same cut for every repetition of the request on any node. A reading with
+//! several root buckets is folded once, for all of them: so it can be refused as a whole. This is the
 //! hot path: a source seen before costs one hash and one probe and allocates nothing.
 
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Calendar};
 use crate::stats::layout::SCALAR_DOUBLES;
 use crate::stats::moments::Moments;
-use crate::store::BucketDeltas;
 use foldhash::fast::RandomState;
 use hashbrown::hash_table::Entry;
 use hashbrown::{HashMap, HashTable};
@@ -21,10 +21,31 @@ pub const PART_DOUBLES: usize = 14_000;
 /// What some consecutive readings of a request folded to: the unit that is keyed and committed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Part {
-    /// No bucket twice, no source twice in one bucket.
-    pub deltas: Vec<BucketDeltas>,
+    /// No two for the same buckets.
+    pub deltas: Vec<RootDeltas>,
     /// Readings folded into it.
     pub readings: usize,
+}
+
+/// Readings that fall into the same root buckets: each is counted in all of these, or in none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RootDeltas {
+    /// At least one, the finest first.
+    pub buckets: Vec<Bucket>,
+    /// No source twice.
+    pub sources: Vec<(Arc<str>, Moments)>,
+}
+
+impl RootDeltas {
+    /// The end of the bucket that is over first, and is the first to be too late.
+    pub(super) fn end(&self) -> Millis {
+        self.buckets.iter().map(|bucket| bucket.end).min().expect("a reading has a root bucket")
+    }
+
+    /// States it may add to the store.
+    pub(super) fn states(&self) -> usize {
+        self.buckets.len() * self.sources.len()
+    }
 }
 
 /// Takes the readings of one request in their order.
@@ -35,13 +56,13 @@ pub struct Folder<'c> {
     /// Every source of the request: parts and buckets share one id.
     names: HashTable<Name>,
     parts: Vec<Part>,
-    /// The buckets of the current part, and where each stands.
-    open: Vec<OpenBucket>,
-    places: HashMap<Bucket, usize, RandomState>,
-    /// Buckets opened so far, in all parts.
-    buckets: u32,
-    /// What a reading within `from..to` is folded into, as indices of `open`; empty after a cut.
-    targets: Vec<usize>,
+    /// The deltas of the current part, and where those for the buckets that overlap from a time on stand.
+    open: Vec<OpenDeltas>,
+    places: HashMap<Millis, usize, RandomState>,
+    /// Deltas opened so far, in all parts.
+    opened: u32,
+    /// What a reading within `from..to` is folded into, as an index of `open`.
+    target: usize,
     from: Millis,
     to: Millis,
     /// Doubles of the readings given to the current part, folded or passed over.
@@ -57,25 +78,25 @@ pub struct Folder<'c> {
 struct Name {
     hash: u64,
     id: Arc<str>,
-    /// Serial number of the bucket, and the index in its `sources`.
-    bucket: u32,
+    /// Serial number of the deltas, and the index in their `sources`.
+    deltas: u32,
     index: u32,
 }
 
-/// The deltas of one bucket while they grow.
+/// Deltas while they grow.
 #[derive(Debug)]
-struct OpenBucket {
-    bucket: Bucket,
-    /// Its number among all buckets of all parts of the request.
+struct OpenDeltas {
+    buckets: Vec<Bucket>,
+    /// Their number among those of all parts of the request.
     serial: u32,
     sources: Vec<(Arc<str>, Moments)>,
     /// Hash of a source and its index in `sources`. Built when a source comes that was folded
-    /// elsewhere since; a batch of one bucket never needs it.
+    /// elsewhere since; a batch for one bucket never needs it.
     index: Option<HashTable<(u64, u32)>>,
 }
 
-impl OpenBucket {
-    /// The index of a source that was last seen in another bucket; adds it if it is new here.
+impl OpenDeltas {
+    /// The index of a source that was last seen elsewhere; adds it if it is new here.
     fn place(&mut self, name: &Name, hasher: &RandomState) -> u32 {
         let sources = &mut self.sources;
         let index = self.index.get_or_insert_with(|| {
@@ -93,7 +114,7 @@ impl OpenBucket {
         self.add(name.hash, Arc::clone(&name.id))
     }
 
-    /// Adds a source that is not in the bucket.
+    /// Adds a source that is not in it.
     fn add(&mut self, hash: u64, id: Arc<str>) -> u32 {
         let i = self.sources.len() as u32;
         if let Some(index) = &mut self.index {
@@ -104,29 +125,27 @@ impl OpenBucket {
     }
 }
 
-/// Which lines of a request went into which bucket of which part; kept where a bucket may be
-/// refused by name.
+/// Which lines of a request went into which deltas of which part; kept where a reading may be refused
+/// by its line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lines {
     /// The line of each folded reading.
     of_reading: Vec<usize>,
-    /// Folded readings, by part, then by bucket of the part.
-    in_bucket: Vec<Vec<Vec<usize>>>,
+    /// Folded readings, by part, then by deltas of the part.
+    in_deltas: Vec<Vec<Vec<usize>>>,
 }
 
 impl Lines {
-    /// The lines of all readings in these (part, bucket of the part), rising; a line that holds
+    /// The lines of all readings in these (part, deltas of the part), rising; a line that holds
     /// several of them is named as often.
     ///
     /// # Panics
-    /// If the request had no such part or bucket.
+    /// If the request had no such part or deltas.
     #[must_use]
-    pub fn of(&self, buckets: &[(usize, usize)]) -> Vec<usize> {
-        let readings = buckets.iter().flat_map(|&(part, bucket)| &self.in_bucket[part][bucket]);
+    pub fn of(&self, deltas: &[(usize, usize)]) -> Vec<usize> {
+        let readings = deltas.iter().flat_map(|&(part, deltas)| &self.in_deltas[part][deltas]);
         let mut readings: Vec<usize> = readings.copied().collect();
-        // A reading with several root buckets may be in two of them.
         readings.sort_unstable();
-        readings.dedup();
         readings.into_iter().map(|reading| self.of_reading[reading]).collect()
     }
 }
@@ -141,8 +160,8 @@ impl<'c> Folder<'c> {
             parts: Vec::new(),
             open: Vec::new(),
             places: HashMap::default(),
-            buckets: 0,
-            targets: Vec::new(),
+            opened: 0,
+            target: 0,
             from: Millis::MAX,
             to: Millis::MIN,
             doubles: 0,
@@ -173,30 +192,26 @@ impl<'c> Folder<'c> {
         }
         self.readings += 1;
         let hash = self.hasher.hash_one(source);
-        for &target in &self.targets {
-            let open = &mut self.open[target];
-            let same = |name: &Name| name.hash == hash && *name.id == *source;
-            let index = match self.names.entry(hash, same, |name| name.hash) {
-                Entry::Occupied(mut known) => {
-                    let name = known.get_mut();
-                    if name.bucket != open.serial {
-                        (name.index, name.bucket) = (open.place(name, &self.hasher), open.serial);
-                    }
-                    name.index
+        let open = &mut self.open[self.target];
+        let same = |name: &Name| name.hash == hash && *name.id == *source;
+        let index = match self.names.entry(hash, same, |name| name.hash) {
+            Entry::Occupied(mut known) => {
+                let name = known.get_mut();
+                if name.deltas != open.serial {
+                    (name.index, name.deltas) = (open.place(name, &self.hasher), open.serial);
                 }
-                Entry::Vacant(unknown) => {
-                    let id: Arc<str> = Arc::from(source);
-                    let index = open.add(hash, Arc::clone(&id));
-                    unknown.insert(Name { hash, id, bucket: open.serial, index });
-                    index
-                }
-            };
-            open.sources[index as usize].1.push(value);
-        }
-        if let Some(lines) = &mut self.lines {
-            for &target in &self.targets {
-                lines.in_bucket[self.parts.len()][target].push(lines.of_reading.len());
+                name.index
             }
+            Entry::Vacant(unknown) => {
+                let id: Arc<str> = Arc::from(source);
+                let index = open.add(hash, Arc::clone(&id));
+                unknown.insert(Name { hash, id, deltas: open.serial, index });
+                index
+            }
+        };
+        open.sources[index as usize].1.push(value);
+        if let Some(lines) = &mut self.lines {
+            lines.in_deltas[self.parts.len()][self.target].push(lines.of_reading.len());
             lines.of_reading.push(self.line);
         }
     }
@@ -234,35 +249,31 @@ impl<'c> Folder<'c> {
     /// Ends the current part; one without readings stays, so that the parts after it keep their numbers.
     #[cold]
     fn cut(&mut self) {
-        let close = |open: OpenBucket| BucketDeltas { bucket: open.bucket, sources: open.sources };
+        let close = |open: OpenDeltas| RootDeltas { buckets: open.buckets, sources: open.sources };
         let deltas = self.open.drain(..).map(close).collect();
         self.parts.push(Part { deltas, readings: std::mem::take(&mut self.readings) });
         if let Some(lines) = &mut self.lines {
-            lines.in_bucket.resize_with(self.parts.len(), Vec::new);
+            lines.in_deltas.resize_with(self.parts.len(), Vec::new);
         }
         self.places.clear();
-        self.targets.clear();
         (self.from, self.to) = (Millis::MAX, Millis::MIN);
         self.doubles = 0;
     }
 
-    /// Finds the buckets for readings at `t`, and opens those the part does not have yet.
+    /// Finds the deltas for readings at `t`, and opens them if the part does not have them yet.
     #[cold]
     fn aim(&mut self, t: Millis) {
         let roots = self.calendar.roots(t);
         (self.from, self.to) = (roots.from, roots.to);
-        self.targets.clear();
-        for bucket in roots.buckets {
-            let place = *self.places.entry(bucket).or_insert_with(|| {
-                self.buckets += 1;
-                self.open.push(OpenBucket { bucket, serial: self.buckets, sources: Vec::new(), index: None });
-                self.open.len() - 1
-            });
-            self.targets.push(place);
-        }
+        self.target = *self.places.entry(roots.from).or_insert_with(|| {
+            self.opened += 1;
+            let open = OpenDeltas { buckets: roots.buckets, serial: self.opened, sources: Vec::new(), index: None };
+            self.open.push(open);
+            self.open.len() - 1
+        });
         if let Some(lines) = &mut self.lines {
-            lines.in_bucket.resize_with(self.parts.len() + 1, Vec::new);
-            lines.in_bucket[self.parts.len()].resize_with(self.open.len(), Vec::new);
+            lines.in_deltas.resize_with(self.parts.len() + 1, Vec::new);
+            lines.in_deltas[self.parts.len()].resize_with(self.open.len(), Vec::new);
         }
     }
 }
@@ -281,14 +292,15 @@ mod tests {
         timestamp::parse(text, &Zone::utc()).unwrap()
     }
 
-    /// Each part as its readings and its lines `period start source=count@mean`.
+    /// Each part as its readings and its lines `period start ... source=count@mean`.
     fn show(parts: &[Part]) -> Vec<(usize, Vec<String>)> {
-        let row = |bucket: &Bucket, (source, moments): &(Arc<str>, Moments)| {
-            let start = timestamp::format(bucket.start);
-            format!("{} {start} {source}={}@{}", bucket.period, moments.count, moments.mean().unwrap())
+        let row = |buckets: &[Bucket], (source, moments): &(Arc<str>, Moments)| {
+            let name = |bucket: &Bucket| format!("{} {}", bucket.period, timestamp::format(bucket.start));
+            let names = buckets.iter().map(name).collect::<Vec<_>>().join(" ");
+            format!("{names} {source}={}@{}", moments.count, moments.mean().unwrap())
         };
         let rows = |part: &Part| {
-            part.deltas.iter().flat_map(|d| d.sources.iter().map(|s| row(&d.bucket, s)).collect::<Vec<_>>()).collect()
+            part.deltas.iter().flat_map(|d| d.sources.iter().map(|s| row(&d.buckets, s)).collect::<Vec<_>>()).collect()
         };
         parts.iter().map(|part| (part.readings, rows(part))).collect()
     }
@@ -320,8 +332,15 @@ mod tests {
     fn a_period_that_no_finer_one_tiles_is_folded_too() {
         check(
             &calendar(&["1h", "1d"], "Asia/Kolkata"),
-            &[("a", 1.0, "2026-11-20T18:00:00Z"), ("a", 2.0, "2026-11-20T18:45:00Z")],
-            &["1h 2026-11-20T18:00:00Z a=2@1.5", "1d 2026-11-19T18:30:00Z a=1@1", "1d 2026-11-20T18:30:00Z a=1@2"],
+            &[
+                ("a", 1.0, "2026-11-20T18:00:00Z"),
+                ("a", 2.0, "2026-11-20T18:45:00Z"),
+                ("a", 3.0, "2026-11-20T18:29:59Z"),
+            ],
+            &[
+                "1h 2026-11-20T18:00:00Z 1d 2026-11-19T18:30:00Z a=2@2",
+                "1h 2026-11-20T18:00:00Z 1d 2026-11-20T18:30:00Z a=1@2",
+            ],
         );
     }
 
@@ -382,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_found_by_bucket() {
+    fn lines_are_found_by_what_they_were_folded_into() {
         let calendar = calendar(&["1h", "1d"], "Asia/Kolkata");
         let mut folder = Folder::with_lines(&calendar);
         for (line, time) in [(1, "2026-11-20T18:00:00Z"), (3, "2026-11-20T18:45:00Z"), (4, "2026-11-20T19:00:00Z")] {
@@ -397,10 +416,10 @@ mod tests {
         let (parts, lines) = folder.finish_with_lines();
         let lines = lines.unwrap();
         assert_eq!(parts.len(), 2);
-        // Buckets of the first part: the hour from 18:00, the days from 18:30 before and after, the next hour.
-        assert_eq!(lines.of(&[(0, 0)]), [1, 3]);
-        assert_eq!(lines.of(&[(0, 0), (0, 2)]), [1, 3, 4]);
-        assert_eq!(lines.of(&[(1, 0), (0, 3)]), [4, 2_005]);
+        // The first part: the hour from 18:00 with the day before 18:30 and with that after, then the next hour.
+        assert_eq!(lines.of(&[(0, 0)]), [1]);
+        assert_eq!(lines.of(&[(0, 1), (0, 0)]), [1, 3]);
+        assert_eq!(lines.of(&[(1, 0), (0, 2)]), [4, 2_005]);
         assert_eq!(lines.of(&[]), [0; 0]);
     }
 }

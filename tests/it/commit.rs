@@ -10,11 +10,11 @@ use meanwhile::clock::Clock;
 use meanwhile::ingest::commit::{
     CommitError, Committed, Committer, Loss, Losses, MAX_WAITING_DELTAS, REQUEST_DEADLINE, Request, RequestKey,
 };
-use meanwhile::ingest::fold::Part;
+use meanwhile::ingest::fold::{Part, RootDeltas};
 use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::{Bucket, Calendar};
 use meanwhile::stats::moments::Moments;
-use meanwhile::store::{BucketDeltas, Late, PAGE_SOURCES, Policy, Sealed, Store, When};
+use meanwhile::store::{Late, PAGE_SOURCES, Policy, Sealed, Store, When};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -53,7 +53,7 @@ impl Bench {
     /// One reading of 1 of this source, now.
     fn part(&self, source: &str) -> Part {
         let sources = vec![(source.into(), Moments::of(1.0))];
-        Part { deltas: vec![BucketDeltas { bucket: self.bucket(T0), sources }], readings: 1 }
+        Part { deltas: vec![RootDeltas { buckets: vec![self.bucket(T0)], sources }], readings: 1 }
     }
 
     async fn post(&self, source: &str, key: impl Into<Option<RequestKey>>) -> Result<Committed, CommitError> {
@@ -72,8 +72,9 @@ impl Bench {
     }
 }
 
-fn key(id: u128, fingerprint: u128) -> RequestKey {
-    RequestKey { id, fingerprint, ttl: POLICY.idempotency_ttl }
+/// Fingerprints of two bodies differ in more than their last bits.
+fn key(id: u128, body: u128) -> RequestKey {
+    RequestKey { id, fingerprint: body << 64, ttl: POLICY.idempotency_ttl }
 }
 
 const COUNTED: Result<Committed, CommitError> = Ok(Committed { duplicate: false, too_late: Vec::new() });
@@ -217,7 +218,7 @@ async fn more_than_memory_may_hold_is_refused() {
     bench.store.gate.forget_permits(usize::MAX);
     let source: Arc<str> = "a".into();
     let deltas =
-        BucketDeltas { bucket: bench.bucket(T0), sources: vec![(source, Moments::of(1.0)); MAX_WAITING_DELTAS] };
+        RootDeltas { buckets: vec![bench.bucket(T0)], sources: vec![(source, Moments::of(1.0)); MAX_WAITING_DELTAS] };
     let large = Part { deltas: vec![deltas], readings: MAX_WAITING_DELTAS };
     let first = bench.committer.commit(Request { parts: vec![large], key: None });
     let second = async {
@@ -297,7 +298,8 @@ async fn a_request_that_was_held_up_too_long_is_not_counted() {
 async fn a_closing_bucket_is_closed_before_its_next_life() {
     let bench = Bench::start().await;
     let bucket = bench.bucket(T0);
-    let wide = Part { deltas: vec![wide_delta(bucket, 0..2 * PAGE_SOURCES)], readings: 2 * PAGE_SOURCES };
+    let sources = wide_delta(bucket, 0..2 * PAGE_SOURCES).sources;
+    let wide = Part { deltas: vec![RootDeltas { buckets: vec![bucket], sources }], readings: 2 * PAGE_SOURCES };
     assert_eq!(bench.committer.commit(Request { parts: vec![wide], key: None }).await, COUNTED);
     bench.clock.set(T0 + 200_000);
     let (store, family) = (&bench.store.inner, bench.calendar.family(&bucket));
@@ -315,7 +317,7 @@ async fn a_closing_bucket_is_closed_before_its_next_life() {
 #[tokio::test(start_paused = true)]
 async fn what_is_too_late_is_named_and_the_rest_counted() {
     let bench = Bench::start_with(Policy { late: Late::Refuse, ..POLICY }).await;
-    let hour_ago = BucketDeltas { bucket: bench.bucket(T0 - 3_600_000), ..bench.part("old").deltas[0].clone() };
+    let hour_ago = RootDeltas { buckets: vec![bench.bucket(T0 - 3_600_000)], ..bench.part("old").deltas[0].clone() };
     let mut mixed = bench.part("new");
     mixed.deltas.insert(0, hour_ago.clone());
     let answer = bench.committer.commit(Request { parts: vec![bench.part("a"), mixed], key: None }).await;
@@ -326,6 +328,63 @@ async fn what_is_too_late_is_named_and_the_rest_counted() {
     for (source, count) in [("a", 1.0), ("new", 1.0), ("old", 0.0)] {
         bench.check_count(source, count).await;
     }
+}
+
+/// A repetition is told what the request was told, also after what it brought in time has become too late.
+#[tokio::test(start_paused = true)]
+async fn a_repetition_is_told_what_was_too_late() {
+    let bench = Bench::start_with(Policy { late: Late::Refuse, ..POLICY }).await;
+    let at = |minutes: i64, source: &str| {
+        let bucket = bench.bucket(T0 + minutes * 60_000);
+        RootDeltas { buckets: vec![bucket], sources: vec![(source.into(), Moments::of(1.0))] }
+    };
+    let part = |deltas: &[RootDeltas]| Part { deltas: deltas.to_vec(), readings: deltas.len() };
+    let parts =
+        vec![part(&[at(0, "a"), at(-9, "b"), at(-1, "c"), at(-8, "d")]), part(&[at(-7, "e")]), part(&[at(0, "f")])];
+    let post = |fingerprint| bench.committer.commit(Request { parts: parts.clone(), key: Some(key(1, fingerprint)) });
+    let too_late = vec![(0, 1), (0, 3), (1, 0)];
+    assert_eq!(post(1).await, Ok(Committed { duplicate: false, too_late: too_late.clone() }));
+    for later in [0, 600_000] {
+        bench.clock.set(T0 + later);
+        assert_eq!(post(1).await, Ok(Committed { duplicate: true, too_late: too_late.clone() }));
+        assert_eq!(post(2).await, Err(CommitError::KeyReused), "another body");
+    }
+    for (source, count) in [("a", 1.0), ("b", 0.0), ("c", 1.0), ("d", 0.0), ("e", 0.0), ("f", 1.0)] {
+        bench.check_count(source, count).await;
+    }
+}
+
+/// The day of a reading is open while its hour is too late: it is counted in neither, and others of the day are.
+#[tokio::test(start_paused = true)]
+async fn a_reading_is_counted_in_all_its_buckets_or_in_none() {
+    let bench = Bench::start_with(Policy { late: Late::Refuse, ..POLICY }).await;
+    let day = Bucket { period: "1d".parse().unwrap(), start: T0 - 50_000_000, end: T0 + 36_400_000 };
+    let both = |t: Millis| RootDeltas {
+        buckets: vec![bench.bucket(t), day],
+        sources: bench.part("a").deltas[0].sources.clone(),
+    };
+    let request = |key| {
+        let deltas = vec![both(T0), both(T0 - 7_200_000), both(T0 - 60_000)];
+        Request { parts: vec![Part { deltas, readings: 3 }], key }
+    };
+    for key in [None, Some(key(1, 1))] {
+        let answer = bench.committer.commit(request(key)).await;
+        assert_eq!(answer, Ok(Committed { duplicate: false, too_late: vec![(0, 1)] }));
+    }
+    let open = bench.store.inner.open(0, &["a".into()], &[day.period], Millis::MIN, Millis::MAX).await.unwrap();
+    assert_eq!(open.lives.iter().map(|life| life.moments[0].unwrap().count).collect::<Vec<_>>(), [4.0]);
+    // Two minutes with two readings each, and the day with the same four.
+    assert_eq!(
+        bench
+            .store
+            .inner
+            .open(0, &["a".into()], &[day.period, bench.bucket(T0).period], Millis::MIN, Millis::MAX)
+            .await
+            .unwrap()
+            .lives
+            .len(),
+        3
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -35,6 +35,7 @@ mod outages;
 mod page;
 mod postgres_held_up;
 mod postgres_service;
+mod refusing;
 mod replicas;
 mod retention;
 mod retries;

@@ -113,17 +113,13 @@ impl Seen {
             let (before, after) = self.span.unwrap_or((earliest, latest));
             self.span = Some((before.min(earliest), after.max(latest)));
         }
-        let finest = self.calendar.periods()[0];
         for deltas in decoded.parts.iter().flat_map(|part| &part.deltas) {
             let mut buckets = Vec::new();
-            with_ancestors(&self.calendar, deltas.bucket, &mut buckets);
+            deltas.buckets.iter().for_each(|root| with_ancestors(&self.calendar, *root, &mut buckets));
             for (id, moments) in &deltas.sources {
                 let next = self.sources.len();
                 let (number, all) = self.sources.entry(Arc::clone(id)).or_insert((next, Moments::EMPTY));
-                // Every reading is in one bucket of the finest period, and may be in others beside it.
-                if deltas.bucket.period == finest {
-                    all.merge(moments);
-                }
+                all.merge(moments);
                 for &(place, start) in &buckets {
                     self.rows[place].insert((*number, start));
                 }

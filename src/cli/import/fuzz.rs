@@ -22,7 +22,7 @@ type Folded = (BTreeMap<(String, Millis), (f64, f64, f64)>, BTreeSet<u64>);
 fn add(decoded: &Decoded, folded: &mut Folded) {
     for deltas in decoded.parts.iter().flat_map(|part| &part.deltas) {
         for (source, m) in &deltas.sources {
-            let entry = folded.0.entry((source.to_string(), deltas.bucket.start)).or_insert((0.0, m.min, m.max));
+            let entry = folded.0.entry((source.to_string(), deltas.buckets[0].start)).or_insert((0.0, m.min, m.max));
             *entry = (entry.0 + m.count, entry.1.min(m.min), entry.2.max(m.max));
         }
     }

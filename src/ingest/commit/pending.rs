@@ -3,11 +3,13 @@
 //! Used by `shard.rs`. Keeps the parts until the frame has an answer, because a frame may have to
 //! be made again without some of them.
 
+use super::refused;
 use crate::ingest::commit::PartOutcome;
-use crate::ingest::fold::Part;
+use crate::ingest::fold::{Part, RootDeltas};
 use crate::stats::Millis;
 use crate::stats::calendar::Bucket;
 use crate::stats::layout::SCALAR_DOUBLES;
+use crate::stats::moments::Moments;
 use crate::store::{BucketDeltas, Frame, KeyRecord, MAX_FRAME_DOUBLES, WriterId};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -21,7 +23,7 @@ pub(super) struct Work {
     pub(super) received: Millis,
     /// Not sent for the first time after this.
     pub(super) deadline: Instant,
-    /// Buckets of the part (by index) that the store refused as too late.
+    /// Deltas of the part (by index) that are not counted, because one of their buckets is too late.
     pub(super) too_late: Vec<usize>,
     pub(super) answer: oneshot::Sender<PartOutcome>,
     /// Its share of the bounded queue, given back when it is answered.
@@ -32,6 +34,12 @@ impl Work {
     /// Whoever waited may be gone, which is no matter.
     pub(super) fn answer(self, outcome: PartOutcome) {
         let _ = self.answer.send(outcome);
+    }
+
+    /// Its key as the store is to know it.
+    fn record(&self) -> Option<KeyRecord> {
+        let marked = |key: KeyRecord| refused::mark(key.fingerprint, self.too_late.len());
+        self.key.map(|key| KeyRecord { fingerprint: marked(key), ..key })
     }
 }
 
@@ -57,18 +65,18 @@ impl Pending {
         if self.is_empty() {
             return false;
         }
-        let all: usize = work.part.deltas.iter().map(|d| d.sources.len()).sum();
+        let all: usize = work.part.deltas.iter().map(RootDeltas::states).sum();
         let room = MAX_FRAME_DOUBLES.saturating_sub(self.doubles) / SCALAR_DOUBLES;
         // Counting the sources it would add costs as much as merging them, so only when it matters.
         all > room && self.new_sources(work) > room
     }
 
     fn new_sources(&self, work: &Work) -> usize {
-        let new = |deltas: &BucketDeltas| match self.position(&deltas.bucket) {
+        let new = |bucket: &Bucket, deltas: &RootDeltas| match self.position(bucket) {
             None => deltas.sources.len(),
             Some(at) => deltas.sources.iter().filter(|(source, _)| !self.indexes[at].contains_key(source)).count(),
         };
-        work.part.deltas.iter().map(new).sum()
+        work.part.deltas.iter().flat_map(|deltas| deltas.buckets.iter().map(|bucket| new(bucket, deltas))).sum()
     }
 
     fn position(&self, bucket: &Bucket) -> Option<usize> {
@@ -78,20 +86,20 @@ impl Pending {
     pub(super) fn add(&mut self, work: Work) {
         for (index, deltas) in work.part.deltas.iter().enumerate() {
             if !work.too_late.contains(&index) {
-                self.merge(deltas);
+                deltas.buckets.iter().for_each(|bucket| self.merge(bucket, &deltas.sources));
             }
         }
         self.works.push(work);
     }
 
-    fn merge(&mut self, deltas: &BucketDeltas) {
-        let at = self.position(&deltas.bucket).unwrap_or_else(|| {
-            self.deltas.push(BucketDeltas { bucket: deltas.bucket, sources: Vec::new() });
+    fn merge(&mut self, bucket: &Bucket, states: &[(Arc<str>, Moments)]) {
+        let at = self.position(bucket).unwrap_or_else(|| {
+            self.deltas.push(BucketDeltas { bucket: *bucket, sources: Vec::new() });
             self.indexes.push(SourceIndex::default());
             self.deltas.len() - 1
         });
         let (sources, index) = (&mut self.deltas[at].sources, &mut self.indexes[at]);
-        for (source, moments) in &deltas.sources {
+        for (source, moments) in states {
             if let Some(&known) = index.get(source) {
                 sources[known].1.merge(moments);
             } else {
@@ -105,7 +113,7 @@ impl Pending {
     /// The frame of everything in it. The deltas are given away; [`Self::merge_again`] makes them again.
     pub(super) fn frame(&mut self, writer: WriterId, sequence: u64) -> Frame {
         let received = self.works.iter().map(|work| work.received).min().unwrap_or_default();
-        let keys = self.works.iter().filter_map(|work| work.key).collect();
+        let keys = self.works.iter().filter_map(Work::record).collect();
         self.indexes.clear();
         Frame::new(writer, sequence, received, keys, std::mem::take(&mut self.deltas))
     }

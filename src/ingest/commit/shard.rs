@@ -7,9 +7,11 @@
 
 use super::losses::Confirmed;
 use super::pending::{Pending, Work};
+use super::refused;
 use super::{CommitError, PartOutcome, REQUEST_DEADLINE, Shared};
 use crate::clock::{self, Clock};
 use crate::failpoint;
+use crate::ingest::fold::RootDeltas;
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Calendar};
 use crate::store::closing::drive_close;
@@ -368,22 +370,31 @@ fn not_in_time() -> CommitError {
 fn answer_seen(pending: &mut Pending, frame: &Frame, seen: &[(usize, [u8; 16])]) {
     let recorded = |work: &Work| {
         let key = work.key?;
-        seen.iter().find(|(index, _)| frame.keys[*index].id == key.id).map(|(_, f)| *f == key.fingerprint)
+        let (_, recorded) = seen.iter().find(|(index, _)| frame.keys[*index].id == key.id)?;
+        Some((*recorded, key.fingerprint))
     };
     for work in pending.take_if(|work| recorded(work).is_some()) {
-        let same_body = recorded(&work) == Some(true);
-        work.answer(if same_body { PartOutcome::Duplicate } else { PartOutcome::Failed(CommitError::KeyReused) });
+        let same = recorded(&work).and_then(|(recorded, asked)| refused::too_late(recorded, asked, &work.part));
+        work.answer(match same {
+            Some(too_late) => PartOutcome::Duplicate { too_late },
+            None => PartOutcome::Failed(CommitError::KeyReused),
+        });
     }
 }
 
-/// Leaves out what is too late; answers the works of which nothing is left.
+/// Leaves out the readings of which a bucket is too late; answers the works of which nothing is left. One with
+/// a key stays: what it was answered is recorded.
 fn answer_late(pending: &mut Pending, frame: &Frame, buckets: &[usize]) {
     let late: Vec<_> = buckets.iter().map(|index| frame.deltas[*index].bucket).collect();
-    for work in &mut pending.works {
-        let indices = work.part.deltas.iter().enumerate().filter(|(_, d)| late.contains(&d.bucket));
-        work.too_late.extend(indices.map(|(index, _)| index));
+    for Work { part, too_late, .. } in &mut pending.works {
+        let is_late = |(_, deltas): &(usize, &RootDeltas)| deltas.buckets.iter().any(|bucket| late.contains(bucket));
+        let indices = part.deltas.iter().enumerate().filter(is_late).map(|(index, _)| index);
+        // Of several buckets one may have been too late before.
+        let new: Vec<usize> = indices.filter(|index| !too_late.contains(index)).collect();
+        too_late.extend(new);
     }
-    for mut work in pending.take_if(|work| work.too_late.len() == work.part.deltas.len()) {
+    let nothing_left = |work: &Work| work.key.is_none() && work.too_late.len() == work.part.deltas.len();
+    for mut work in pending.take_if(nothing_left) {
         let too_late = std::mem::take(&mut work.too_late);
         work.answer(PartOutcome::Counted { too_late });
     }

@@ -190,7 +190,7 @@ mod tests {
     pub(super) fn shown(decoded: &Decoded) -> Vec<String> {
         let mut out = Vec::new();
         for deltas in decoded.parts.iter().flat_map(|part| &part.deltas) {
-            let start = timestamp::format(deltas.bucket.start);
+            let start = timestamp::format(deltas.buckets[0].start);
             for (source, moments) in &deltas.sources {
                 out.push(format!("{} {source}={}@{}", &start[11..16], moments.count, moments.mean().unwrap()));
             }

@@ -10,9 +10,9 @@ use meanwhile::ingest::decode::csv::Csv;
 use meanwhile::ingest::decode::ndjson::Ndjson;
 use meanwhile::ingest::decode::time::{EARLIEST, MAX_AHEAD, Precision, Times};
 use meanwhile::ingest::decode::{Batch, DecodeError, Decoded, MAX_ERRORS, json};
+use meanwhile::ingest::fold::RootDeltas;
 use meanwhile::stats::calendar::{Calendar, Period, Zone};
 use meanwhile::stats::{Millis, timestamp};
-use meanwhile::store::BucketDeltas;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -106,11 +106,11 @@ fn shapes() -> [Shape; 3] {
     [Shape::default(), wide("t", "{s}.{column}", "v,w"), wide("now", "{source}", "value")]
 }
 
-/// The deltas of minutes: every reading is in one of them, and perhaps in a day beside it, where the zone
-/// was off the grid.
-fn minutes(decoded: &Decoded) -> impl Iterator<Item = &BucketDeltas> {
+/// The deltas by their minute: every reading has one, and perhaps a day beside it, where the zone was off
+/// the grid.
+fn minutes(decoded: &Decoded) -> impl Iterator<Item = &RootDeltas> {
     let deltas = decoded.parts.iter().flat_map(|part| &part.deltas);
-    deltas.filter(|deltas| deltas.bucket.period == Period::Seconds(60))
+    deltas.inspect(|deltas| assert_eq!(deltas.buckets[0].period, Period::Seconds(60)))
 }
 
 /// What is true of everything that was decoded.
@@ -195,7 +195,7 @@ fn folded(decoded: &Decoded) -> Folded {
     let mut folded = Folded::new();
     for deltas in minutes(decoded) {
         for (source, m) in &deltas.sources {
-            let entry = folded.entry((source.to_string(), deltas.bucket.start)).or_insert((0, m.min, m.max));
+            let entry = folded.entry((source.to_string(), deltas.buckets[0].start)).or_insert((0, m.min, m.max));
             *entry = (entry.0 + m.count as u64, entry.1.min(m.min), entry.2.max(m.max));
         }
     }
