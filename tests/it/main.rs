@@ -63,6 +63,7 @@ mod sink_contract;
 mod commit;
 mod draining;
 mod rollover;
+mod trickle;
 mod unreliable;
 
 // Arbitrary input for everything that reads what comes from outside.
