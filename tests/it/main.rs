@@ -1,5 +1,6 @@
 //! The integration tests, in one binary: it links once, and this list is the map of what is tested.
 
+mod exact_rows;
 mod http;
 mod oracle;
 mod postgres_server;
@@ -19,6 +20,7 @@ mod configuration;
 mod connections;
 mod container;
 mod copying;
+mod corrections;
 mod crashes;
 mod documents;
 mod drain;
@@ -46,6 +48,7 @@ mod undone;
 mod version;
 mod ways_in;
 mod weather;
+mod year;
 
 // The store contract: each promise, random schedules, and the bytes of merged states.
 mod contract;
