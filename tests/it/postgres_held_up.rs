@@ -4,6 +4,7 @@
 //! A server that is away is in `postgres_service.rs`; what single calls on the sink say in `postgres_faults.rs`.
 
 use crate::http::{array, reading, reading_at};
+use crate::operations::metric;
 use crate::outages::SmallDisk;
 use crate::postgres_server::{Database, PostgresServer, other_user};
 use crate::service::{On, Service, eventually};
@@ -86,6 +87,8 @@ fn a_locked_row_holds_up_its_bucket_alone() {
     // Both buckets are due at once.
     client.post(&array([reading_at("a", 2.0, first), reading_at("b", 4.0, second)])).ok();
     eventually("the other bucket is written", || (total(&database, "1m", "b") == "1|4").then_some(()));
+    let failed = metric(&client, "meanwhile_rollover_errors_total{side=\"sink\"}");
+    assert!(failed <= Some(1.0), "not at the same time, but later: {failed:?}");
     assert_eq!(total(&database, "1m", "a"), "1|1");
     eventually("the lock is said", || service.log().contains("another session holds a lock").then_some(()));
     assert_eq!(client.total("a", "1m"), (2, 3.0));

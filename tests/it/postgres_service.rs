@@ -239,12 +239,12 @@ fn a_service_may_start_before_its_server() {
 
 #[test]
 fn a_server_that_comes_late_is_seen_without_a_reading() {
-    let mut server = PostgresServer::start(&[]);
+    let server = PostgresServer::start(&[]);
     let database = server.database();
-    server.kill();
+    server.signal("STOP");
     let service = start(On::Embedded, &database, &SHORT);
-    assert_eq!(service.client().get("/readyz").status, 503);
-    server.restart();
+    assert_eq!(service.client().get("/readyz").status, 503, "while it is waited for again");
+    server.signal("CONT");
     eventually("it is ready", || (service.client().get("/readyz").status == 200).then_some(()));
     assert_eq!(metric(&service.client(), "meanwhile_sink_usable"), Some(1.0));
     assert_eq!(database.sql("SELECT to_regclass('bucket_stats') IS NOT NULL"), "t");
