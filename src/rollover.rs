@@ -318,8 +318,9 @@ impl Rollover {
                 }
             }
             if batch.rows.len() >= ROWS_PER_WRITE {
+                // Not kept while the sink takes up memory of its own.
+                places = HashMap::new();
                 self.write(shard, connection, batch).await?;
-                places.clear();
             }
             if page.next.is_none() {
                 return Ok(true);

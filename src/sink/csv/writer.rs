@@ -16,9 +16,9 @@ use super::partition::DateDir;
 use super::recent::{BucketRows, Recent};
 use crate::sink::{SinkError, WriteReport};
 use crate::stats::Millis;
-use crate::stats::calendar::Zone;
+use crate::stats::calendar::{Period, Zone};
 use crate::stats::row::{Row, Update};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -73,15 +73,18 @@ impl Writer {
     }
 
     /// Brings lives of the store, or whole rows of another sink.
-    pub(super) fn write<T: Offer>(&mut self, offers: Vec<T>) -> Result<WriteReport, SinkError> {
-        let mut groups: BTreeMap<DateDir, Vec<T>> = BTreeMap::new();
-        for offer in offers {
-            groups.entry(DateDir::of(offer.bucket(), &self.zone)).or_default().push(offer);
+    pub(super) fn write<T: Offer>(&mut self, mut offers: Vec<T>) -> Result<WriteReport, SinkError> {
+        fn place<T: Offer>(offer: &T) -> (Period, Millis) {
+            (offer.bucket().period, offer.bucket().start)
         }
+        // In place, and cut where they stand: a second copy would be as large as all of them.
+        offers.sort_by(|a, b| (place(a), a.source()).cmp(&(place(b), b.source())));
+        let zone = self.zone.clone();
+        let dir_of = |offer: &T| DateDir::of(offer.bucket(), &zone);
         let mut report = WriteReport::default();
-        for (dir, mut offers) in groups {
-            offers.sort_by(|a, b| (a.bucket().start, a.source()).cmp(&(b.bucket().start, b.source())));
-            let written = self.write_dir(dir, &offers).inspect_err(|_| self.forget(dir))?;
+        for offers in offers.chunk_by(|a, b| place(a) == place(b) || dir_of(a) == dir_of(b)) {
+            let dir = dir_of(&offers[0]);
+            let written = self.write_dir(dir, offers).inspect_err(|_| self.forget(dir))?;
             report.written += written.written;
             report.same += written.same;
             report.older += written.older;
@@ -97,6 +100,10 @@ impl Writer {
         for same_start in offers.chunk_by(|a, b| a.bucket().start == b.bucket().start) {
             let start = same_start[0].bucket().start;
             let mut held = self.held(dir, start)?;
+            if held.is_empty() {
+                // Growing holds the old table and the new one at a time.
+                held.reserve(same_start.len());
+            }
             for offer in same_start {
                 let key = (Arc::clone(offer.source()), offer.bucket().end);
                 match offer.update(held.get(&key)) {
