@@ -10,11 +10,14 @@ mod client;
 mod ingest;
 mod load;
 mod memory;
+mod postgres;
+mod postgres_server;
 mod processes;
 mod random;
 mod report;
 mod resp;
 mod restart;
+mod rollover;
 mod sets;
 mod slow;
 
@@ -27,7 +30,8 @@ const READINGS: usize = 10_000_000;
 /// Enough to see that everything runs; too few CPU ticks for a figure.
 const QUICK_READINGS: usize = 500_000;
 
-/// Measures the whole service: ingest, memory, a start after a crash, accuracy and what slow clients do to others.
+/// Measures the whole service: ingest, memory, a start after a crash, large rollovers, rows in PostgreSQL,
+/// accuracy and what slow clients do to others.
 #[derive(Parser)]
 struct Options {
     /// Readings of the ingest load, per store [default: 10000000, quick: 500000]
@@ -52,6 +56,8 @@ enum Section {
     Ingest,
     Memory,
     Restart,
+    Rollover,
+    Postgres,
     Accuracy,
     Slow,
 }
@@ -84,6 +90,14 @@ fn run(options: &Options) -> Result<bool> {
     // A million sources take half a minute: not in a smoke run unless asked for.
     if options.only == Some(Section::Restart) || (wanted(Section::Restart) && !options.quick) {
         goals.extend(restart::measure(binary, !options.quick)?);
+    }
+    // A minute, most of it waiting: not in a smoke run unless asked for.
+    if options.only == Some(Section::Rollover) || (wanted(Section::Rollover) && !options.quick) {
+        goals.extend(rollover::measure(binary, !options.quick)?);
+    }
+    // Ten million rows take a minute or two to make: not in a smoke run unless asked for.
+    if options.only == Some(Section::Postgres) || (wanted(Section::Postgres) && !options.quick) {
+        goals.extend(postgres::measure()?);
     }
     if wanted(Section::Accuracy) {
         goals.extend(accuracy::measure(binary)?);

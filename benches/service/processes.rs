@@ -33,7 +33,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    fn start(command: &mut Command, log: PathBuf) -> Result<Self> {
+    pub(crate) fn start(command: &mut Command, log: PathBuf) -> Result<Self> {
         let output = File::create(&log)?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let name = command.get_program().display().to_string();
@@ -41,26 +41,37 @@ impl Process {
         Ok(Self { child, log })
     }
 
-    /// CPU seconds since the start, user and system, with those of children that have ended (Redis
-    /// rewrites its append-only file in one).
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// See [`cpu_seconds`].
     pub(crate) fn cpu_seconds(&self) -> Result<f64> {
-        let path = format!("/proc/{}/stat", self.child.id());
-        let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        // The second field is the name in parentheses and may hold anything; utime is the fourteenth.
-        let after_name = stat.rsplit_once(')').context("/proc/PID/stat without a name")?.1;
-        let ticks = after_name.split_ascii_whitespace().skip(11).take(4).map(str::parse::<u64>);
-        Ok(ticks.sum::<Result<u64, _>>()? as f64 / USER_HZ)
+        cpu_seconds(self.id())
     }
 
     /// Memory in use now, in KiB.
     pub(crate) fn resident_kib(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        self.status_kib("VmRSS:")
+    }
+
+    /// The most memory in use since the start or [`Process::forget_peak`], in KiB.
+    pub(crate) fn peak_kib(&self) -> Result<u64> {
+        self.status_kib("VmHWM:")
+    }
+
+    pub(crate) fn forget_peak(&self) -> Result<()> {
+        Ok(fs::write(format!("/proc/{}/clear_refs", self.id()), "5")?)
+    }
+
+    fn status_kib(&self, name: &str) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 
     /// Asks until `ready` has something, the process ends or [`START_TIMEOUT`] is over.
-    fn wait<T>(&mut self, ready: impl Fn(&Self) -> Option<T>) -> Result<T> {
+    pub(crate) fn wait<T>(&mut self, ready: impl Fn(&Self) -> Option<T>) -> Result<T> {
         let started = clock::instant();
         loop {
             if let Some(found) = ready(self) {
@@ -82,7 +93,7 @@ impl Process {
         let _ = self.child.wait();
     }
 
-    fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
@@ -91,6 +102,17 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// CPU seconds of a process since its start, user and system, with those of children that have ended (Redis
+/// rewrites its append-only file in one).
+pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    // The second field is the name in parentheses and may hold anything; utime is the fourteenth.
+    let after_name = stat.rsplit_once(')').context("/proc/PID/stat without a name")?.1;
+    let ticks = after_name.split_ascii_whitespace().skip(11).take(4).map(str::parse::<u64>);
+    Ok(ticks.sum::<Result<u64, _>>()? as f64 / USER_HZ)
 }
 
 /// A Redis that syncs its append-only file every second; else as it comes, without snapshots.
@@ -123,7 +145,7 @@ pub(crate) fn directory() -> Result<TempDir> {
 }
 
 /// A port that was free a moment ago.
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
@@ -158,7 +180,8 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Starts `binary` on `store`; `flags` are added to the command line.
+    /// Starts `binary` on `store`; `flags` are added to the command line. Rows go into CSV files unless a flag says
+    /// otherwise.
     pub(crate) fn start(binary: &Path, store: StoreKind, flags: &[&str]) -> Result<Self> {
         let dir = directory()?;
         let at = |name: &str| dir.path().join(name).display().to_string();
@@ -173,8 +196,10 @@ impl Service {
         let mut command = Command::new(binary);
         // Neither the caller's environment nor a file beside it may change what is measured.
         command.env_clear().current_dir(dir.path());
-        command.args(["serve", "--listen", "127.0.0.1:0", "--store", &url, "--sink"]);
-        command.arg(format!("csv:{}", at("csv"))).args(flags);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--store", &url]).args(flags);
+        if !flags.contains(&"--sink") {
+            command.args(["--sink", &format!("csv:{}", at("csv"))]);
+        }
         let (process, address) = start_service(&mut command, dir.path())?;
         Ok(Self { address, process, redis, command, dir })
     }
