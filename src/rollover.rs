@@ -277,7 +277,7 @@ impl Rollover {
         Ok(())
     }
 
-    /// A broken file holds up the buckets that belong into it, and no others. The error is the first
+    /// A broken file or a locked row holds up the buckets that belong there, and no others. The error is the first
     /// of theirs.
     async fn one_by_one(&mut self, shard: Shard, buckets: &[Bucket]) -> Result<(), RolloverError> {
         let mut first = Ok(());

@@ -63,7 +63,8 @@ pub enum SinkError {
     /// Nothing of the call is to be relied on; repeat it later. The store keeps the state.
     #[error("the sink is unavailable: {0}")]
     Unavailable(String),
-    /// Repeating does not help until somebody acts: another process has it, a broken file.
+    /// Repeating does not help until somebody acts: another process has it, a broken file, a row that another
+    /// session keeps locked. Of a write, it may concern some of the buckets only.
     #[error("{0}")]
     Refused(String),
 }
