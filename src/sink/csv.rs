@@ -21,6 +21,7 @@ mod retain;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod unsynced;
 mod writer;
 
 pub use probe::probe;

@@ -1,6 +1,6 @@
 //! What the CSV sink does to files so that a full disk, a failed fsync or a crash costs no row.
 //!
-//! Called by `writer.rs` (append, repair), `compact.rs` and `catalogue.rs` (replace). Every file is
+//! Called by `writer.rs` (append, repair), `unsynced.rs` (sync), `compact.rs` and `catalogue.rs` (replace). Every file is
 //! opened for one step and closed again. A write that came short is taken back; a file whose fsync
 //! failed is never synced again, since a second fsync may succeed with the data gone: what was
 //! durable before is copied into a new file. What the bytes mean is in `line.rs`.
@@ -74,19 +74,10 @@ pub(super) fn id(path: &Path) -> Result<Option<FileId>, SinkError> {
     }
 }
 
-/// Why bytes were not appended.
-#[derive(Debug)]
-pub(super) enum AppendError {
-    /// The file is as it was, as far as that could be done; a reload repairs the rest.
-    NotWritten(SinkError),
-    /// The bytes may or may not be on the disk: the file is not to be synced again.
-    Suspect(SinkError),
-}
-
-/// Appends bytes to the file last seen as `known`, or to a new one, durable when it returns but for
-/// the directory.
-pub(super) fn append(disk: &Disk, path: &Path, known: Option<FileId>, bytes: &[u8]) -> Result<FileId, AppendError> {
-    let failed = |error: &io::Error| AppendError::NotWritten(unavailable("write", path, error));
+/// Appends bytes to the file last seen as `known`, or to a new one; they are durable after [`sync`]. After an
+/// error the file is as it was, as far as that could be done; a reload repairs the rest.
+pub(super) fn append(disk: &Disk, path: &Path, known: Option<FileId>, bytes: &[u8]) -> Result<FileId, SinkError> {
+    let failed = |error: &io::Error| unavailable("write", path, error);
     let mut file = OpenOptions::new().append(true).create_new(known.is_none()).open(path).map_err(|e| failed(&e))?;
     if known.is_some() && known != Some(FileId::of(&file).map_err(|e| failed(&e))?) {
         return Err(failed(&io::Error::other("it was replaced or changed by another program")));
@@ -105,11 +96,13 @@ pub(super) fn append(disk: &Disk, path: &Path, known: Option<FileId>, bytes: &[u
         return Err(failed(&error));
     }
     failpoint::pass("rows-appended");
-    if let Err(error) = (disk.sync)(&file) {
-        return Err(AppendError::Suspect(unavailable("sync", path, &error)));
-    }
-    failpoint::pass("rows-synced");
     FileId::of(&file).map_err(|e| failed(&e))
+}
+
+/// Makes what was appended to a file durable. After an error it may or may not be on the disk: the file is not to
+/// be synced again.
+pub(super) fn sync(disk: &Disk, path: &Path) -> Result<(), SinkError> {
+    File::open(path).and_then(|file| (disk.sync)(&file)).map_err(|error| unavailable("sync", path, &error))
 }
 
 /// Puts the first `good` bytes of a file into a new one in its place, since its own fsync failed.
@@ -254,11 +247,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tail.csv");
         let known = append(&Disk::REAL, &path, None, b"a\n").unwrap();
-        assert!(matches!(append(&Disk::REAL, &path, None, b"b\n"), Err(AppendError::NotWritten(_))), "it exists");
+        assert!(matches!(append(&Disk::REAL, &path, None, b"b\n"), Err(SinkError::Unavailable(_))), "it exists");
         fs::write(dir.path().join("other"), b"a\n").unwrap();
         fs::rename(dir.path().join("other"), &path).unwrap();
-        assert!(matches!(append(&Disk::REAL, &path, Some(known), b"b\n"), Err(AppendError::NotWritten(_))), "replaced");
+        assert!(matches!(append(&Disk::REAL, &path, Some(known), b"b\n"), Err(SinkError::Unavailable(_))), "replaced");
         fs::remove_file(&path).unwrap();
-        assert!(matches!(append(&Disk::REAL, &path, Some(known), b"b\n"), Err(AppendError::NotWritten(_))), "removed");
+        assert!(matches!(append(&Disk::REAL, &path, Some(known), b"b\n"), Err(SinkError::Unavailable(_))), "removed");
     }
 }

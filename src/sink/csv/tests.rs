@@ -10,7 +10,7 @@ use super::*;
 use crate::stats::calendar::{Bucket, Calendar, Period};
 use crate::stats::moments::Moments;
 use crate::stats::timestamp;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tempfile::TempDir;
 
 const MINUTE: Period = Period::Seconds(60);
@@ -536,6 +536,56 @@ fn after_a_failed_fsync_the_durable_part_lives_in_a_new_file() {
     assert_eq!(text(&tail).lines().count(), 3, "the line that was not durable is there once");
     assert_ne!(disk::id(&tail).unwrap(), suspect, "and in a new file");
     check_rows(&sink, &["a", "b"], &["a@0 1/1/1 1 1", "b@0 1/1/1 1 1"]);
+}
+
+/// One bucket on each of some days.
+fn days(days: std::ops::Range<i64>, revision: i64, values: &[f64]) -> Vec<LifeRow> {
+    days.map(|day| life("a", day * 1_440, 1, revision, values)).collect()
+}
+
+#[test]
+fn all_files_of_a_write_are_synced() {
+    static SYNCED: AtomicUsize = AtomicUsize::new(0);
+    let counting = |file: &File| {
+        SYNCED.fetch_add(1, Ordering::SeqCst);
+        file.sync_data()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let sink = open(&dir);
+    set_disk(&sink, Disk { sync: counting, ..Disk::REAL });
+    for (revision, values) in [(1, &[1.0][..]), (2, &[1.0, 2.0])] {
+        check_write(&sink, &days(0..40, revision, values), (40, 0, 0));
+        assert_eq!(SYNCED.swap(0, Ordering::SeqCst), 40, "each once");
+    }
+    assert_eq!(all_rows(&sink, &["a"]).len(), 40);
+    set_disk(&sink, Disk { sync: broken_sync, ..Disk::REAL });
+    unavailable(write(&sink, &days(0..40, 3, &[1.0, 2.0, 3.0])), "cannot sync");
+    set_disk(&sink, Disk::REAL);
+    check_write(&sink, &days(0..40, 3, &[1.0, 2.0, 3.0]), (40, 0, 0));
+    for day in all_rows(&sink, &["a"]) {
+        let path = partition::DateDir::of(&day.bucket, &Zone::utc()).path(dir.path()).join("tail.csv");
+        assert_eq!(text(&path).lines().count(), 4, "a header and three revisions: what was not durable is gone");
+    }
+}
+
+#[test]
+fn what_was_appended_before_a_failure_is_synced_before_it_is_believed() {
+    static APPENDED: AtomicUsize = AtomicUsize::new(0);
+    static SYNCED: AtomicUsize = AtomicUsize::new(0);
+    let second_is_full = |file: &mut File, bytes: &[u8]| {
+        if APPENDED.fetch_add(1, Ordering::SeqCst) == 1 { full(file, bytes) } else { file.write_all(bytes) }
+    };
+    let counting = |file: &File| {
+        SYNCED.fetch_add(1, Ordering::SeqCst);
+        file.sync_data()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let sink = open(&dir);
+    set_disk(&sink, Disk { append: second_is_full, sync: counting, ..Disk::REAL });
+    unavailable(write(&sink, &days(0..2, 1, &[1.0])), "no storage space");
+    assert_eq!(SYNCED.load(Ordering::SeqCst), 0);
+    check_write(&sink, &days(0..2, 1, &[1.0]), (1, 1, 0));
+    assert_eq!(SYNCED.load(Ordering::SeqCst), 2, "that of the first day too");
 }
 
 #[test]

@@ -3,17 +3,19 @@
 //!
 //! Held behind a mutex by `csv.rs`. Guarantees that what it reports as written or as the same is on
 //! the disk: a file it has not synced itself is synced before it is believed. After any failure it
-//! forgets what it knew of the directory and reads it again. Moving a directory into its final
-//! form is in `compact.rs`, removing it in `retain.rs`.
+//! forgets what it knew of the directories and reads them again. How a write gets to the disk is in
+//! `unsynced.rs`; moving a directory into its final form in `compact.rs`, removing it in `retain.rs`.
 
 use super::SOURCES_FILE;
 use super::catalogue::Catalogue;
-use super::disk::{self, AppendError, Disk};
+use super::disk::{self, Disk};
 use super::index::{Files, Index, Lines, Newest, Part, SEEK_GAP};
 use super::line;
 use super::offer::Offer;
 use super::partition::DateDir;
 use super::recent::{BucketRows, Recent};
+use super::unsynced::Unsynced;
+use crate::failpoint;
 use crate::sink::{SinkError, WriteReport};
 use crate::stats::Millis;
 use crate::stats::calendar::{Period, Zone};
@@ -29,7 +31,7 @@ const LOADED_DIRS: usize = 64;
 /// Buckets in the indexes that are kept, some 60 MB: four days of `1s`, and more than 64 of `1m`.
 const LOADED_BUCKETS: usize = 400_000;
 
-/// Rows appended and synced at once: some 4 MB of lines in memory, a few milliseconds of a disk.
+/// Rows appended at once: some 4 MB of lines in memory.
 const ROWS_PER_APPEND: usize = 10_000;
 
 #[derive(Debug)]
@@ -81,19 +83,39 @@ impl Writer {
         offers.sort_by(|a, b| (place(a), a.source()).cmp(&(place(b), b.source())));
         let zone = self.zone.clone();
         let dir_of = |offer: &T| DateDir::of(offer.bucket(), &zone);
-        let mut report = WriteReport::default();
-        for offers in offers.chunk_by(|a, b| place(a) == place(b) || dir_of(a) == dir_of(b)) {
-            let dir = dir_of(&offers[0]);
-            let written = self.write_dir(dir, offers).inspect_err(|_| self.forget(dir))?;
+        let groups = || offers.chunk_by(|a, b| place(a) == place(b) || dir_of(a) == dir_of(b));
+        // What was appended before something failed is synced when it is read again.
+        self.write_all(groups().map(|offers| (dir_of(&offers[0]), offers)))
+            .inspect_err(|_| groups().for_each(|offers| self.forget(dir_of(&offers[0]))))
+    }
+
+    /// Appends to all directories, then makes it durable.
+    fn write_all<'o, T: Offer + 'o>(
+        &mut self,
+        groups: impl Iterator<Item = (DateDir, &'o [T])>,
+    ) -> Result<WriteReport, SinkError> {
+        let (mut report, mut unsynced) = (WriteReport::default(), Unsynced::default());
+        for (dir, offers) in groups {
+            let written = self.write_dir(dir, offers, &mut unsynced)?;
             report.written += written.written;
             report.same += written.same;
             report.older += written.older;
         }
+        unsynced.sync(&self.disk, &self.root).map_err(|failed| {
+            self.suspects.extend(failed.suspects);
+            failed.error
+        })?;
+        failpoint::pass("rows-synced");
         Ok(report)
     }
 
-    /// Writes what belongs into one directory, ordered by start.
-    fn write_dir<T: Offer>(&mut self, dir: DateDir, offers: &[T]) -> Result<WriteReport, SinkError> {
+    /// Appends what belongs into one directory, ordered by start.
+    fn write_dir<T: Offer>(
+        &mut self,
+        dir: DateDir,
+        offers: &[T],
+        unsynced: &mut Unsynced,
+    ) -> Result<WriteReport, SinkError> {
         self.load(dir)?;
         let mut report = WriteReport::default();
         let mut rows: Vec<Row> = Vec::new();
@@ -119,7 +141,7 @@ impl Writer {
                         rows.push(row.clone());
                         held.insert(key, row);
                         if rows.len() == ROWS_PER_APPEND {
-                            self.append(dir, &rows)?;
+                            self.append(dir, &rows, unsynced)?;
                             rows.clear();
                         }
                     }
@@ -128,7 +150,7 @@ impl Writer {
             self.recent.put(dir, start, held);
         }
         if !rows.is_empty() {
-            self.append(dir, &rows)?;
+            self.append(dir, &rows, unsynced)?;
         }
         Ok(report)
     }
@@ -156,7 +178,7 @@ impl Writer {
     }
 
     /// Appends rows, ordered by start, to the tail of a loaded directory.
-    fn append(&mut self, dir: DateDir, rows: &[Row]) -> Result<(), SinkError> {
+    fn append(&mut self, dir: DateDir, rows: &[Row], unsynced: &mut Unsynced) -> Result<(), SinkError> {
         let path = dir.path(&self.root);
         let index = &mut self.loaded.get_mut(&dir).expect("loaded before").1;
         let good = index.tail.map_or(0, |tail| tail.len);
@@ -171,14 +193,8 @@ impl Writer {
             line::push(&mut bytes, row);
             ends.push(good + bytes.len() as u64);
         }
-        match disk::append(&self.disk, &path.join(Part::Tail.file_name()), index.tail, &bytes) {
-            Ok(id) => index.tail = Some(id),
-            Err(AppendError::NotWritten(error)) => return Err(error),
-            Err(AppendError::Suspect(error)) => {
-                self.suspects.insert(dir, good);
-                return Err(error);
-            }
-        }
+        index.tail = Some(disk::append(&self.disk, &path.join(Part::Tail.file_name()), index.tail, &bytes)?);
+        unsynced.add(dir, good);
         for (row, &end) in rows.iter().zip(&ends) {
             index.add(row.bucket.start, Part::Tail, at..end);
             self.catalogue.add(&row.source, row.bucket.start);
@@ -188,7 +204,7 @@ impl Writer {
             at = end;
         }
         self.tails.insert(dir);
-        if good == 0 { self.sync_dirs(dir) } else { Ok(()) }
+        Ok(())
     }
 
     /// Makes sure that the index of a directory is loaded and true, and that the files are durable.
