@@ -387,7 +387,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Raises the revision if dirty (`max(revision + 1, now)`) and makes the life clean, keeps it
     /// if not; moves the due time to `now + VISIBILITY`. May come before the bucket's end. A coarse
-    /// bucket with open descendants is not sealed, but [`When::Now`].
+    /// bucket with open descendants is not sealed, but [`When::Now`]: it is due at
+    /// `max(now + WAITING_RECHECK, end + grace)`.
     async fn seal(&self, shard: Shard, bucket: Bucket, family: &Family, when: When) -> Result<Sealed, StoreError>;
 
     /// Reads a page of a life, from `cursor` (`None` for the first). `None` if the generation is no

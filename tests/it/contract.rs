@@ -120,6 +120,7 @@ for_each_store! {
     schedule::a_dirty_ack_is_due_again,
     schedule::the_longest_due_come_first_and_no_more_than_asked,
     schedule::a_coarse_bucket_waits_for_its_descendants,
+    schedule::a_bucket_that_waits_is_not_due_before_its_time,
     schedule::the_close_of_the_last_child_makes_the_parent_due,
     schedule::a_seal_raises_the_revision_only_if_dirty,
     schedule::revisions_rise_while_the_clock_stands_back,

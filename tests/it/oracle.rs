@@ -171,7 +171,7 @@ impl Store for Oracle {
             return Ok(Sealed::Closing(life.life(bucket)));
         }
         if waiting {
-            life.due = now + WAITING_RECHECK;
+            life.due = (now + WAITING_RECHECK).max(bucket.end + self.policy.grace);
             return Ok(Sealed::Waiting);
         }
         if life.dirty_since.take().is_some() {

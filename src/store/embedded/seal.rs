@@ -27,7 +27,7 @@ pub(super) fn seal(
     }
     clocks.save(t, shard)?;
     if when == When::InTime && lives.any_open(shard, &family.descendants, bucket.start, bucket.end)? {
-        life.due = clocks.now + WAITING_RECHECK;
+        life.due = (clocks.now + WAITING_RECHECK).max(bucket.end + clocks.policy.grace);
         lives.put(shard, &bucket, life)?;
         return Ok(Sealed::Waiting);
     }

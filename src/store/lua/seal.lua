@@ -20,7 +20,7 @@ end
 work_when_full()
 if ARGV[9] ~= '1' and any_open(5, #KEYS, ARGV[5], ARGV[6]) then
   save_head()
-  redis.call('ZADD', KEYS[2], text(now + tonumber(ARGV[8])), name)
+  redis.call('ZADD', KEYS[2], text(math.max(now + tonumber(ARGV[8]), tonumber(ARGV[6]) + grace)), name)
   return { 'WAITING' }
 end
 save_head()

@@ -112,6 +112,18 @@ pub(super) async fn a_coarse_bucket_waits_for_its_descendants(world: World) {
     sealed(&world, day).await;
 }
 
+pub(super) async fn a_bucket_that_waits_is_not_due_before_its_time(world: World) {
+    let hour = world.bucket("1h", T0);
+    let minute = world.bucket("1m", T0);
+    put(&world, hour).await;
+    put(&world, minute).await;
+    assert_eq!(seal(&world, hour).await, Sealed::Waiting);
+    world.set(hour.end + POLICY.grace - 1);
+    assert_eq!(due(&world).await.buckets, [minute]);
+    world.set(hour.end + POLICY.grace);
+    assert_eq!(due(&world).await.buckets, [minute, hour]);
+}
+
 pub(super) async fn the_close_of_the_last_child_makes_the_parent_due(world: World) {
     let hour = world.bucket("1h", T0);
     let minute = world.bucket("1m", hour.end - MINUTE);
