@@ -6,9 +6,10 @@
 run:
 	cargo run --release --locked -- serve
 
-# All tests, against real servers they start themselves on free ports.
+# All tests, against real servers they start themselves on free ports. Most of them wait for those, so more
+# run at once than there are cores.
 test: tools
-	cargo test --locked
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} cargo test --locked
 
 # The figures of docs/benchmarks.md, in CPU seconds: some minutes, best on an idle machine.
 bench: tools
