@@ -39,8 +39,8 @@ pub const MAX_ADVANCE: Millis = 5_000;
 pub const WRITER_TTL: Millis = 8 * 86_400_000;
 /// How long, in `elapsed`, a closed bucket is remembered.
 pub const TOMBSTONE_TTL: Millis = 600_000;
-/// Sources per page and per chunk of a close: bounds the time of one call.
-pub const PAGE_SOURCES: usize = 1_000;
+/// Sources per page and per chunk of a close: what one call takes of the time of everyone else, less than 1 ms of Redis.
+pub const PAGE_SOURCES: usize = 200;
 /// Buckets one `open` reads at most; a longer range is read in several calls.
 pub const OPEN_BUCKETS: usize = 2_000;
 /// States one `open` looks up at most, some 8 ms of Redis' time: a look for many sources takes fewer
