@@ -175,6 +175,12 @@ pub fn failpoint() -> Option<String> {
     if cfg!(debug_assertions) { std::env::var_os("MEANWHILE_FAILPOINT")?.into_string().ok() } else { None }
 }
 
+/// Which rule a debug build is to break, for tests of the tests (`mutant.rs`); a release build does not ask.
+#[must_use]
+pub fn mutant() -> Option<String> {
+    if cfg!(debug_assertions) { std::env::var_os("MEANWHILE_MUTANT")?.into_string().ok() } else { None }
+}
+
 /// Everything a service needs to know, valid as a whole.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {

@@ -20,6 +20,7 @@ pub mod store;
 pub mod clock;
 pub mod config;
 pub mod failpoint;
+pub mod mutant;
 pub mod telemetry;
 
 pub mod stats;

@@ -8,6 +8,7 @@ use super::{Usage, config, reload};
 use crate::config::Given;
 use crate::failpoint;
 use crate::http::server::listen;
+use crate::mutant;
 use crate::telemetry;
 use anyhow::Context;
 use std::time::Duration;
@@ -49,6 +50,9 @@ pub fn run(given: &Given) -> anyhow::Result<()> {
     }
     if let Some(spec) = crate::config::failpoint() {
         failpoint::arm(&spec).map_err(|wrong| anyhow::anyhow!("MEANWHILE_FAILPOINT: {wrong}"))?;
+    }
+    if let Some(name) = crate::config::mutant() {
+        mutant::arm(&name).map_err(|wrong| anyhow::anyhow!("MEANWHILE_MUTANT: {wrong}"))?;
     }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let served = runtime.block_on(async {

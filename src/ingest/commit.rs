@@ -13,6 +13,7 @@ mod shard;
 
 use super::fold::{Part, RootDeltas};
 use crate::clock::{self, Clock};
+use crate::mutant;
 use crate::stats::Millis;
 use crate::stats::calendar::Calendar;
 use crate::store::{KeyRecord, Shard, Store, StoreError};
@@ -199,6 +200,9 @@ impl Committer {
     }
 
     async fn commit_keyed(&self, parts: Vec<Part>, key: RequestKey) -> Outcome {
+        if mutant::is(mutant::SAME_KEY_TWICE_IN_A_FRAME) {
+            return self.commit_parts(parts, Some(key)).await;
+        }
         let (tell, outcome) = watch::channel(None);
         let other = match self.live.lock().expect("no panic while it is held").entry(key.id) {
             Entry::Occupied(live) if live.get().fingerprint != key.fingerprint => return Err(CommitError::KeyReused),
@@ -260,6 +264,11 @@ impl Committer {
         let deadline = clock::instant() + REQUEST_DEADLINE;
         let work = Work { part, key, received, deadline, too_late: Vec::new(), answer, _share: share };
         self.queue.send(work).map_err(|_| CommitError::NotApplied("the service is stopping".to_owned()))?;
+        if mutant::is(mutant::ACK_BEFORE_STORE) {
+            let (answer, outcome) = oneshot::channel();
+            let _ = answer.send(PartOutcome::Counted { too_late: Vec::new() });
+            return Ok(outcome);
+        }
         Ok(outcome)
     }
 }

@@ -5,6 +5,7 @@
 //! `redis/link.rs`. Three connections, so that a long page never delays a commit.
 
 mod link;
+mod mutants;
 mod probe;
 
 pub use probe::probe;

@@ -13,7 +13,7 @@ const LAYERS: [&[&str]; 7] = [
     &["http"],
     &["ingest", "nodes", "query", "rollover"],
     &["sink", "store"],
-    &["clock", "config", "failpoint", "telemetry"],
+    &["clock", "config", "failpoint", "mutant", "telemetry"],
     &["stats"],
 ];
 

@@ -6,6 +6,7 @@
 //! durable before is copied into a new file. What the bytes mean is in `line.rs`.
 
 use crate::failpoint;
+use crate::mutant;
 use crate::sink::SinkError;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -194,7 +195,7 @@ pub(super) fn whole_lines(opened: &Opened) -> Result<u64, SinkError> {
 pub(super) fn repair(path: &Path) -> Result<(), SinkError> {
     let Some(opened) = open(path.to_owned())? else { return Ok(()) };
     let (good, len) = (whole_lines(&opened)?, opened.id.len);
-    if good == len && len > 0 {
+    if good == len && len > 0 || mutant::is(mutant::TORN_TAIL_NOT_CUT) {
         return Ok(());
     }
     let torn_path = path.with_added_extension("torn");

@@ -16,6 +16,7 @@ use super::partition::DateDir;
 use super::recent::{BucketRows, Recent};
 use super::unsynced::Unsynced;
 use crate::failpoint;
+use crate::mutant;
 use crate::sink::{SinkError, WriteReport};
 use crate::stats::Millis;
 use crate::stats::calendar::{Period, Zone};
@@ -136,8 +137,9 @@ impl Writer {
                             offer.log_older();
                         }
                     }
-                    Update::Write(row) => {
+                    Update::Write(mut row) => {
                         report.written += 1;
+                        row.base = row.base.filter(|_| !mutant::is(mutant::BASE_NOT_STORED));
                         rows.push(row.clone());
                         held.insert(key, row);
                         if rows.len() == ROWS_PER_APPEND {

@@ -7,6 +7,7 @@ use super::due::forget_keys;
 use super::states::merge_into;
 use super::tables::{self, Lives};
 use super::{DatabaseResult, Inner};
+use crate::mutant;
 use crate::stats::Millis;
 use crate::stats::layout;
 use crate::store::{Answer, Frame, Late, Life, Shard, StoreError, WRITER_TTL, keys};
@@ -79,19 +80,19 @@ pub(super) fn apply(
     let writer = (shard, u64::from_be_bytes(frame.writer.0));
     let record = t.open_table(tables::WRITERS)?.get(writer)?.map(|r| r.value());
     let (last, checksum, _) = record.unwrap_or_default();
-    if frame.sequence <= last {
+    if frame.sequence <= last && !mutant::is(mutant::NO_SEQUENCE_CHECK) {
         clocks.save(t, shard)?;
         return Ok(Ok(Answer::Dup { checksum }));
     }
-    if frame.sequence > last + 1 {
+    if frame.sequence > last + 1 && !mutant::is(mutant::NO_SEQUENCE_CHECK) {
         return Ok(Ok(Answer::Gap { last }));
     }
     // As in Lua, where the half is not rounded.
-    if 2 * (clocks.elapsed - frame.received) > inner.policy.idempotency_ttl {
+    if 2 * (clocks.elapsed - frame.received) > inner.policy.idempotency_ttl && !mutant::is(mutant::NO_STALE_CHECK) {
         return Ok(Ok(Answer::Stale));
     }
     let seen = seen_keys(t, shard, frame, clocks.elapsed)?;
-    if !seen.is_empty() {
+    if !seen.is_empty() && !mutant::is(mutant::NO_KEY_CHECK) {
         return Ok(Ok(Answer::Seen(seen)));
     }
     let mut lives = Lives::open(t)?;
@@ -107,7 +108,7 @@ pub(super) fn apply(
         }
         records.push((bucket, over, life));
     }
-    if !closing.is_empty() {
+    if !closing.is_empty() && !mutant::is(mutant::CLOSING_LIFE_TAKES_READINGS) {
         return Ok(Ok(Answer::Closing(closing)));
     }
     if !late.is_empty() {

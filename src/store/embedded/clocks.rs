@@ -5,6 +5,7 @@
 
 use super::tables::{self, LifeRecord};
 use super::{DatabaseResult, Inner};
+use crate::mutant;
 use crate::stats::Millis;
 use crate::stats::calendar::Bucket;
 use crate::store::{MAX_ADVANCE, MAX_DIRTY, Policy, Shard};
@@ -30,7 +31,8 @@ impl Clocks {
     ) -> DatabaseResult<Self> {
         let clock = inner.clock.now();
         let (epoch, elapsed, last, now, highest) = heads.get(shard)?.map_or((0, 0, clock, 0, 0), |h| h.value());
-        let advance = (clock - last).clamp(0, MAX_ADVANCE);
+        let most = if mutant::is(mutant::KEYS_EXPIRE_BY_WALL_CLOCK) { Millis::MAX } else { MAX_ADVANCE };
+        let advance = (clock - last).clamp(0, most);
         let (elapsed, now) = (elapsed + advance, clock.max(now + advance));
         Ok(Self { epoch, elapsed, clock, now, highest, begun: None, policy: inner.policy })
     }

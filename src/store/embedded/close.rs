@@ -7,6 +7,7 @@ use super::clocks::{Clocks, past};
 use super::states::{merge_into, take_chunk};
 use super::tables::{self, Lives};
 use super::{DatabaseResult, Inner};
+use crate::mutant;
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Family};
 use crate::store::{Closed, Life, Shard, StoreError, TOMBSTONE_TTL, When, keys};
@@ -28,7 +29,8 @@ pub(super) fn close(
         return Ok(Ok(Closed::Refused));
     }
     if !life.closing {
-        if life.dirty > 0 || life.acked != life.revision || !(when == When::Now || past(&bucket, &clocks).over) {
+        let acked = life.acked == life.revision || mutant::is(mutant::CLOSE_WITHOUT_ACK);
+        if life.dirty > 0 || !acked || !(when == When::Now || past(&bucket, &clocks).over) {
             return Ok(Ok(Closed::Refused));
         }
         if when == When::InTime && lives.any_open(shard, &family.descendants, bucket.start, bucket.end)? {
@@ -44,7 +46,7 @@ pub(super) fn close(
         }
         parents.push((parent, record));
     }
-    let (chunk, last) = take_chunk(t, shard, &bucket)?;
+    let (chunk, mut last) = take_chunk(t, shard, &bucket)?;
     for (parent, record) in parents {
         if let Err(refused) = merge_into(t, shard, parent, chunk.iter().cloned())? {
             return Ok(Err(refused));
@@ -52,9 +54,14 @@ pub(super) fn close(
         let record = clocks.touched(parent, record, false);
         lives.put(shard, parent, record)?;
     }
+    if mutant::is(mutant::MOVE_UP_REPEATED) && !life.closing {
+        last = merge_into(t, shard, &bucket, chunk.into_iter())?.is_err();
+    }
     if last {
         lives.remove(shard, &bucket)?;
-        bury(t, shard, &bucket, clocks.elapsed)?;
+        if !mutant::is(mutant::TOMBSTONE_DROPPED_EARLY) {
+            bury(t, shard, &bucket, clocks.elapsed)?;
+        }
     } else {
         life.closing = true;
         life.due = clocks.now;

@@ -6,6 +6,7 @@
 use super::clocks::Clocks;
 use super::tables::{LifeRecord, Lives};
 use super::{DatabaseResult, Inner};
+use crate::mutant;
 use crate::stats::calendar::{Bucket, Family};
 use crate::store::{Acked, Life, Sealed, Shard, VISIBILITY, WAITING_RECHECK, When};
 use redb::WriteTransaction;
@@ -31,9 +32,11 @@ pub(super) fn seal(
         lives.put(shard, &bucket, life)?;
         return Ok(Sealed::Waiting);
     }
-    let acked = life.dirty == 0 && life.acked == life.revision;
+    let acked = life.dirty == 0 && life.acked == life.revision || mutant::is(mutant::CLOSE_WITHOUT_ACK);
     if life.dirty > 0 {
-        life.revision = clocks.now.max(life.revision + 1);
+        if !mutant::is(mutant::REVISION_NOT_RAISED) {
+            life.revision = clocks.now.max(life.revision + 1);
+        }
         life.dirty = 0;
     }
     life.due = clocks.now + VISIBILITY;

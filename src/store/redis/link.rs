@@ -5,6 +5,7 @@
 //! decides whether to repeat it. Scripts are loaded when the server does not know them, which is
 //! safe because it then has not run them.
 
+use super::mutants::mutated;
 use crate::store::{Durability, StoreError};
 use crate::telemetry::metrics;
 use redis::aio::MultiplexedConnection;
@@ -50,7 +51,7 @@ pub(super) struct Script {
 
 impl Script {
     pub(super) fn new(name: &'static str, parts: &[&str]) -> Self {
-        let source = parts.concat();
+        let source = mutated(name, parts.concat());
         let sha = redis::Script::new(&source).get_hash().to_owned();
         Self { name, source, sha }
     }
