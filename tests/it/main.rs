@@ -31,6 +31,7 @@ mod imports;
 mod late;
 mod limits;
 mod moving;
+mod mutants;
 mod nodes;
 mod operations;
 mod outages;

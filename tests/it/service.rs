@@ -55,6 +55,14 @@ impl Service {
         Self::start_under(&[], on, flags)
     }
 
+    /// Starts a service with these variables in its environment.
+    pub(crate) fn start_where(variables: &[(&str, &str)], on: On, flags: &[&str]) -> Self {
+        let mut service = Self::prepared((on == On::Redis).then(RedisServer::start_durable), flags);
+        service.set_variables(variables);
+        service.start_again();
+        service
+    }
+
     /// Starts a service under a limit of the shell, such as `-n 150`.
     pub(crate) fn start_under(ulimit: &[&str], on: On, flags: &[&str]) -> Self {
         let redis = (on == On::Redis).then(RedisServer::start_durable);
@@ -67,7 +75,7 @@ impl Service {
     /// Starts a service on a store that it does not own: `--store` is one of the flags.
     pub(crate) fn start_beside(flags: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut service = Self::prepared(None, flags);
-        service.variables = variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        service.set_variables(variables);
         service.start_again();
         service
     }
@@ -76,6 +84,10 @@ impl Service {
         let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
         let (ulimit, variables) = (Vec::new(), Vec::new());
         Self { child: None, port: 0, flags, ulimit, variables, log_before: 0, redis, dir: temporary() }
+    }
+
+    fn set_variables(&mut self, variables: &[(&str, &str)]) {
+        self.variables = variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
     }
 
     /// The flags of the next start.

@@ -59,6 +59,7 @@ pub(crate) enum Saved {
 impl World {
     /// An empty store at [`T0`], without an epoch.
     pub(crate) async fn unfounded(kind: Kind) -> Self {
+        crate::mutants::obey();
         let clock = Clock::manual(T0);
         let oracle = Oracle::new(POLICY, clock.clone());
         let home = match kind {
@@ -242,7 +243,7 @@ fn copy_of(from: &Path) -> Saved {
     Saved::Directory(dir)
 }
 
-fn replace(target: &Path, from: &Path) {
+pub(crate) fn replace(target: &Path, from: &Path) {
     for entry in fs::read_dir(target).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
