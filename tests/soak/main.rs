@@ -11,6 +11,7 @@ mod clients;
 mod disk;
 mod faults;
 mod http;
+mod kinds;
 mod ledger;
 mod processes;
 mod proxy;
@@ -24,13 +25,13 @@ mod world;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use kinds::Kind;
 use meanwhile::clock::Clock;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
-use world::Kind;
 
 /// Kills everything around the service for a while, then compares its files with what was acknowledged.
 #[derive(Parser)]

@@ -7,6 +7,7 @@ use crate::clients::{self, Sharing};
 use crate::disk::SmallDisk;
 use crate::faults::{Fault, Faults, Site};
 use crate::http::Http;
+use crate::kinds::Kind;
 use crate::ledger::{Ledger, TIMED, UNTIMED, source_id};
 use crate::processes::{Node, Redis};
 use crate::proxy::Proxy;
@@ -34,41 +35,6 @@ const CLOSE_PATIENCE: Duration = Duration::from_mins(3);
 /// The length of a period of seconds.
 pub(crate) fn seconds(period: &str) -> Millis {
     period.trim_end_matches('s').parse().expect("a number of seconds")
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Kind {
-    /// The embedded store.
-    Embedded,
-    /// Redis that syncs each write.
-    RedisAlways,
-    /// Redis that syncs every second; when it is killed, it may lose what it wrote last, as in a power cut.
-    RedisEverysec,
-}
-
-impl Kind {
-    pub(crate) const ALL: [Self; 3] = [Self::Embedded, Self::RedisAlways, Self::RedisEverysec];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Embedded => "embedded",
-            Self::RedisAlways => "redis, always",
-            Self::RedisEverysec => "redis, everysec",
-        }
-    }
-
-    fn fsync(self) -> Option<&'static str> {
-        match self {
-            Self::Embedded => None,
-            Self::RedisAlways => Some("always"),
-            Self::RedisEverysec => Some("everysec"),
-        }
-    }
-
-    /// Whether the store keeps what it has confirmed.
-    pub(crate) fn is_durable(self) -> bool {
-        self != Self::RedisEverysec
-    }
 }
 
 /// What a run of a world has shown.
@@ -147,7 +113,7 @@ pub(crate) fn run(kind: Kind, dir: &Path, seed: u64, duration: Duration) -> Resu
 }
 
 fn build(kind: Kind, dir: &Path) -> Result<Site> {
-    let redis = kind.fsync().map(|fsync| Redis::start(&dir.join("redis"), fsync)).transpose()?;
+    let redis = kind.traits().fsync.map(|fsync| Redis::start(&dir.join("redis"), fsync)).transpose()?;
     let proxy = redis.as_ref().map(|redis| Proxy::start(redis.port)).transpose()?;
     let disk = SmallDisk::mount(&dir.join("sink"));
     if disk.is_none() {
