@@ -15,12 +15,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, sleep};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Readings of one batch at most.
-const BATCH: u64 = 30;
+const BATCH: u64 = 120;
 /// Milliseconds between two batches at most: enough for group commits, little enough for two cores.
 const PAUSE: u64 = 40;
 const RETRY: Duration = Duration::from_millis(100);
+/// Waits for an answer that are shorter say nothing about a fault.
+const WAIT: Duration = Duration::from_millis(100);
 /// A batch that was not acknowledged by then never will be.
 const PATIENCE: Duration = Duration::from_mins(3);
 /// How much later a batch is sent again, in milliseconds at most.
@@ -29,13 +32,15 @@ const MUCH_LATER: u64 = 60_000;
 /// What all clients of a world share.
 pub(crate) struct Sharing {
     pub(crate) ledger: Ledger,
-    /// Ports of the instances, that with the sink first; a repetition goes to the next one.
+    /// Ports of the instances, that with the sink first; a batch goes to any, a repetition to the next one.
     pub(crate) ports: Vec<u16>,
     /// Whether the store keeps what it confirms: then a repetition is always called a duplicate.
     pub(crate) durable: bool,
     pub(crate) stop: AtomicBool,
-    /// Milliseconds of the longest time from the first sending of a batch to its acknowledgement.
-    pub(crate) longest: AtomicU64,
+    /// The longer of the waits from the first sending of a batch to its acknowledgement.
+    pub(crate) waits: Mutex<Vec<(Instant, Instant)>>,
+    /// When the last request was sent to each instance that was answered 200.
+    pub(crate) answered: Mutex<Vec<Option<Instant>>>,
     /// Batches that were never acknowledged.
     pub(crate) unanswered: AtomicU64,
     /// Answers that should not have been given.
@@ -45,6 +50,11 @@ pub(crate) struct Sharing {
 impl Sharing {
     pub(crate) fn stopped(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
+    }
+
+    /// Whether each instance has counted something that was sent to it later than this.
+    pub(crate) fn all_answered_since(&self, at: Instant) -> bool {
+        self.answered.lock().expect("no panic while it is held").iter().all(|sent| *sent > Some(at))
     }
 
     pub(crate) fn complain(&self, what: String) {
@@ -87,16 +97,19 @@ impl Client {
         let batch = self.make_batch();
         self.shared.ledger.sent(&batch.readings);
         let started = clock::instant();
+        let first = self.random.below(self.shared.ports.len() as u64) as usize;
         let twice = self.random.below(100) < 1;
-        let counted = if twice { self.deliver_twice(&batch) } else { self.deliver(&batch, 0) };
+        let counted = if twice { self.deliver_twice(&batch, first) } else { self.deliver(&batch, first) };
         if !counted {
             self.shared.unanswered.fetch_add(1, Ordering::SeqCst);
             return;
         }
-        self.shared.longest.fetch_max(started.elapsed().as_millis() as u64, Ordering::SeqCst);
+        if started.elapsed() > WAIT {
+            self.shared.waits.lock().expect("no panic while it is held").push((started, clock::instant()));
+        }
         self.shared.ledger.acknowledged(&batch.readings, Clock::System.now());
         match self.random.below(100) {
-            0..3 => self.repeat(&batch),
+            0..3 => self.repeat(&batch, first + 1),
             3..6 => {
                 let due = Clock::System.now() + self.random.below(MUCH_LATER).cast_signed();
                 self.later.push_back((due, batch));
@@ -139,10 +152,10 @@ impl Client {
     }
 
     /// Two at once, as a proxy does that repeats what it takes for lost.
-    fn deliver_twice(&self, batch: &Batch) -> bool {
+    fn deliver_twice(&self, batch: &Batch, first: usize) -> bool {
         thread::scope(|scope| {
-            let other = scope.spawn(|| self.try_until_counted(&Http::new(), batch, 1).is_some());
-            let counted = self.deliver(batch, 0);
+            let other = scope.spawn(|| self.try_until_counted(&Http::new(), batch, first + 1).is_some());
+            let counted = self.deliver(batch, first);
             other.join().expect("a client does not panic") && counted
         })
     }
@@ -151,8 +164,10 @@ impl Client {
         let started = clock::instant();
         let ports = &self.shared.ports;
         for attempt in first.. {
-            match http.post(ports[attempt % ports.len()], &batch.key, &batch.lines) {
+            let (node, sent) = (attempt % ports.len(), clock::instant());
+            match http.post(ports[node], &batch.key, &batch.lines) {
                 Some(answer) if answer.status == 200 => {
+                    self.shared.answered.lock().expect("no panic while it is held")[node] = Some(sent);
                     if answer.json()["accepted"] != batch.readings.len() {
                         self.shared.complain(format!("{} readings: {}", batch.readings.len(), answer.body));
                     }
@@ -174,9 +189,9 @@ impl Client {
     }
 
     /// Sends an acknowledged batch again.
-    fn repeat(&self, batch: &Batch) {
+    fn repeat(&self, batch: &Batch, first: usize) {
         self.shared.ledger.repeated();
-        match self.try_until_counted(&self.http, batch, 1) {
+        match self.try_until_counted(&self.http, batch, first) {
             None => drop(self.shared.unanswered.fetch_add(1, Ordering::SeqCst)),
             Some(answer) if self.shared.durable && answer.json()["duplicate"] != true => {
                 self.shared.complain(format!("a repetition is no duplicate: {}", answer.body));
@@ -189,7 +204,8 @@ impl Client {
         for _ in 0..self.later.len() {
             let Some((due, batch)) = self.later.pop_front() else { return };
             if due <= now {
-                self.repeat(&batch);
+                let first = self.random.below(self.shared.ports.len() as u64) as usize;
+                self.repeat(&batch, first);
             } else {
                 self.later.push_back((due, batch));
             }

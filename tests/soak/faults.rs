@@ -1,35 +1,18 @@
-//! What goes wrong: faults drawn from the seed, one after another, as long as a run lasts.
+//! What goes wrong: the kinds of fault, what each breaks, and how often it is drawn.
 //!
-//! Used by `world.rs`. They come from a shuffled deck, so that each kind has its share of every run.
-//! Whatever else is going on, an instance that has ended is started again, as a service manager would.
+//! Drawn by `breaking.rs`, which breaks several things at once: whatever has a [`Victim`] of its own breaks
+//! and is mended independently of the others.
 
-use crate::clients::Sharing;
-use crate::disk::SmallDisk;
-use crate::processes::{Ended, Node, Redis};
-use crate::proxy::Proxy;
 use crate::seeded::Seeded;
-use anyhow::Result;
-use meanwhile::{clock, failpoint};
-use std::collections::BTreeMap;
-use std::thread::sleep;
-use std::time::Duration;
 
-/// Milliseconds of quiet between two faults at most.
-const QUIET: u64 = 1_200;
 /// Milliseconds for which something is stopped or away: mostly short, sometimes longer than a bucket
 /// waits for late readings and than the service waits for an answer.
-const SHORT: u64 = 1_000;
-const LONG: u64 = 8_000;
-/// Milliseconds of Redis' writing that a power cut takes at most.
-const SYNC_EVERY: u64 = 1_000;
-/// Milliseconds after which everything older than the last second was confirmed to the present instances.
-const SETTLED: u64 = 2_000;
-const START_PATIENCE: Duration = Duration::from_secs(10);
-/// An instance asks its store every 2 s at least; there may have been nothing to lose.
-const ANNOUNCED: Duration = Duration::from_secs(6);
-/// The latest pass of a failpoint that ends the service.
-const FAILPOINT_PASSES: u64 = 10;
-const TEND_EVERY: Duration = Duration::from_millis(50);
+pub(crate) const SHORT: u64 = 1_000;
+pub(crate) const LONG: u64 = 8_000;
+/// One in so many is long.
+pub(crate) const LONG_ONE_IN: u64 = 10;
+/// One in so many lives of the instance with the sink is long, where others die in its place.
+const SINK_LIVES_ONE_IN: u64 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
@@ -51,6 +34,20 @@ pub(crate) enum Fault {
     DiskFull,
 }
 
+/// What is broken by one fault at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Victim {
+    /// One instance, by its number.
+    Node(usize),
+    Redis,
+    /// Between the service and its Redis.
+    Wire,
+    /// That of the sink.
+    Disk,
+    /// What the store has confirmed: no instance that knows of it may die meanwhile, see `losses.rs`.
+    Memory,
+}
+
 impl Fault {
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -70,234 +67,43 @@ impl Fault {
         }
     }
 
-    fn needs_redis(self) -> bool {
-        !matches!(self, Self::KillNode | Self::Failpoint | Self::Restart | Self::StopNode | Self::DiskFull)
+    /// Whether no instance is ended or kept from its store by it for long.
+    pub(crate) fn is_harmless(self) -> bool {
+        matches!(self, Self::FlushScripts | Self::KillClients | Self::Cut | Self::DiskFull)
     }
 }
 
-/// How often each stands in a deck; kills are half of it.
-const DECK: [(Fault, usize); 13] = [
-    (Fault::KillNode, 10),
-    (Fault::Failpoint, 10),
-    (Fault::KillRedis, 5),
-    (Fault::PowerCut, 5),
-    (Fault::Restart, 2),
-    (Fault::StopNode, 4),
-    (Fault::StopRedis, 3),
-    (Fault::FlushScripts, 2),
-    (Fault::KillClients, 3),
-    (Fault::Cut, 4),
-    (Fault::Delay, 3),
-    (Fault::Dark, 3),
-    (Fault::DiskFull, 2),
-];
+/// How often each stands in the deck of its victim.
+const NODE: [(Fault, usize); 4] =
+    [(Fault::KillNode, 8), (Fault::Failpoint, 7), (Fault::Restart, 3), (Fault::StopNode, 4)];
+const REDIS: [(Fault, usize); 4] =
+    [(Fault::KillRedis, 5), (Fault::StopRedis, 3), (Fault::FlushScripts, 3), (Fault::KillClients, 3)];
+const WIRE: [(Fault, usize); 3] = [(Fault::Cut, 4), (Fault::Delay, 4), (Fault::Dark, 4)];
 
-/// Everything that can be broken in a world.
-pub(crate) struct Site {
-    /// The first has the sink; others only take readings.
-    pub(crate) nodes: Vec<Node>,
-    pub(crate) redis: Option<Redis>,
-    pub(crate) proxy: Option<Proxy>,
-    pub(crate) disk: Option<SmallDisk>,
+/// All faults of a victim, as often as they stand in its deck. `forgetful`: what makes this world's store
+/// lose something; a kill of Redis is one of them where it can lose anything at all.
+pub(crate) fn deck(victim: Victim, forgetful: &[(Fault, usize)]) -> Vec<Fault> {
+    let kinds = match victim {
+        Victim::Node(_) => &NODE[..],
+        Victim::Redis => &REDIS,
+        Victim::Wire => &WIRE,
+        Victim::Disk => &[(Fault::DiskFull, 1)],
+        Victim::Memory => forgetful,
+    };
+    let elsewhere = |fault: Fault| victim == Victim::Redis && forgetful.iter().any(|(f, _)| *f == fault);
+    kinds.iter().filter(|(fault, _)| !elsewhere(*fault)).flat_map(|(fault, times)| vec![*fault; *times]).collect()
 }
 
-/// See the module.
-pub(crate) struct Faults<'a> {
-    site: &'a mut Site,
-    shared: &'a Sharing,
-    random: Seeded,
-    deck: Vec<Fault>,
-    /// How many of each were made.
-    pub(crate) made: BTreeMap<Fault, u64>,
-}
-
-impl<'a> Faults<'a> {
-    pub(crate) fn new(site: &'a mut Site, shared: &'a Sharing, seed: u64) -> Self {
-        Self { site, shared, random: Seeded::new(seed), deck: Vec::new(), made: BTreeMap::new() }
-    }
-
-    /// Makes faults for so long; then everything runs again, or is about to.
-    pub(crate) fn run(&mut self, duration: Duration) -> Result<()> {
-        let started = clock::instant();
-        while started.elapsed() < duration {
-            let fault = self.draw();
-            self.make(fault)?;
-            if fault != Fault::Failpoint {
-                *self.made.entry(fault).or_default() += 1;
-            }
-            let quiet = self.random.below(QUIET);
-            self.pass(quiet)?;
-        }
-        Ok(())
-    }
-
-    fn draw(&mut self) -> Fault {
-        if self.deck.is_empty() {
-            let possible = |fault: Fault| match fault {
-                Fault::DiskFull => self.site.disk.is_some(),
-                // A store that has promised more must not be made to lose it.
-                Fault::PowerCut => !self.shared.durable,
-                fault => !fault.needs_redis() || self.site.redis.is_some(),
-            };
-            self.deck = DECK.iter().filter(|(fault, _)| possible(*fault)).flat_map(|(f, n)| vec![*f; *n]).collect();
-            for last in (1..self.deck.len()).rev() {
-                self.deck.swap(last, self.random.below(last as u64 + 1) as usize);
-            }
-        }
-        self.deck.pop().expect("shuffled above")
-    }
-
-    fn make(&mut self, fault: Fault) -> Result<()> {
-        let node = self.random.below(self.site.nodes.len() as u64) as usize;
-        match fault {
-            Fault::KillNode => {
-                self.site.nodes[node].kill()?;
-                self.site.nodes[node].start()
-            }
-            // Counted when it has ended itself.
-            Fault::Failpoint => {
-                let name = failpoint::NAMES[self.random.below(failpoint::NAMES.len() as u64) as usize];
-                let pass = 1 + self.random.below(FAILPOINT_PASSES);
-                self.site.nodes[node].kill()?;
-                self.site.nodes[node].start_until(Some(format!("{name}:{pass}")))
-            }
-            Fault::Restart => {
-                if let Err(error) = self.site.nodes[node].stop() {
-                    self.shared.complain(format!("{error:#}"));
-                }
-                self.site.nodes[node].start()
-            }
-            Fault::StopNode => {
-                self.site.nodes[node].signal("STOP")?;
-                self.pass_a_while()?;
-                self.site.nodes[node].signal("CONT")
-            }
-            Fault::DiskFull => self.fill_the_disk(),
-            _ => self.break_redis(fault),
-        }
-    }
-
-    fn break_redis(&mut self, fault: Fault) -> Result<()> {
-        match fault {
-            Fault::KillRedis => return self.kill_redis(None),
-            Fault::PowerCut => return self.cut_power(),
-            _ => {}
-        }
-        let (Some(redis), Some(proxy)) = (&self.site.redis, &self.site.proxy) else { return Ok(()) };
-        // Whether it is heard is no matter: the next fault comes soon.
-        match fault {
-            Fault::FlushScripts => drop(redis.cli(&["SCRIPT", "FLUSH"])),
-            Fault::KillClients => drop(redis.cli(&["CLIENT", "KILL", "TYPE", "normal"])),
-            Fault::Cut => proxy.cut(),
-            Fault::StopRedis => redis.signal("STOP")?,
-            Fault::Delay => proxy.set_delay(1 + self.random.below(300)),
-            _ => proxy.set_dark(true),
-        }
-        if matches!(fault, Fault::StopRedis | Fault::Delay | Fault::Dark) {
-            self.pass_a_while()?;
-        }
-        let cut_after = self.random.below(2) == 0;
-        let (Some(redis), Some(proxy)) = (&self.site.redis, &self.site.proxy) else { return Ok(()) };
-        match fault {
-            Fault::StopRedis => redis.signal("CONT")?,
-            Fault::Delay => proxy.set_delay(0),
-            Fault::Dark => {
-                proxy.set_dark(false);
-                if cut_after {
-                    proxy.cut();
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// The loss is for the instances to find out that were there; so they live until they have, and
-    /// those that came only now are given time to confirm something.
-    fn cut_power(&mut self) -> Result<()> {
-        for node in self.site.nodes.iter_mut().filter(|node| node.has_failpoint()) {
-            node.kill()?;
-            node.start()?;
-        }
-        self.tend_until(START_PATIENCE, |site| site.nodes.iter().all(Node::is_ready))?;
-        self.pass(SETTLED)?;
-        let written = self.site.redis.as_ref().map(Redis::written).transpose()?;
-        let lost = self.random.below(SYNC_EVERY);
-        self.pass(lost)?;
-        let announced = |site: &Site| -> usize { site.nodes.iter().map(|node| node.losses().len()).sum() };
-        let before = announced(self.site);
-        self.kill_redis(written)?;
-        self.tend_until(ANNOUNCED, |site| announced(site) >= before + site.nodes.len())?;
-        Ok(())
-    }
-
-    /// Kills it and starts it again, without what it wrote after its file was `kept` long.
-    fn kill_redis(&mut self, kept: Option<u64>) -> Result<()> {
-        if let Some(redis) = &mut self.site.redis {
-            redis.kill()?;
-            if let Some(kept) = kept {
-                redis.forget_after(kept)?;
-            }
-        }
-        self.pass_a_while()?;
-        if let Some(redis) = &mut self.site.redis {
-            redis.start_again()?;
-        }
-        Ok(())
-    }
-
-    fn fill_the_disk(&mut self) -> Result<()> {
-        if let Some(disk) = &self.site.disk {
-            disk.fill()?;
-        }
-        self.pass_a_while()?;
-        self.site.disk.as_ref().map_or(Ok(()), SmallDisk::free)
-    }
-
-    fn pass_a_while(&mut self) -> Result<()> {
-        let most = if self.random.below(4) == 0 { LONG } else { SHORT };
-        let time = self.random.below(most);
-        self.pass(time)
-    }
-
-    /// Lets so many milliseconds pass, and starts again what has ended.
-    fn pass(&mut self, milliseconds: u64) -> Result<()> {
-        let started = clock::instant();
-        loop {
-            self.tend()?;
-            let left = Duration::from_millis(milliseconds).saturating_sub(started.elapsed());
-            if left.is_zero() {
-                return Ok(());
-            }
-            sleep(left.min(TEND_EVERY));
-        }
-    }
-
-    fn tend(&mut self) -> Result<()> {
-        for node in &mut self.site.nodes {
-            if let Some(how) = node.ended()? {
-                match how {
-                    Ended::AtFailpoint => *self.made.entry(Fault::Failpoint).or_default() += 1,
-                    Ended::NotStarted => {}
-                    Ended::Unexpected(status) => {
-                        self.shared.complain(format!("the service has ended by itself: {status}"));
-                    }
-                }
-                node.start()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Keeps the instances running until `done`; whether that was within so long.
-    pub(crate) fn tend_until(&mut self, patience: Duration, mut done: impl FnMut(&Site) -> bool) -> Result<bool> {
-        let started = clock::instant();
-        while !done(self.site) {
-            if started.elapsed() > patience {
-                return Ok(false);
-            }
-            self.pass(200)?;
-        }
-        Ok(true)
-    }
+/// Milliseconds of quiet before a victim is broken again. `nodes`: how many instances there are.
+pub(crate) fn quiet(victim: Victim, nodes: usize, random: &mut Seeded) -> u64 {
+    let most = match victim {
+        Victim::Node(_) if nodes == 1 => 350,
+        // On a store that may forget a page waits 3 s before it is written: sometimes it must come to that.
+        Victim::Node(0) if random.below(SINK_LIVES_ONE_IN) == 0 => 10_000,
+        Victim::Node(_) => 1_200,
+        Victim::Redis | Victim::Wire => 3_000,
+        Victim::Disk => 9_000,
+        Victim::Memory => 7_000,
+    };
+    random.below(most)
 }

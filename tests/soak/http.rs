@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::time::Duration;
 
 /// Shorter than the service may take, so that a request is also repeated while it is under way.
-const TIMEOUT: Duration = Duration::from_secs(12);
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 pub(crate) struct Http(ureq::Agent);
 

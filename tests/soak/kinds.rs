@@ -4,6 +4,8 @@
 //! variant here and its line in [`Kind::traits`]; what is particular about it is a field, so that nothing
 //! else asks which world it is in.
 
+use crate::faults::Fault;
+
 /// A world by its name on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kind {
@@ -23,27 +25,33 @@ pub(crate) enum MayLose {
     LastSeconds,
 }
 
+const ALWAYS: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
+const EVERYSEC: &[&str] = &["--appendonly", "yes", "--appendfsync", "everysec"];
+
 /// What makes a world.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Traits {
     /// In the table.
     pub(crate) name: &'static str,
-    /// When its Redis brings its file to the disk; none is the embedded store.
-    pub(crate) fsync: Option<&'static str>,
+    /// What its Redis keeps; none is the embedded store.
+    pub(crate) redis: Option<&'static [&'static str]>,
     pub(crate) may_lose: MayLose,
+    /// What makes it lose that, and how often of all these.
+    pub(crate) forgetful: &'static [(Fault, usize)],
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 3] = [Self::Embedded, Self::RedisAlways, Self::RedisEverysec];
-
     pub(crate) fn traits(self) -> Traits {
-        let durable = Traits { name: "embedded", fsync: None, may_lose: MayLose::Nothing };
+        let embedded = Traits { name: "embedded", redis: None, may_lose: MayLose::Nothing, forgetful: &[] };
         match self {
-            Self::Embedded => durable,
-            Self::RedisAlways => Traits { name: "redis, always", fsync: Some("always"), ..durable },
-            Self::RedisEverysec => {
-                Traits { name: "redis, everysec", fsync: Some("everysec"), may_lose: MayLose::LastSeconds }
-            }
+            Self::Embedded => embedded,
+            Self::RedisAlways => Traits { name: "redis, always", redis: Some(ALWAYS), ..embedded },
+            Self::RedisEverysec => Traits {
+                name: "redis, everysec",
+                redis: Some(EVERYSEC),
+                may_lose: MayLose::LastSeconds,
+                forgetful: &[(Fault::PowerCut, 1), (Fault::KillRedis, 1)],
+            },
         }
     }
 

@@ -1,26 +1,26 @@
-//! The processes that are killed: the service and its Redis, on fixed ports, with files that stay.
+//! The service as processes that are killed: each instance on a fixed port, with files that stay.
 //!
-//! Used by `faults.rs`, which owns them, and by `world.rs` to start and end a run. A start does not wait:
-//! whether something answers is for its clients to find out, as it would be anywhere else.
+//! Used by `breaking.rs` and `site.rs`, which end it, and by `world.rs` to start and end a run. A start does not
+//! wait: whether something answers is for its clients to find out, as it would be anywhere else.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use meanwhile::clock;
 use meanwhile::stats::Millis;
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::io::{Read, Seek, SeekFrom};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread::sleep;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// What the service writes once it takes requests.
 const READY: &str = "listening on http://";
 /// What it writes when its store has lost something; the span of time follows.
 const LOSS: &str = "what it confirmed between the two may be lost";
-/// Nothing of this size takes longer to load what it has written.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
-const POLL: Duration = Duration::from_millis(10);
+/// An instance that could not start is started again after this.
+const START_AGAIN: Duration = Duration::from_millis(200);
 /// The number of the signal, the same on every Linux.
 const SIGABRT: i32 = 6;
 
@@ -30,7 +30,7 @@ pub(crate) fn free_port() -> Result<u16> {
 }
 
 /// Sends a signal by its short name.
-fn signal(name: &str, child: &Child) -> Result<()> {
+pub(crate) fn signal(name: &str, child: &Child) -> Result<()> {
     let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status()?;
     ensure!(sent.success(), "SIG{name} to {}", child.id());
     Ok(())
@@ -43,6 +43,8 @@ pub(crate) enum Ended {
     AtFailpoint,
     /// It could not start, because its store was away.
     NotStarted,
+    /// It was asked to.
+    AsAsked,
     /// Any other end is an error of the service.
     Unexpected(ExitStatus),
 }
@@ -53,15 +55,19 @@ pub(crate) struct Node {
     flags: Vec<String>,
     log: PathBuf,
     /// Bytes of the log that belong to earlier starts.
-    log_before: usize,
+    log_before: u64,
     child: Option<Child>,
     failpoint: Option<String>,
+    stopping: bool,
+    /// When the present process was, or the last one.
+    pub(crate) started: Instant,
 }
 
 impl Node {
     /// `flags` follow `serve --listen`; its log is added to the file `log`.
     pub(crate) fn new(flags: Vec<String>, log: PathBuf) -> Result<Self> {
-        Ok(Self { port: free_port()?, flags, log, log_before: 0, child: None, failpoint: None })
+        let (port, started) = (free_port()?, clock::instant());
+        Ok(Self { port, flags, log, log_before: 0, child: None, failpoint: None, stopping: false, started })
     }
 
     pub(crate) fn start(&mut self) -> Result<()> {
@@ -70,7 +76,8 @@ impl Node {
 
     /// Starts it; with a failpoint, `name:n`, it ends itself on its n-th pass there.
     pub(crate) fn start_until(&mut self, failpoint: Option<String>) -> Result<()> {
-        self.log_before = self.whole_log().len();
+        self.log_before = fs::metadata(&self.log).map_or(0, |log| log.len());
+        (self.started, self.stopping) = (clock::instant(), false);
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_meanwhile"));
         command.env_clear().args(["serve", "--listen", &format!("127.0.0.1:{}", self.port)]).args(&self.flags);
@@ -93,13 +100,19 @@ impl Node {
     /// Asks it to stop, and waits until it has; not well if it ends with anything but 0, unless it was
     /// starting and could not listen for signals yet.
     pub(crate) fn stop(&mut self) -> Result<()> {
+        self.ask_to_stop()?;
         let ready = self.is_ready();
         if let Some(mut child) = self.child.take() {
-            signal("TERM", &child)?;
             let status = child.wait()?;
             ensure!(status.success() || !ready, "a service that was asked to stop ended with {status}");
         }
         Ok(())
+    }
+
+    /// The same, and does not wait.
+    pub(crate) fn ask_to_stop(&mut self) -> Result<()> {
+        self.stopping = true;
+        self.signal("TERM")
     }
 
     pub(crate) fn signal(&self, name: &str) -> Result<()> {
@@ -113,11 +126,26 @@ impl Node {
         self.child = None;
         Ok(Some(if status.signal() == Some(SIGABRT) && self.failpoint.is_some() {
             Ended::AtFailpoint
+        } else if self.stopping && (status.success() || !self.is_ready()) {
+            Ended::AsAsked
         } else if status.code() == Some(1) && !self.is_ready() {
             Ended::NotStarted
         } else {
             Ended::Unexpected(status)
         }))
+    }
+
+    pub(crate) fn is_down(&self) -> bool {
+        self.child.is_none()
+    }
+
+    /// Whether it is not just now that it was started.
+    pub(crate) fn may_start(&self) -> bool {
+        self.started.elapsed() > START_AGAIN
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping
     }
 
     /// Whether it is to end itself somewhere.
@@ -138,7 +166,13 @@ impl Node {
 
     /// Whether the present process takes requests.
     pub(crate) fn is_ready(&self) -> bool {
-        self.whole_log()[self.log_before..].contains(READY)
+        let log = || -> std::io::Result<Vec<u8>> {
+            let (mut log, mut text) = (File::open(&self.log)?, Vec::new());
+            log.seek(SeekFrom::Start(self.log_before))?;
+            log.read_to_end(&mut text)?;
+            Ok(text)
+        };
+        self.child.is_some() && log().is_ok_and(|log| String::from_utf8_lossy(&log).contains(READY))
     }
 
     /// Everything that all its processes have logged.
@@ -152,91 +186,4 @@ impl Drop for Node {
         // At the end of a run that broke off there is nothing better to do.
         let _ = self.kill();
     }
-}
-
-/// A Redis with an append-only file.
-pub(crate) struct Redis {
-    pub(crate) port: u16,
-    dir: PathBuf,
-    fsync: &'static str,
-    child: Option<Child>,
-}
-
-impl Redis {
-    /// `fsync`: when its file is brought to the disk, `always` or `everysec`.
-    pub(crate) fn start(dir: &Path, fsync: &'static str) -> Result<Self> {
-        fs::create_dir_all(dir)?;
-        let mut redis = Self { port: free_port()?, dir: dir.to_owned(), fsync, child: None };
-        redis.start_again()?;
-        Ok(redis)
-    }
-
-    /// Starts it and waits until it has read its file.
-    pub(crate) fn start_again(&mut self) -> Result<()> {
-        let mut command = Command::new("redis-server");
-        command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", "", "--dir"]).arg(&self.dir);
-        command.args(["--appendonly", "yes", "--appendfsync", self.fsync, "--auto-aof-rewrite-percentage", "0"]);
-        command.args(["--logfile", "redis.log"]).stdin(Stdio::null()).stdout(Stdio::null());
-        let child = command.spawn().context("redis-server is needed for this: is it installed?")?;
-        let child = self.child.insert(child);
-        let started = clock::instant();
-        while redis_cli(self.port, &["PING"]).is_none_or(|answer| answer.trim() != "PONG") {
-            ensure!(child.try_wait()?.is_none(), "redis-server has ended; see {}/redis.log", self.dir.display());
-            ensure!(started.elapsed() < START_TIMEOUT, "redis-server does not answer");
-            sleep(POLL);
-        }
-        Ok(())
-    }
-
-    pub(crate) fn kill(&mut self) -> Result<()> {
-        if let Some(mut child) = self.child.take() {
-            child.kill()?;
-            child.wait()?;
-        }
-        Ok(())
-    }
-
-    pub(crate) fn signal(&self, name: &str) -> Result<()> {
-        self.child.as_ref().map_or(Ok(()), |child| signal(name, child))
-    }
-
-    /// What `redis-cli` prints for a command, one element a line; `None` if the server does not answer.
-    pub(crate) fn cli(&self, words: &[&str]) -> Option<String> {
-        redis_cli(self.port, words)
-    }
-
-    /// The length of the append-only file.
-    pub(crate) fn written(&self) -> Result<u64> {
-        Ok(fs::metadata(self.log_file()?)?.len())
-    }
-
-    /// Takes from a killed server what it wrote after its file was so long, as a power cut does with
-    /// what was not synced.
-    pub(crate) fn forget_after(&self, length: u64) -> Result<()> {
-        Ok(File::options().write(true).open(self.log_file()?)?.set_len(length)?)
-    }
-
-    fn log_file(&self) -> Result<PathBuf> {
-        let folder = self.dir.join("appendonlydir");
-        let files = fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-        let log = files.into_iter().find(|path| path.extension().is_some_and(|e| e == "aof") && is_increment(path));
-        log.with_context(|| format!("no append-only file in {}", folder.display()))
-    }
-}
-
-fn is_increment(path: &Path) -> bool {
-    path.to_string_lossy().ends_with(".incr.aof")
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.kill();
-    }
-}
-
-fn redis_cli(port: u16, words: &[&str]) -> Option<String> {
-    // redis-cli waits for ever for a server that does not accept.
-    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
-    let said = Command::new("redis-cli").args(["-e", "-p", &port.to_string()]).args(words).output().ok()?;
-    said.status.success().then(|| String::from_utf8_lossy(&said.stdout).into_owned())
 }

@@ -1,4 +1,4 @@
-//! The table at the end, as docs/reliability.md has it, and what went wrong in words.
+//! The tables at the end, as docs/reliability.md has it, and what went wrong in words.
 //!
 //! Called by `main.rs`.
 
@@ -9,18 +9,18 @@ use std::process::Command;
 /// Notes printed of each world.
 const NOTES: usize = 20;
 
-/// Prints the table, one column for each world.
+/// Prints the tables, one column for each world.
 pub(crate) fn print(outcomes: &[Outcome], seed: u64, seconds: u64) {
     let commit = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
     let commit = commit.map(|said| String::from_utf8_lossy(&said.stdout).trim().to_owned()).unwrap_or_default();
     println!("\nseed {seed}, {seconds} s of faults, commit {commit}\n");
-    row("", outcomes, |outcome| outcome.kind.name().to_owned());
-    println!("|---|{}", "---:|".repeat(outcomes.len()));
+    heading(outcomes);
     let number = |name: &str, of: fn(&Outcome) -> u64| row(name, outcomes, |outcome| of(outcome).to_string());
-    let kinds: BTreeSet<_> = outcomes.iter().flat_map(|outcome| outcome.faults.keys()).collect();
-    number("faults", |outcome| outcome.faults.values().sum());
-    for kind in kinds {
-        row(kind.name(), outcomes, |outcome| outcome.faults.get(kind).copied().unwrap_or_default().to_string());
+    let kinds: BTreeSet<_> = outcomes.iter().flat_map(|outcome| &outcome.faults).map(|made| made.fault).collect();
+    number("faults", |outcome| outcome.faults.len() as u64);
+    for &kind in &kinds {
+        let made = |outcome: &Outcome| outcome.faults.iter().filter(|made| made.fault == kind).count();
+        row(kind.name(), outcomes, |outcome| made(outcome).to_string());
     }
     number("batches acknowledged", |outcome| outcome.requests);
     number("readings acknowledged", |outcome| outcome.readings);
@@ -40,12 +40,24 @@ pub(crate) fn print(outcomes: &[Outcome], seed: u64, seconds: u64) {
     number("**batches never acknowledged**", |outcome| outcome.unanswered);
     number("**wrong totals read meanwhile**", |outcome| outcome.seen.wrong);
     number("**other wrong answers and ends**", |outcome| outcome.complaints.len() as u64 - outcome.seen.wrong);
+    println!("\nThe longest wait for an answer that fell mostly into a fault of this kind, in seconds:\n");
+    heading(outcomes);
+    for &kind in &kinds {
+        let wait = |outcome: &Outcome| outcome.unavailable.get(&kind).map(|wait| format!("{:.1}", wait.as_secs_f64()));
+        row(kind.name(), outcomes, |outcome| wait(outcome).unwrap_or_default());
+    }
+    println!();
     for outcome in outcomes {
         let notes = outcome.verdict.notes.iter().chain(&outcome.orphans).chain(&outcome.complaints);
         for note in notes.take(NOTES) {
             println!("{}: {note}", outcome.kind.name());
         }
     }
+}
+
+fn heading(outcomes: &[Outcome]) {
+    row("", outcomes, |outcome| outcome.kind.name().to_owned());
+    println!("|---|{}", "---:|".repeat(outcomes.len()));
 }
 
 fn row(name: &str, outcomes: &[Outcome], cell: impl Fn(&Outcome) -> String) {

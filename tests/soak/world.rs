@@ -3,16 +3,20 @@
 //! Run by `main.rs`, several at once. Periods are seconds long, so that in a minute hundreds of buckets are
 //! written, corrected, closed and moved up while everything around them is being killed.
 
+use crate::breaking::{Faults, Happened};
 use crate::clients::{self, Sharing};
 use crate::disk::SmallDisk;
-use crate::faults::{Fault, Faults, Site};
+use crate::faults::Fault;
 use crate::http::Http;
 use crate::kinds::Kind;
 use crate::ledger::{Ledger, TIMED, UNTIMED, source_id};
-use crate::processes::{Node, Redis};
+use crate::processes::Node;
 use crate::proxy::Proxy;
 use crate::reader::{self, Seen};
+use crate::redis::Redis;
 use crate::seeded::Seeded;
+use crate::site::Site;
+use crate::unavailable;
 use crate::verdict::{self, Verdict};
 use anyhow::{Context, Result};
 use meanwhile::stats::Millis;
@@ -26,7 +30,9 @@ use std::time::Duration;
 
 /// Finest first; each tiles the next.
 pub(crate) const PERIODS: [&str; 3] = ["1s", "5s", "15s"];
-const CLIENTS: u64 = 4;
+const CLIENTS: u64 = 6;
+/// Instances without sink beside the one that has it, on a store that can be shared.
+const INGEST_NODES: usize = 2;
 /// Until all clients have their answers; what is longer is counted as unanswered by them.
 const ANSWER_PATIENCE: Duration = Duration::from_mins(4);
 /// A bucket whose writer has died is taken up after 30 s, its parents after it.
@@ -40,7 +46,9 @@ pub(crate) fn seconds(period: &str) -> Millis {
 /// What a run of a world has shown.
 pub(crate) struct Outcome {
     pub(crate) kind: Kind,
-    pub(crate) faults: BTreeMap<Fault, u64>,
+    pub(crate) faults: Vec<Happened>,
+    /// The longest wait for an answer by kind of fault.
+    pub(crate) unavailable: BTreeMap<Fault, Duration>,
     pub(crate) requests: u64,
     pub(crate) readings: u64,
     pub(crate) repeated: u64,
@@ -76,7 +84,8 @@ pub(crate) fn run(kind: Kind, dir: &Path, seed: u64, duration: Duration) -> Resu
         ports: site.nodes.iter().map(|node| node.port).collect(),
         durable: kind.is_durable(),
         stop: AtomicBool::new(false),
-        longest: AtomicU64::new(0),
+        waits: std::sync::Mutex::default(),
+        answered: std::sync::Mutex::new(vec![None; site.nodes.len()]),
         unanswered: AtomicU64::new(0),
         wrong: std::sync::Mutex::default(),
     });
@@ -96,15 +105,15 @@ pub(crate) fn run(kind: Kind, dir: &Path, seed: u64, duration: Duration) -> Resu
         thread::spawn(move || reader::run(&shared, seed))
     };
 
-    let mut faults = Faults::new(&mut site, &shared, seed());
+    let mut faults = Faults::new(&mut site, &shared, seed(), kind.traits().forgetful);
     let broken = faults.run(duration);
     shared.stop.store(true, Ordering::SeqCst);
     broken?;
-    let answered = faults.tend_until(ANSWER_PATIENCE, |_| clients.iter().all(thread::JoinHandle::is_finished))?;
+    let answered = faults.until(ANSWER_PATIENCE, |_| clients.iter().all(thread::JoinHandle::is_finished))?;
     anyhow::ensure!(answered, "the clients wait for answers that do not come");
     let seen = reader.join().expect("a reader does not panic");
     let mut open = 0;
-    faults.tend_until(CLOSE_PATIENCE, |_| {
+    faults.until(CLOSE_PATIENCE, |_| {
         open = open_lives(shared.ports[0]);
         open == 0
     })?;
@@ -113,7 +122,7 @@ pub(crate) fn run(kind: Kind, dir: &Path, seed: u64, duration: Duration) -> Resu
 }
 
 fn build(kind: Kind, dir: &Path) -> Result<Site> {
-    let redis = kind.traits().fsync.map(|fsync| Redis::start(&dir.join("redis"), fsync)).transpose()?;
+    let redis = kind.traits().redis.map(|settings| Redis::start(&dir.join("redis"), settings)).transpose()?;
     let proxy = redis.as_ref().map(|redis| Proxy::start(redis.port)).transpose()?;
     let disk = SmallDisk::mount(&dir.join("sink"));
     if disk.is_none() {
@@ -131,7 +140,9 @@ fn build(kind: Kind, dir: &Path) -> Result<Site> {
     };
     let mut nodes = vec![node(&["--sink", &sink], "service.log")?];
     if redis.is_some() {
-        nodes.push(node(&["--role", "ingest"], "ingest.log")?);
+        for number in 1..=INGEST_NODES {
+            nodes.push(node(&["--role", "ingest"], &format!("ingest-{number}.log"))?);
+        }
     }
     Ok(Site { nodes, redis, proxy, disk })
 }
@@ -162,7 +173,7 @@ fn finish(
     shared: &Sharing,
     seen: Seen,
     stuck: u64,
-    faults: BTreeMap<Fault, u64>,
+    faults: Vec<Happened>,
 ) -> Result<Outcome> {
     let keys = site.redis.as_ref().map(|redis| redis.cli(&["--scan"]).context("Redis does not answer")).transpose()?;
     let orphans = verdict::orphans(&keys.unwrap_or_default());
@@ -191,14 +202,17 @@ fn finish(
         disk.save(&dir.join("sink-files"))?;
     }
     let (requests, readings, repeated) = shared.ledger.totals();
+    let waits = shared.waits.lock().expect("no panic while it is held");
+    let longest = waits.iter().map(|(from, to)| to.duration_since(*from)).max().unwrap_or_default();
     Ok(Outcome {
         kind,
+        unavailable: unavailable::longest(&faults, &waits),
         faults,
         requests,
         readings,
         repeated,
         unanswered: shared.unanswered.load(Ordering::SeqCst),
-        longest: Duration::from_millis(shared.longest.load(Ordering::SeqCst)),
+        longest,
         seen,
         verdict,
         incidents: incidents.len() as u64,

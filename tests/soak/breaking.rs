@@ -1,0 +1,216 @@
+//! Breaks things as long as a run lasts: each victim on its own, so that an instance dies while Redis is
+//! stopped and the wire is slow.
+//!
+//! Used by `world.rs`. What is drawn comes from the seed, for each victim from a shuffled deck, so that
+//! each kind has its share of every run. Whatever else is going on, an instance that has ended is started
+//! again, as a service manager would. What makes a store forget is in `losses.rs`.
+
+use crate::clients::Sharing;
+use crate::faults::{self, Fault, Victim};
+use crate::processes::Ended;
+use crate::seeded::Seeded;
+use crate::site::Site;
+use anyhow::Result;
+use meanwhile::clock;
+use std::thread::sleep;
+use std::time::Duration;
+use tokio::time::Instant;
+
+const STEP: Duration = Duration::from_millis(10);
+/// What cannot be made just now is drawn again after this.
+const POSTPONED: Duration = Duration::from_millis(100);
+/// An instance that was just started comes so far before it is broken again, mostly.
+const STARTING: Duration = Duration::from_millis(500);
+
+/// A fault that was made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Happened {
+    pub(crate) fault: Fault,
+    pub(crate) began: Instant,
+    /// The same where it does not last.
+    pub(crate) ended: Instant,
+}
+
+/// One victim, and what is done to it.
+struct Lane {
+    victim: Victim,
+    /// What is left of its shuffled deck.
+    deck: Vec<Fault>,
+    under_way: Option<(Fault, Instant)>,
+    /// When that ends, or the next begins.
+    until: Instant,
+}
+
+/// See the module.
+pub(crate) struct Faults<'a> {
+    pub(crate) site: &'a mut Site,
+    pub(crate) shared: &'a Sharing,
+    pub(crate) random: Seeded,
+    forgetful: &'static [(Fault, usize)],
+    lanes: Vec<Lane>,
+    /// Only what is harmless may be broken just now.
+    pub(crate) calm: bool,
+    /// What was made.
+    pub(crate) made: Vec<Happened>,
+}
+
+impl<'a> Faults<'a> {
+    /// `forgetful`: what may be done to the store so that it forgets, and how often of those.
+    pub(crate) fn new(
+        site: &'a mut Site,
+        shared: &'a Sharing,
+        seed: u64,
+        forgetful: &'static [(Fault, usize)],
+    ) -> Self {
+        let mut victims = site.victims();
+        if !forgetful.is_empty() {
+            victims.push(Victim::Memory);
+        }
+        let until = clock::instant();
+        let lanes = victims.into_iter().map(|victim| Lane { victim, deck: Vec::new(), under_way: None, until });
+        let (random, lanes) = (Seeded::new(seed), lanes.collect());
+        Self { site, shared, random, forgetful, lanes, calm: false, made: Vec::new() }
+    }
+
+    /// Makes faults for so long; then everything runs again, or is about to.
+    pub(crate) fn run(&mut self, duration: Duration) -> Result<()> {
+        let started = clock::instant();
+        while started.elapsed() < duration {
+            self.step()?;
+        }
+        self.mend(|_| true)?;
+        self.lanes.clear();
+        Ok(())
+    }
+
+    /// Looks at everything once, and begins and ends what is to begin and end now.
+    fn step(&mut self) -> Result<()> {
+        self.tend()?;
+        for lane in 0..self.lanes.len() {
+            self.go_on(lane)?;
+        }
+        sleep(STEP);
+        Ok(())
+    }
+
+    /// Goes on until `done`; whether that was within so long.
+    pub(crate) fn until(&mut self, patience: Duration, mut done: impl FnMut(&Site) -> bool) -> Result<bool> {
+        let started = clock::instant();
+        while !done(self.site) {
+            if started.elapsed() > patience {
+                return Ok(false);
+            }
+            self.step()?;
+        }
+        Ok(true)
+    }
+
+    /// Lets so many milliseconds pass.
+    pub(crate) fn pass(&mut self, milliseconds: u64) -> Result<()> {
+        self.until(Duration::from_millis(milliseconds), |_| false).map(drop)
+    }
+
+    /// Ends what is under way at these victims.
+    pub(crate) fn mend(&mut self, which: impl Fn(Victim) -> bool) -> Result<()> {
+        for lane in 0..self.lanes.len() {
+            if which(self.lanes[lane].victim) {
+                self.end(lane)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn go_on(&mut self, lane: usize) -> Result<()> {
+        let now = clock::instant();
+        if now < self.lanes[lane].until {
+            return Ok(());
+        }
+        if self.lanes[lane].under_way.is_some() {
+            return self.end(lane);
+        }
+        let (fault, victim) = (self.draw(lane), self.lanes[lane].victim);
+        if (self.calm && !fault.is_harmless()) || !self.is_worth_it(victim) {
+            self.lanes[lane].deck.insert(0, fault);
+            self.lanes[lane].until = now + POSTPONED;
+            return Ok(());
+        }
+        if victim == Victim::Memory {
+            // It goes on with the others meanwhile, and must not come here again.
+            self.lanes[lane].until = now + Duration::from_hours(1);
+            self.lose(fault)?;
+            self.rest(lane);
+            return Ok(());
+        }
+        if let Some(lasting) = self.site.begin(fault, victim, &mut self.random)? {
+            self.lanes[lane].under_way = Some((fault, now));
+            self.lanes[lane].until = now + Duration::from_millis(lasting);
+            if fault == Fault::Failpoint {
+                // It had to be started anew for that.
+                self.made.push(Happened { fault: Fault::KillNode, began: now, ended: now });
+            }
+        } else {
+            self.made.push(Happened { fault, began: now, ended: now });
+            self.rest(lane);
+        }
+        Ok(())
+    }
+
+    fn draw(&mut self, lane: usize) -> Fault {
+        if self.lanes[lane].deck.is_empty() {
+            let mut deck = faults::deck(self.lanes[lane].victim, self.forgetful);
+            for last in (1..deck.len()).rev() {
+                deck.swap(last, self.random.below(last as u64 + 1) as usize);
+            }
+            self.lanes[lane].deck = deck;
+        }
+        self.lanes[lane].deck.pop().expect("every victim has a deck")
+    }
+
+    /// Not if it has hardly begun to start.
+    fn is_worth_it(&self, victim: Victim) -> bool {
+        let Victim::Node(number) = victim else { return true };
+        let node = &self.site.nodes[number];
+        node.is_ready() || (!node.is_down() && node.started.elapsed() > STARTING)
+    }
+
+    fn end(&mut self, lane: usize) -> Result<()> {
+        let Some((fault, began)) = self.lanes[lane].under_way.take() else { return Ok(()) };
+        self.site.end(fault, self.lanes[lane].victim, &mut self.random)?;
+        // One of these is counted when it has happened.
+        if fault != Fault::Failpoint {
+            self.made.push(Happened { fault, began, ended: clock::instant() });
+        }
+        self.rest(lane);
+        Ok(())
+    }
+
+    fn rest(&mut self, lane: usize) {
+        let quiet = faults::quiet(self.lanes[lane].victim, self.site.nodes.len(), &mut self.random);
+        self.lanes[lane].until = clock::instant() + Duration::from_millis(quiet);
+    }
+
+    fn tend(&mut self) -> Result<()> {
+        for number in 0..self.site.nodes.len() {
+            let node = &mut self.site.nodes[number];
+            if let Some(how) = node.ended()? {
+                let now = clock::instant();
+                match how {
+                    Ended::AtFailpoint => {
+                        self.made.push(Happened { fault: Fault::Failpoint, began: now, ended: now });
+                    }
+                    Ended::NotStarted | Ended::AsAsked => {}
+                    Ended::Unexpected(status) => {
+                        self.shared.complain(format!("the service has ended by itself: {status}"));
+                    }
+                }
+                let lane = self.lanes.iter().position(|lane| lane.victim == Victim::Node(number));
+                lane.map_or(Ok(()), |lane| self.end(lane))?;
+            }
+            let node = &mut self.site.nodes[number];
+            if node.is_down() && node.may_start() {
+                node.start()?;
+            }
+        }
+        Ok(())
+    }
+}
