@@ -7,6 +7,7 @@
 
 use crate::clients::Sharing;
 use crate::faults::{self, Fault, Victim};
+use crate::kinds::Traits;
 use crate::processes::Ended;
 use crate::seeded::Seeded;
 use crate::site::Site;
@@ -21,6 +22,16 @@ const STEP: Duration = Duration::from_millis(10);
 const POSTPONED: Duration = Duration::from_millis(100);
 /// An instance that was just started comes so far before it is broken again, mostly.
 const STARTING: Duration = Duration::from_millis(500);
+
+/// What may be broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mood {
+    Anything,
+    /// Not what keeps the rollover from writing; where pages wait it would come to nothing else.
+    Rollover,
+    /// Only what ends no instance and keeps none from its store for long.
+    Harmless,
+}
 
 /// A fault that was made.
 #[derive(Clone, Copy, Debug)]
@@ -46,30 +57,24 @@ pub(crate) struct Faults<'a> {
     pub(crate) site: &'a mut Site,
     pub(crate) shared: &'a Sharing,
     pub(crate) random: Seeded,
-    forgetful: &'static [(Fault, usize)],
+    pub(crate) traits: Traits,
     lanes: Vec<Lane>,
-    /// Only what is harmless may be broken just now.
-    pub(crate) calm: bool,
+    /// What may be broken just now.
+    pub(crate) mood: Mood,
     /// What was made.
     pub(crate) made: Vec<Happened>,
 }
 
 impl<'a> Faults<'a> {
-    /// `forgetful`: what may be done to the store so that it forgets, and how often of those.
-    pub(crate) fn new(
-        site: &'a mut Site,
-        shared: &'a Sharing,
-        seed: u64,
-        forgetful: &'static [(Fault, usize)],
-    ) -> Self {
+    pub(crate) fn new(site: &'a mut Site, shared: &'a Sharing, seed: u64, traits: Traits) -> Self {
         let mut victims = site.victims();
-        if !forgetful.is_empty() {
+        if !traits.forgetful.is_empty() {
             victims.push(Victim::Memory);
         }
         let until = clock::instant();
         let lanes = victims.into_iter().map(|victim| Lane { victim, deck: Vec::new(), under_way: None, until });
         let (random, lanes) = (Seeded::new(seed), lanes.collect());
-        Self { site, shared, random, forgetful, lanes, calm: false, made: Vec::new() }
+        Self { site, shared, random, traits, lanes, mood: Mood::Anything, made: Vec::new() }
     }
 
     /// Makes faults for so long; then everything runs again, or is about to.
@@ -129,7 +134,12 @@ impl<'a> Faults<'a> {
             return self.end(lane);
         }
         let (fault, victim) = (self.draw(lane), self.lanes[lane].victim);
-        if (self.calm && !fault.is_harmless()) || !self.is_worth_it(victim) {
+        let allowed = match self.mood {
+            Mood::Anything => true,
+            Mood::Rollover => fault.spares_rollover(victim),
+            Mood::Harmless => fault.is_harmless(),
+        };
+        if !allowed || !self.is_worth_it(victim) {
             self.lanes[lane].deck.insert(0, fault);
             self.lanes[lane].until = now + POSTPONED;
             return Ok(());
@@ -157,7 +167,7 @@ impl<'a> Faults<'a> {
 
     fn draw(&mut self, lane: usize) -> Fault {
         if self.lanes[lane].deck.is_empty() {
-            let mut deck = faults::deck(self.lanes[lane].victim, self.forgetful);
+            let mut deck = faults::deck(self.lanes[lane].victim, self.traits.forgetful);
             for last in (1..deck.len()).rev() {
                 deck.swap(last, self.random.below(last as u64 + 1) as usize);
             }
@@ -185,7 +195,11 @@ impl<'a> Faults<'a> {
     }
 
     fn rest(&mut self, lane: usize) {
-        let quiet = faults::quiet(self.lanes[lane].victim, self.site.nodes.len(), &mut self.random);
+        let (victim, nodes) = (self.lanes[lane].victim, self.site.nodes.len());
+        let quiet = match victim {
+            Victim::Memory => self.random.below(self.traits.remembers),
+            _ => faults::quiet(victim, nodes, &mut self.random),
+        };
         self.lanes[lane].until = clock::instant() + Duration::from_millis(quiet);
     }
 

@@ -2,11 +2,13 @@
 //! repeated until it is answered 200; some once more on purpose, at once, much later, or twice at a time.
 //!
 //! Started by `world.rs`, one thread each. They end when told to, after all they have sent is
-//! acknowledged and everything that was to be sent again has been.
+//! acknowledged and everything that was to be sent again has been. What must not be sent again is known to
+//! `straddling.rs`.
 
 use crate::http::{Answer, Http};
 use crate::ledger::{Ledger, Reading, TIMED, UNTIMED, source_id};
 use crate::seeded::Seeded;
+use crate::straddling::{Again, Straddling};
 use meanwhile::clock::{self, Clock};
 use meanwhile::stats::Millis;
 use std::collections::VecDeque;
@@ -39,6 +41,7 @@ pub(crate) struct Sharing {
     pub(crate) stop: AtomicBool,
     /// The longer of the waits from the first sending of a batch to its acknowledgement.
     pub(crate) waits: Mutex<Vec<(Instant, Instant)>>,
+    pub(crate) straddling: Straddling,
     /// When the last request was sent to each instance that was answered 200.
     pub(crate) answered: Mutex<Vec<Option<Instant>>>,
     /// Batches that were never acknowledged.
@@ -66,6 +69,8 @@ struct Batch {
     key: String,
     lines: String,
     readings: Vec<Reading>,
+    /// How often the store had lost everything when it was acknowledged.
+    losses: u64,
 }
 
 struct Client {
@@ -94,12 +99,13 @@ pub(crate) fn run(shared: &Arc<Sharing>, number: u64, seed: u64) {
 
 impl Client {
     fn send_next(&mut self) {
-        let batch = self.make_batch();
+        let mut batch = self.make_batch();
         self.shared.ledger.sent(&batch.readings);
-        let started = clock::instant();
+        let (started, number) = (clock::instant(), self.shared.straddling.sent());
         let first = self.random.below(self.shared.ports.len() as u64) as usize;
         let twice = self.random.below(100) < 1;
         let counted = if twice { self.deliver_twice(&batch, first) } else { self.deliver(&batch, first) };
+        batch.losses = self.shared.straddling.answered(number);
         if !counted {
             self.shared.unanswered.fetch_add(1, Ordering::SeqCst);
             return;
@@ -109,7 +115,7 @@ impl Client {
         }
         self.shared.ledger.acknowledged(&batch.readings, Clock::System.now());
         match self.random.below(100) {
-            0..3 => self.repeat(&batch, first + 1),
+            0..3 => self.repeat(batch, first + 1),
             3..6 => {
                 let due = Clock::System.now() + self.random.below(MUCH_LATER).cast_signed();
                 self.later.push_back((due, batch));
@@ -143,7 +149,7 @@ impl Client {
             writeln!(lines, r#"{{"source":"{source}","value":{value}{time}}}"#).expect("memory takes everything");
             readings.push(reading);
         }
-        Batch { key, lines, readings }
+        Batch { key, lines, readings, losses: 0 }
     }
 
     /// Sends until the batch is counted, beginning with this instance; whether it was.
@@ -188,8 +194,16 @@ impl Client {
         None
     }
 
-    /// Sends an acknowledged batch again.
-    fn repeat(&self, batch: &Batch, first: usize) {
+    /// Sends an acknowledged batch again, at once if that may be.
+    fn repeat(&mut self, batch: Batch, first: usize) {
+        match self.shared.straddling.repeat(batch.losses) {
+            Again::Yes => self.repeat_now(&batch, first),
+            Again::NotNow => self.later.push_back((Clock::System.now(), batch)),
+            Again::Never => {}
+        }
+    }
+
+    fn repeat_now(&self, batch: &Batch, first: usize) {
         self.shared.ledger.repeated();
         match self.try_until_counted(&self.http, batch, first) {
             None => drop(self.shared.unanswered.fetch_add(1, Ordering::SeqCst)),
@@ -198,6 +212,7 @@ impl Client {
             }
             Some(_) => {}
         }
+        self.shared.straddling.repeated();
     }
 
     fn send_due(&mut self, now: Millis) {
@@ -205,7 +220,7 @@ impl Client {
             let Some((due, batch)) = self.later.pop_front() else { return };
             if due <= now {
                 let first = self.random.below(self.shared.ports.len() as u64) as usize;
-                self.repeat(&batch, first);
+                self.repeat(batch, first);
             } else {
                 self.later.push_back((due, batch));
             }

@@ -12,7 +12,7 @@ pub(crate) const LONG: u64 = 8_000;
 /// One in so many is long.
 pub(crate) const LONG_ONE_IN: u64 = 10;
 /// One in so many lives of the instance with the sink is long, where others die in its place.
-const SINK_LIVES_ONE_IN: u64 = 3;
+const SINK_LIVES_ONE_IN: u64 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
@@ -71,6 +71,15 @@ impl Fault {
     pub(crate) fn is_harmless(self) -> bool {
         matches!(self, Self::FlushScripts | Self::KillClients | Self::Cut | Self::DiskFull)
     }
+
+    /// Whether the instance with the sink keeps running and keeps its connection to the store, or ends
+    /// itself where the rollover has got to.
+    pub(crate) fn spares_rollover(self, victim: Victim) -> bool {
+        match victim {
+            Victim::Node(number) => number > 0 || self == Self::Failpoint,
+            _ => matches!(self, Self::FlushScripts | Self::Delay | Self::DiskFull),
+        }
+    }
 }
 
 /// How often each stands in the deck of its victim.
@@ -98,12 +107,10 @@ pub(crate) fn deck(victim: Victim, forgetful: &[(Fault, usize)]) -> Vec<Fault> {
 pub(crate) fn quiet(victim: Victim, nodes: usize, random: &mut Seeded) -> u64 {
     let most = match victim {
         Victim::Node(_) if nodes == 1 => 350,
-        // On a store that may forget a page waits 3 s before it is written: sometimes it must come to that.
-        Victim::Node(0) if random.below(SINK_LIVES_ONE_IN) == 0 => 10_000,
-        Victim::Node(_) => 1_200,
+        Victim::Node(0) if random.below(SINK_LIVES_ONE_IN) == 0 => 6_000,
+        Victim::Node(_) => 1_800,
         Victim::Redis | Victim::Wire => 3_000,
-        Victim::Disk => 9_000,
-        Victim::Memory => 7_000,
+        Victim::Disk | Victim::Memory => 9_000,
     };
     random.below(most)
 }

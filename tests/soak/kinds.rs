@@ -15,6 +15,8 @@ pub(crate) enum Kind {
     RedisAlways,
     /// Redis that syncs every second; in a power cut it loses what it wrote last
     RedisEverysec,
+    /// Redis that keeps nothing on the disk
+    RedisNone,
 }
 
 /// What a store may lose of what it has confirmed.
@@ -23,9 +25,12 @@ pub(crate) enum MayLose {
     Nothing,
     /// What it confirmed last, less of it than a page waits before it is written.
     LastSeconds,
+    /// All that is open, and which batches it has counted.
+    Everything,
 }
 
 const ALWAYS: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
+const NOTHING: &[&str] = &["--appendonly", "no"];
 const EVERYSEC: &[&str] = &["--appendonly", "yes", "--appendfsync", "everysec"];
 
 /// What makes a world.
@@ -38,11 +43,14 @@ pub(crate) struct Traits {
     pub(crate) may_lose: MayLose,
     /// What makes it lose that, and how often of all these.
     pub(crate) forgetful: &'static [(Fault, usize)],
+    /// For how many milliseconds it remembers at most, and the rollover is let get on before that.
+    pub(crate) remembers: u64,
 }
 
 impl Kind {
     pub(crate) fn traits(self) -> Traits {
-        let embedded = Traits { name: "embedded", redis: None, may_lose: MayLose::Nothing, forgetful: &[] };
+        let embedded =
+            Traits { name: "embedded", redis: None, may_lose: MayLose::Nothing, forgetful: &[], remembers: 5_000 };
         match self {
             Self::Embedded => embedded,
             Self::RedisAlways => Traits { name: "redis, always", redis: Some(ALWAYS), ..embedded },
@@ -51,6 +59,14 @@ impl Kind {
                 redis: Some(EVERYSEC),
                 may_lose: MayLose::LastSeconds,
                 forgetful: &[(Fault::PowerCut, 1), (Fault::KillRedis, 1)],
+                ..embedded
+            },
+            Self::RedisNone => Traits {
+                name: "redis, none",
+                redis: Some(NOTHING),
+                may_lose: MayLose::Everything,
+                forgetful: &[(Fault::KillRedis, 1)],
+                remembers: 14_000,
             },
         }
     }

@@ -4,8 +4,9 @@
 //! there: the service promises to say it as long as one lives that knows. So they live from before it is
 //! confirmed until they have said that it is gone, and only what is harmless breaks meanwhile.
 
-use crate::breaking::{Faults, Happened};
+use crate::breaking::{Faults, Happened, Mood};
 use crate::faults::{Fault, Victim};
+use crate::kinds::MayLose;
 use crate::processes::Node;
 use crate::redis::Redis;
 use crate::site::{Site, a_while};
@@ -17,6 +18,8 @@ use std::time::Duration;
 const SYNC_EVERY: u64 = 1_000;
 /// After so long Redis has written to its file what it had confirmed before that to instances that died.
 const SETTLED: Duration = Duration::from_millis(500);
+/// Milliseconds in which the rollover may write pages that wait 3 s.
+const ROLLOVER: u64 = 6_000;
 /// The slowest stop before that, and a start.
 const SETTLING: Duration = Duration::from_mins(1);
 /// Longer than it takes an instance to find its store again.
@@ -25,8 +28,9 @@ const NOTICED: Duration = Duration::from_secs(20);
 impl Faults<'_> {
     /// Makes the store forget, and waits until that has been said.
     pub(crate) fn lose(&mut self, fault: Fault) -> Result<()> {
-        self.calm = true;
-        if self.settle()? {
+        self.let_the_rollover_get_on()?;
+        self.mood = Mood::Harmless;
+        if self.settle()? && self.nothing_straddles()? {
             let began = clock::instant();
             match fault {
                 Fault::PowerCut => self.cut_power()?,
@@ -38,8 +42,17 @@ impl Faults<'_> {
             let shared = self.shared;
             self.until(NOTICED, |_| shared.all_answered_since(ended))?;
         }
-        self.calm = false;
+        self.shared.straddling.go_on();
+        self.mood = Mood::Anything;
         Ok(())
+    }
+
+    /// So that there are rows of what is lost, and pages on their way.
+    fn let_the_rollover_get_on(&mut self) -> Result<()> {
+        self.mend(|victim| matches!(victim, Victim::Node(0) | Victim::Redis | Victim::Wire))?;
+        self.mood = Mood::Rollover;
+        let time = self.random.below(ROLLOVER);
+        self.pass(time)
     }
 
     /// Mends everything, and waits until all instances have been there for a while; whether they are.
@@ -51,6 +64,16 @@ impl Faults<'_> {
         }
         let settled = |node: &Node| node.is_ready() && !node.is_stopping() && node.started.elapsed() > SETTLED;
         self.until(SETTLING, |site| site.nodes.iter().all(settled))
+    }
+
+    /// Of a store that loses its keys too, what is in the files already must not be asked for again.
+    fn nothing_straddles(&mut self) -> Result<bool> {
+        if self.traits.may_lose != MayLose::Everything {
+            return Ok(true);
+        }
+        let straddling = &self.shared.straddling;
+        straddling.hold();
+        self.until(SETTLING, |_| straddling.is_young())
     }
 
     /// What Redis writes now is not brought to the disk.
@@ -72,6 +95,9 @@ impl Faults<'_> {
             if let Some(kept) = kept {
                 redis.forget_after(kept)?;
             }
+        }
+        if self.traits.may_lose == MayLose::Everything {
+            self.shared.straddling.lost();
         }
         let away = a_while(&mut self.random);
         self.pass(away)?;

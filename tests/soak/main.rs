@@ -24,6 +24,7 @@ mod rows;
 #[path = "../it/seeded.rs"]
 mod seeded;
 mod site;
+mod straddling;
 mod unavailable;
 mod verdict;
 mod world;

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 const READY: &str = "listening on http://";
 /// What it writes when its store has lost something; the span of time follows.
 const LOSS: &str = "what it confirmed between the two may be lost";
+const EVERYTHING: &str = "the store has lost its contents";
 /// An instance that could not start is started again after this.
 const START_AGAIN: Duration = Duration::from_millis(200);
 /// The number of the signal, the same on every Linux.
@@ -34,6 +35,15 @@ pub(crate) fn signal(name: &str, child: &Child) -> Result<()> {
     let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status()?;
     ensure!(sent.success(), "SIG{name} to {}", child.id());
     Ok(())
+}
+
+/// What the service says to be lost of what it had confirmed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Announced {
+    pub(crate) from: Millis,
+    pub(crate) to: Millis,
+    /// All that was open, whoever had brought it and when.
+    pub(crate) everything: bool,
 }
 
 /// How a process of the service ended that nobody had ended.
@@ -153,15 +163,22 @@ impl Node {
         self.failpoint.is_some()
     }
 
-    /// The spans of time of which the log says that the store has lost what it confirmed in them.
-    pub(crate) fn losses(&self) -> Vec<(Millis, Millis)> {
+    /// What the log says that the store has lost.
+    pub(crate) fn losses(&self) -> Vec<Announced> {
         let time = |line: &str, name: &str| -> Option<Millis> {
             let text = line.split(' ').find_map(|word| word.strip_prefix(name))?;
             Some(chrono::DateTime::parse_from_rfc3339(text).ok()?.timestamp_millis())
         };
         let log = self.whole_log();
         let lines = log.lines().filter(|line| line.contains(LOSS));
-        lines.filter_map(|line| Some((time(line, "from=")?, time(line, "to=")?))).collect()
+        let announced = |line: &str| {
+            Some(Announced {
+                from: time(line, "from=")?,
+                to: time(line, "to=")?,
+                everything: line.contains(EVERYTHING),
+            })
+        };
+        lines.filter_map(announced).collect()
     }
 
     /// Whether the present process takes requests.

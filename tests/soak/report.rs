@@ -27,6 +27,7 @@ pub(crate) fn print(outcomes: &[Outcome], seed: u64, seconds: u64) {
     number("batches sent again on purpose", |outcome| outcome.repeated);
     row("longest wait for an answer", outcomes, |outcome| format!("{:.1} s", outcome.longest.as_secs_f64()));
     number("rows in the files", |outcome| outcome.verdict.rows);
+    number("of them before the faults ended", |outcome| outcome.rows_meanwhile);
     number("totals read meanwhile", |outcome| outcome.seen.answers);
     number("**readings lost**", |outcome| outcome.verdict.lost);
     number("losses announced by the service", |outcome| outcome.incidents);
@@ -34,6 +35,7 @@ pub(crate) fn print(outcomes: &[Outcome], seed: u64, seconds: u64) {
     number("**readings counted twice**", |outcome| outcome.verdict.double);
     number("**wrong rows or lines**", |outcome| outcome.verdict.wrong);
     number("**rows of which periods disagree**", |outcome| outcome.verdict.disagreeing);
+    number("rows that lack what was lost below them", |outcome| outcome.verdict.short);
     number("**differing lines of one version**", |outcome| outcome.verdict.differing);
     number("**buckets that did not close**", |outcome| outcome.stuck);
     number("**keys left in Redis**", |outcome| outcome.orphans.len() as u64);
@@ -62,5 +64,5 @@ fn heading(outcomes: &[Outcome]) {
 
 fn row(name: &str, outcomes: &[Outcome], cell: impl Fn(&Outcome) -> String) {
     let cells: Vec<String> = outcomes.iter().map(|outcome| format!(" {:>15} |", cell(outcome))).collect();
-    println!("| {name:38} |{}", cells.concat());
+    println!("| {name:40} |{}", cells.concat());
 }

@@ -4,6 +4,7 @@
 //! Called by `world.rs` when all faults are over, everything is acknowledged and nothing is open any more.
 
 use crate::ledger::{Cell, Cells, Tally, is_timed};
+use crate::processes::Announced;
 use crate::rows::{self, Rows};
 use crate::world::{PERIODS, seconds};
 use anyhow::Result;
@@ -20,7 +21,7 @@ const SLICES: &str = "mw:{0}:k:";
 /// has confirmed the frame.
 const SLACK: Millis = 1_000;
 
-/// What was found; all but `rows` and `covered` must be 0.
+/// What was found; all but `rows`, `covered` and `short` must be 0.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Verdict {
     pub(crate) rows: u64,
@@ -32,16 +33,17 @@ pub(crate) struct Verdict {
     pub(crate) double: u64,
     /// Rows of the right count and another sum, lines that cannot be read.
     pub(crate) wrong: u64,
-    /// Rows of a coarse period that are not the sum of the rows of the finest.
+    /// Rows of a coarse period that have less than those of the finest, after the store was emptied.
+    pub(crate) short: u64,
+    /// Rows of a coarse period that are not the sum of the rows of the finest, of any other reason.
     pub(crate) disagreeing: u64,
     pub(crate) differing: u64,
     /// What was found wrong, in words.
     pub(crate) notes: Vec<String>,
 }
 
-/// Compares the files with the ledger. `incidents`: the spans of time of which the service says that it
-/// lost what it had confirmed.
-pub(crate) fn compare(sink: &Path, cells: &Cells, incidents: &[(Millis, Millis)]) -> Result<Verdict> {
+/// Compares the files with the ledger. `incidents`: what the service says that its store has lost.
+pub(crate) fn compare(sink: &Path, cells: &Cells, incidents: &[Announced]) -> Result<Verdict> {
     let mut verdict = Verdict::default();
     let periods = PERIODS.iter().map(|period| rows::read(sink, period)).collect::<Result<Vec<_>>>()?;
     for rows in &periods {
@@ -51,19 +53,25 @@ pub(crate) fn compare(sink: &Path, cells: &Cells, incidents: &[(Millis, Millis)]
         verdict.notes.extend_from_slice(&rows.unreadable);
     }
     verdict.compare_finest(&periods[0], cells, incidents);
+    let emptied = incidents.iter().filter(|incident| incident.everything).map(|incident| incident.to).max();
     for (period, rows) in PERIODS.iter().zip(&periods).skip(1) {
-        verdict.compare_coarse(period, rows, &periods[0]);
+        verdict.compare_coarse(period, rows, &periods[0], emptied);
     }
     Ok(verdict)
 }
 
+/// How many rows there are, also while they are written; 0 if that cannot be said.
+pub(crate) fn rows(sink: &Path) -> u64 {
+    PERIODS.iter().filter_map(|period| rows::read(sink, period).ok()).map(|rows| rows.newest.len() as u64).sum()
+}
+
 impl Verdict {
     pub(crate) fn is_good(&self) -> bool {
-        let Self { rows: _, covered, lost, double, wrong, disagreeing, differing, notes: _ } = self;
+        let Self { rows: _, short: _, covered, lost, double, wrong, disagreeing, differing, notes: _ } = self;
         lost == covered && [double, wrong, disagreeing, differing].iter().all(|&&n| n == 0)
     }
 
-    fn compare_finest(&mut self, finest: &Rows, cells: &Cells, incidents: &[(Millis, Millis)]) {
+    fn compare_finest(&mut self, finest: &Rows, cells: &Cells, incidents: &[Announced]) {
         let mut written: BTreeMap<(String, Option<Millis>), Tally> = BTreeMap::new();
         for ((source, start), tally) in &finest.newest {
             *written.entry((source.clone(), is_timed(source).then_some(*start))).or_default() += *tally;
@@ -92,7 +100,9 @@ impl Verdict {
         }
     }
 
-    fn compare_coarse(&mut self, period: &str, coarse: &Rows, finest: &Rows) {
+    /// `emptied`: when the store was last found empty. What had been written of a bucket until then stays in
+    /// its own row, and is in none of those that it had not moved up into.
+    fn compare_coarse(&mut self, period: &str, coarse: &Rows, finest: &Rows, emptied: Option<Millis>) {
         let length = seconds(period) * 1_000;
         let mut expected: BTreeMap<(String, Millis), Tally> = BTreeMap::new();
         for ((source, start), tally) in &finest.newest {
@@ -100,7 +110,10 @@ impl Verdict {
         }
         let keys: BTreeSet<_> = expected.keys().chain(coarse.newest.keys()).collect();
         for key in keys {
-            if expected.get(key) != coarse.newest.get(key) {
+            let of = |rows: &BTreeMap<(String, Millis), Tally>| rows.get(key).map_or(0, |tally| tally.count);
+            if of(&coarse.newest) < of(&expected) && emptied.is_some_and(|at| key.1 <= at + SLACK) {
+                self.short += 1;
+            } else if expected.get(key) != coarse.newest.get(key) {
                 self.disagreeing += 1;
                 let (finest, coarse) = (expected.get(key), coarse.newest.get(key));
                 self.notes.push(format!("{key:?}: {period} has {coarse:?}, the finest rows come to {finest:?}"));
@@ -109,9 +122,12 @@ impl Verdict {
     }
 }
 
-/// How many readings of a cell were acknowledged in these spans.
-fn acknowledged_within(cell: &Cell, incidents: &[(Millis, Millis)]) -> u64 {
-    let within = |at: Millis| incidents.iter().any(|(from, to)| (from - SLACK..=to + SLACK).contains(&at));
+/// How many readings of a cell were acknowledged in these spans, or before everything that was open was lost.
+fn acknowledged_within(cell: &Cell, incidents: &[Announced]) -> u64 {
+    let covers = |incident: &Announced, at: Millis| {
+        at <= incident.to + SLACK && (incident.everything || at >= incident.from - SLACK)
+    };
+    let within = |at: Millis| incidents.iter().any(|incident| covers(incident, at));
     cell.acknowledged.iter().filter(|(at, _)| within(*at)).map(|(_, count)| count).sum()
 }
 

@@ -16,6 +16,7 @@ use crate::reader::{self, Seen};
 use crate::redis::Redis;
 use crate::seeded::Seeded;
 use crate::site::Site;
+use crate::straddling::Straddling;
 use crate::unavailable;
 use crate::verdict::{self, Verdict};
 use anyhow::{Context, Result};
@@ -55,6 +56,8 @@ pub(crate) struct Outcome {
     pub(crate) unanswered: u64,
     pub(crate) longest: Duration,
     pub(crate) seen: Seen,
+    /// Rows in the files when the faults ended.
+    pub(crate) rows_meanwhile: u64,
     pub(crate) verdict: Verdict,
     /// How often the service said that its store had lost something.
     pub(crate) incidents: u64,
@@ -84,6 +87,7 @@ pub(crate) fn run(kind: Kind, dir: &Path, seed: u64, duration: Duration) -> Resu
         ports: site.nodes.iter().map(|node| node.port).collect(),
         durable: kind.is_durable(),
         stop: AtomicBool::new(false),
+        straddling: Straddling::default(),
         waits: std::sync::Mutex::default(),
         answered: std::sync::Mutex::new(vec![None; site.nodes.len()]),
         unanswered: AtomicU64::new(0),
@@ -105,10 +109,11 @@ pub(crate) fn run(kind: Kind, dir: &Path, seed: u64, duration: Duration) -> Resu
         thread::spawn(move || reader::run(&shared, seed))
     };
 
-    let mut faults = Faults::new(&mut site, &shared, seed(), kind.traits().forgetful);
+    let mut faults = Faults::new(&mut site, &shared, seed(), kind.traits());
     let broken = faults.run(duration);
     shared.stop.store(true, Ordering::SeqCst);
     broken?;
+    let rows_meanwhile = verdict::rows(&sink(dir));
     let answered = faults.until(ANSWER_PATIENCE, |_| clients.iter().all(thread::JoinHandle::is_finished))?;
     anyhow::ensure!(answered, "the clients wait for answers that do not come");
     let seen = reader.join().expect("a reader does not panic");
@@ -118,7 +123,7 @@ pub(crate) fn run(kind: Kind, dir: &Path, seed: u64, duration: Duration) -> Resu
         open == 0
     })?;
     let made = faults.made;
-    finish(kind, dir, site, &shared, seen, open, made)
+    Ok(Outcome { rows_meanwhile, ..finish(kind, dir, site, &shared, seen, open, made)? })
 }
 
 fn build(kind: Kind, dir: &Path) -> Result<Site> {
@@ -214,6 +219,7 @@ fn finish(
         unanswered: shared.unanswered.load(Ordering::SeqCst),
         longest,
         seen,
+        rows_meanwhile: 0,
         verdict,
         incidents: incidents.len() as u64,
         stuck,
