@@ -22,6 +22,8 @@ pub(crate) enum Fault {
     KillRedis,
     /// And what it wrote in its last second is gone.
     PowerCut,
+    /// Its disk finishes no sync, and it is killed meanwhile.
+    SlowDisk,
     /// SIGTERM, and a start.
     Restart,
     StopNode,
@@ -55,6 +57,7 @@ impl Fault {
             Self::Failpoint => "end of the service at a failpoint",
             Self::KillRedis => "kill -9 of Redis",
             Self::PowerCut => "Redis loses its last second",
+            Self::SlowDisk => "kill -9 of Redis while its disk stalls",
             Self::Restart => "restart of the service",
             Self::StopNode => "service stopped",
             Self::StopRedis => "Redis stopped",

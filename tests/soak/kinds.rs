@@ -15,6 +15,8 @@ pub(crate) enum Kind {
     RedisAlways,
     /// Redis that syncs every second; in a power cut it loses what it wrote last
     RedisEverysec,
+    /// The same on a disk that stalls
+    RedisSlowDisk,
     /// Redis that keeps nothing on the disk
     RedisNone,
 }
@@ -47,6 +49,13 @@ pub(crate) struct Traits {
     pub(crate) remembers: u64,
 }
 
+impl Traits {
+    /// Whether there is something between its store and the system.
+    pub(crate) fn needs_shim(&self) -> bool {
+        self.forgetful.iter().any(|(fault, _)| *fault == Fault::SlowDisk)
+    }
+}
+
 impl Kind {
     pub(crate) fn traits(self) -> Traits {
         let embedded =
@@ -59,6 +68,13 @@ impl Kind {
                 redis: Some(EVERYSEC),
                 may_lose: MayLose::LastSeconds,
                 forgetful: &[(Fault::PowerCut, 1), (Fault::KillRedis, 1)],
+                ..embedded
+            },
+            Self::RedisSlowDisk => Traits {
+                name: "redis, everysec, slow disk",
+                redis: Some(EVERYSEC),
+                may_lose: MayLose::LastSeconds,
+                forgetful: &[(Fault::SlowDisk, 1), (Fault::KillRedis, 1)],
                 ..embedded
             },
             Self::RedisNone => Traits {

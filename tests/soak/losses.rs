@@ -16,6 +16,9 @@ use std::time::Duration;
 
 /// Milliseconds of Redis' writing that a power cut takes at most.
 const SYNC_EVERY: u64 = 1_000;
+/// Milliseconds until Redis syncs next, and for which that stalls at most.
+const NEXT_SYNC: u64 = 1_000;
+const STALLED: u64 = 2_500;
 /// After so long Redis has written to its file what it had confirmed before that to instances that died.
 const SETTLED: Duration = Duration::from_millis(500);
 /// Milliseconds in which the rollover may write pages that wait 3 s.
@@ -34,6 +37,7 @@ impl Faults<'_> {
             let began = clock::instant();
             match fault {
                 Fault::PowerCut => self.cut_power()?,
+                Fault::SlowDisk => self.kill_on_a_slow_disk()?,
                 _ => self.kill_redis(None)?,
             }
             let ended = clock::instant();
@@ -88,6 +92,14 @@ impl Faults<'_> {
         self.kill_redis(written)
     }
 
+    /// While a sync is under way Redis confirms what it has not written, for two seconds.
+    fn kill_on_a_slow_disk(&mut self) -> Result<()> {
+        self.site.shim.as_ref().map_or(Ok(()), |shim| shim.stall(true))?;
+        let stalled = NEXT_SYNC + self.random.below(STALLED);
+        self.pass(stalled)?;
+        self.kill_redis(None)
+    }
+
     /// Kills it and starts it again, without what it wrote after its file was `kept` long.
     fn kill_redis(&mut self, kept: Option<u64>) -> Result<()> {
         if let Some(redis) = &mut self.site.redis {
@@ -96,6 +108,7 @@ impl Faults<'_> {
                 redis.forget_after(kept)?;
             }
         }
+        self.site.shim.as_ref().map_or(Ok(()), |shim| shim.stall(false))?;
         if self.traits.may_lose == MayLose::Everything {
             self.shared.straddling.lost();
         }

@@ -23,6 +23,7 @@ mod report;
 mod rows;
 #[path = "../it/seeded.rs"]
 mod seeded;
+mod shim;
 mod site;
 mod straddling;
 mod unavailable;

@@ -63,6 +63,8 @@ pub(crate) enum Ended {
 pub(crate) struct Node {
     pub(crate) port: u16,
     flags: Vec<String>,
+    /// What it finds in its environment.
+    variables: Vec<(&'static str, PathBuf)>,
     log: PathBuf,
     /// Bytes of the log that belong to earlier starts.
     log_before: u64,
@@ -75,9 +77,9 @@ pub(crate) struct Node {
 
 impl Node {
     /// `flags` follow `serve --listen`; its log is added to the file `log`.
-    pub(crate) fn new(flags: Vec<String>, log: PathBuf) -> Result<Self> {
+    pub(crate) fn new(flags: Vec<String>, variables: Vec<(&'static str, PathBuf)>, log: PathBuf) -> Result<Self> {
         let (port, started) = (free_port()?, clock::instant());
-        Ok(Self { port, flags, log, log_before: 0, child: None, failpoint: None, stopping: false, started })
+        Ok(Self { port, flags, variables, log, log_before: 0, child: None, failpoint: None, stopping: false, started })
     }
 
     pub(crate) fn start(&mut self) -> Result<()> {
@@ -91,6 +93,7 @@ impl Node {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_meanwhile"));
         command.env_clear().args(["serve", "--listen", &format!("127.0.0.1:{}", self.port)]).args(&self.flags);
+        command.envs(self.variables.iter().cloned());
         if let Some(failpoint) = &failpoint {
             command.env("MEANWHILE_FAILPOINT", failpoint);
         }

@@ -23,13 +23,19 @@ pub(crate) struct Redis {
     dir: PathBuf,
     /// What it keeps and when it syncs.
     settings: &'static [&'static str],
+    /// What it finds in its environment besides.
+    variables: Vec<(&'static str, PathBuf)>,
     child: Option<Child>,
 }
 
 impl Redis {
-    pub(crate) fn start(dir: &Path, settings: &'static [&'static str]) -> Result<Self> {
+    pub(crate) fn start(
+        dir: &Path,
+        settings: &'static [&'static str],
+        variables: Vec<(&'static str, PathBuf)>,
+    ) -> Result<Self> {
         fs::create_dir_all(dir)?;
-        let mut redis = Self { port: free_port()?, dir: dir.to_owned(), settings, child: None };
+        let mut redis = Self { port: free_port()?, dir: dir.to_owned(), settings, variables, child: None };
         redis.start_again()?;
         Ok(redis)
     }
@@ -40,6 +46,7 @@ impl Redis {
         command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", "", "--dir"]).arg(&self.dir);
         command.args(self.settings).args(["--auto-aof-rewrite-min-size", REWRITE_FROM]);
         command.args(["--logfile", "redis.log"]).stdin(Stdio::null()).stdout(Stdio::null());
+        command.envs(self.variables.iter().cloned());
         let child = command.spawn().context("redis-server is needed for this: is it installed?")?;
         let child = self.child.insert(child);
         let started = clock::instant();

@@ -9,6 +9,7 @@ use crate::processes::Node;
 use crate::proxy::Proxy;
 use crate::redis::Redis;
 use crate::seeded::Seeded;
+use crate::shim::Shim;
 use anyhow::Result;
 use meanwhile::failpoint;
 
@@ -30,6 +31,8 @@ pub(crate) struct Site {
     pub(crate) redis: Option<Redis>,
     pub(crate) proxy: Option<Proxy>,
     pub(crate) disk: Option<SmallDisk>,
+    /// Below the store.
+    pub(crate) shim: Option<Shim>,
 }
 
 impl Site {

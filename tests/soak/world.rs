@@ -15,6 +15,7 @@ use crate::proxy::Proxy;
 use crate::reader::{self, Seen};
 use crate::redis::Redis;
 use crate::seeded::Seeded;
+use crate::shim::Shim;
 use crate::site::Site;
 use crate::straddling::Straddling;
 use crate::unavailable;
@@ -127,7 +128,11 @@ pub(crate) fn run(kind: Kind, dir: &Path, seed: u64, duration: Duration) -> Resu
 }
 
 fn build(kind: Kind, dir: &Path) -> Result<Site> {
-    let redis = kind.traits().redis.map(|settings| Redis::start(&dir.join("redis"), settings)).transpose()?;
+    let traits = kind.traits();
+    let shim = traits.needs_shim().then(|| Shim::build(dir)).transpose()?;
+    let variables = || shim.as_ref().map(|shim| shim.variables().to_vec()).unwrap_or_default();
+    let start = |settings| Redis::start(&dir.join("redis"), settings, variables());
+    let redis = traits.redis.map(start).transpose()?;
     let proxy = redis.as_ref().map(|redis| Proxy::start(redis.port)).transpose()?;
     let disk = SmallDisk::mount(&dir.join("sink"));
     if disk.is_none() {
@@ -141,7 +146,7 @@ fn build(kind: Kind, dir: &Path) -> Result<Site> {
     let sink = format!("csv:{}", sink(dir).display());
     let node = |own: &[&str], log: &str| {
         let flags = shared.iter().chain(own).map(|&flag| flag.to_owned()).collect();
-        Node::new(flags, dir.join(log))
+        Node::new(flags, if redis.is_none() { variables() } else { Vec::new() }, dir.join(log))
     };
     let mut nodes = vec![node(&["--sink", &sink], "service.log")?];
     if redis.is_some() {
@@ -149,7 +154,7 @@ fn build(kind: Kind, dir: &Path) -> Result<Site> {
             nodes.push(node(&["--role", "ingest"], &format!("ingest-{number}.log"))?);
         }
     }
-    Ok(Site { nodes, redis, proxy, disk })
+    Ok(Site { nodes, redis, proxy, disk, shim })
 }
 
 fn sink(dir: &Path) -> PathBuf {
