@@ -29,13 +29,15 @@ fuzz:
 	end=$$(($$(date +%s) + $(SECONDS))); while [ $$(date +%s) -lt $$end ]; do \
 	    PROPTEST_CASES=5000 cargo test --locked --quiet --lib --test it fuzz:: || exit 1; done
 
-# Kills everything for so many seconds and counts; SEED=7 draws the same faults again. docs/reliability.md has its table.
+# Kills everything for so many seconds in each world, two worlds at a time, and counts; SEED=7 draws the same faults
+# again, ONLY=embedded,redis-replica chooses worlds. docs/reliability.md has its tables.
 soak: tools
-	cargo test --locked --test soak -- --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+	cargo test --locked --test soak -- --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
 
-# A little of it for every change: about two minutes with the closing of everything.
+# A little of it for every change, in four worlds at once: about two minutes with the closing of everything.
 soak-brief: tools
-	cargo test --locked --test soak -- --seconds 40
+	cargo test --locked --test soak -- --seconds 40 --at-once 4 \
+	    --only embedded,redis-always,redis-everysec,redis-replica
 
 ci: test soak-brief lint
 
@@ -47,4 +49,4 @@ lint:
 
 # What the tests need besides the toolchain.
 tools:
-	@scripts/tools redis-server postgres chromium systemd-analyze python3 curl
+	@scripts/tools redis-server postgres chromium systemd-analyze python3 curl cc

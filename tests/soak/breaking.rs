@@ -139,7 +139,7 @@ impl<'a> Faults<'a> {
             Mood::Rollover => fault.spares_rollover(victim),
             Mood::Harmless => fault.is_harmless(),
         };
-        if !allowed || !self.is_worth_it(victim) {
+        if !allowed || !self.is_worth_it(fault, victim) {
             self.lanes[lane].deck.insert(0, fault);
             self.lanes[lane].until = now + POSTPONED;
             return Ok(());
@@ -167,7 +167,7 @@ impl<'a> Faults<'a> {
 
     fn draw(&mut self, lane: usize) -> Fault {
         if self.lanes[lane].deck.is_empty() {
-            let mut deck = faults::deck(self.lanes[lane].victim, self.traits.forgetful);
+            let mut deck = faults::deck(self.lanes[lane].victim, &self.traits);
             for last in (1..deck.len()).rev() {
                 deck.swap(last, self.random.below(last as u64 + 1) as usize);
             }
@@ -176,8 +176,11 @@ impl<'a> Faults<'a> {
         self.lanes[lane].deck.pop().expect("every victim has a deck")
     }
 
-    /// Not if it has hardly begun to start.
-    fn is_worth_it(&self, victim: Victim) -> bool {
+    /// Not an instance that has hardly begun to start, not a failover to what is no replica yet.
+    fn is_worth_it(&self, fault: Fault, victim: Victim) -> bool {
+        if victim == Victim::Redis && fault == Fault::Failover {
+            return self.site.replica_is_attached();
+        }
         let Victim::Node(number) = victim else { return true };
         let node = &self.site.nodes[number];
         node.is_ready() || (!node.is_down() && node.started.elapsed() > STARTING)

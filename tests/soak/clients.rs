@@ -41,6 +41,8 @@ pub(crate) struct Sharing {
     pub(crate) stop: AtomicBool,
     /// The longer of the waits from the first sending of a batch to its acknowledgement.
     pub(crate) waits: Mutex<Vec<(Instant, Instant)>>,
+    /// Whether it may be so far back that what is now is of the future.
+    pub(crate) clock_of_the_service_steps: bool,
     pub(crate) straddling: Straddling,
     /// When the last request was sent to each instance that was answered 200.
     pub(crate) answered: Mutex<Vec<Option<Instant>>>,
@@ -95,6 +97,11 @@ pub(crate) fn run(shared: &Arc<Sharing>, number: u64, seed: u64) {
         sleep(Duration::from_millis(client.random.below(PAUSE)));
     }
     client.send_due(Millis::MAX);
+}
+
+/// The whole batch is refused then, and nothing of it is counted.
+fn is_of_the_future(answer: &Answer) -> bool {
+    answer.status == 400 && answer.body.contains("ahead of the service's clock")
 }
 
 impl Client {
@@ -181,6 +188,7 @@ impl Client {
                 }
                 None => {}
                 Some(answer) if matches!(answer.status, 408 | 503 | 504) => {}
+                Some(answer) if self.shared.clock_of_the_service_steps && is_of_the_future(&answer) => {}
                 Some(answer) => {
                     self.shared.complain(format!("{} {}", answer.status, answer.body));
                     return None;

@@ -3,6 +3,7 @@
 //! Drawn by `breaking.rs`, which breaks several things at once: whatever has a [`Victim`] of its own breaks
 //! and is mended independently of the others.
 
+use crate::kinds::Traits;
 use crate::seeded::Seeded;
 
 /// Milliseconds for which something is stopped or away: mostly short, sometimes longer than a bucket
@@ -24,6 +25,8 @@ pub(crate) enum Fault {
     PowerCut,
     /// Its disk finishes no sync, and it is killed meanwhile.
     SlowDisk,
+    /// It dies or is cut off, and its replica takes its place.
+    Failover,
     /// SIGTERM, and a start.
     Restart,
     StopNode,
@@ -34,6 +37,8 @@ pub(crate) enum Fault {
     Delay,
     Dark,
     DiskFull,
+    ClockAhead,
+    ClockBack,
 }
 
 /// What is broken by one fault at a time.
@@ -46,6 +51,8 @@ pub(crate) enum Victim {
     Wire,
     /// That of the sink.
     Disk,
+    /// That the store goes by.
+    Clock,
     /// What the store has confirmed: no instance that knows of it may die meanwhile, see `losses.rs`.
     Memory,
 }
@@ -58,6 +65,7 @@ impl Fault {
             Self::KillRedis => "kill -9 of Redis",
             Self::PowerCut => "Redis loses its last second",
             Self::SlowDisk => "kill -9 of Redis while its disk stalls",
+            Self::Failover => "failover to the replica",
             Self::Restart => "restart of the service",
             Self::StopNode => "service stopped",
             Self::StopRedis => "Redis stopped",
@@ -67,6 +75,8 @@ impl Fault {
             Self::Delay => "connections slow",
             Self::Dark => "connections dark",
             Self::DiskFull => "disk of the sink full",
+            Self::ClockAhead => "clock of the store ahead",
+            Self::ClockBack => "clock of the store back",
         }
     }
 
@@ -92,27 +102,34 @@ const REDIS: [(Fault, usize); 4] =
     [(Fault::KillRedis, 5), (Fault::StopRedis, 3), (Fault::FlushScripts, 3), (Fault::KillClients, 3)];
 const WIRE: [(Fault, usize); 3] = [(Fault::Cut, 4), (Fault::Delay, 4), (Fault::Dark, 4)];
 
-/// All faults of a victim, as often as they stand in its deck. `forgetful`: what makes this world's store
-/// lose something; a kill of Redis is one of them where it can lose anything at all.
-pub(crate) fn deck(victim: Victim, forgetful: &[(Fault, usize)]) -> Vec<Fault> {
+const FAILOVER: (Fault, usize) = (Fault::Failover, 4);
+
+/// All faults of a victim in such a world, as often as they stand in its deck. What makes its store lose something is
+/// not in the deck of Redis.
+pub(crate) fn deck(victim: Victim, traits: &Traits) -> Vec<Fault> {
     let kinds = match victim {
         Victim::Node(_) => &NODE[..],
         Victim::Redis => &REDIS,
         Victim::Wire => &WIRE,
         Victim::Disk => &[(Fault::DiskFull, 1)],
-        Victim::Memory => forgetful,
+        Victim::Clock => &[(Fault::ClockAhead, 1), (Fault::ClockBack, 1)],
+        Victim::Memory => traits.forgetful,
     };
-    let elsewhere = |fault: Fault| victim == Victim::Redis && forgetful.iter().any(|(f, _)| *f == fault);
-    kinds.iter().filter(|(fault, _)| !elsewhere(*fault)).flat_map(|(fault, times)| vec![*fault; *times]).collect()
+    let failover = Some(&FAILOVER).filter(|_| victim == Victim::Redis && traits.replica);
+    let elsewhere = |fault: Fault| victim == Victim::Redis && traits.forgetful.iter().any(|(f, _)| *f == fault);
+    let here = kinds.iter().chain(failover).filter(|(fault, _)| !elsewhere(*fault));
+    here.flat_map(|(fault, times)| vec![*fault; *times]).collect()
 }
 
 /// Milliseconds of quiet before a victim is broken again. `nodes`: how many instances there are.
 pub(crate) fn quiet(victim: Victim, nodes: usize, random: &mut Seeded) -> u64 {
     let most = match victim {
-        Victim::Node(_) if nodes == 1 => 350,
+        Victim::Node(_) if nodes == 1 => 250,
         Victim::Node(0) if random.below(SINK_LIVES_ONE_IN) == 0 => 6_000,
         Victim::Node(_) => 1_800,
-        Victim::Redis | Victim::Wire => 3_000,
+        Victim::Redis => 2_200,
+        Victim::Wire => 3_000,
+        Victim::Clock => 4_000,
         Victim::Disk | Victim::Memory => 9_000,
     };
     random.below(most)

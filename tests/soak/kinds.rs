@@ -11,12 +11,20 @@ use crate::faults::Fault;
 pub(crate) enum Kind {
     /// The embedded store
     Embedded,
+    /// The same with a clock that steps
+    EmbeddedClock,
     /// Redis that syncs each write
     RedisAlways,
+    /// The same with a clock that steps
+    RedisClock,
     /// Redis that syncs every second; in a power cut it loses what it wrote last
     RedisEverysec,
     /// The same on a disk that stalls
     RedisSlowDisk,
+    /// Redis with a replica, which has what is acknowledged
+    RedisReplica,
+    /// Redis with a replica that nobody waits for
+    RedisFailover,
     /// Redis that keeps nothing on the disk
     RedisNone,
 }
@@ -42,27 +50,45 @@ pub(crate) struct Traits {
     pub(crate) name: &'static str,
     /// What its Redis keeps; none is the embedded store.
     pub(crate) redis: Option<&'static [&'static str]>,
+    /// Whether that has a replica.
+    pub(crate) replica: bool,
+    /// What the service is told besides.
+    pub(crate) flags: &'static [&'static str],
     pub(crate) may_lose: MayLose,
     /// What makes it lose that, and how often of all these.
     pub(crate) forgetful: &'static [(Fault, usize)],
     /// For how many milliseconds it remembers at most, and the rollover is let get on before that.
     pub(crate) remembers: u64,
+    /// Whether the clock of the store steps: that of Redis, else of the service.
+    pub(crate) clock_steps: bool,
 }
 
 impl Traits {
     /// Whether there is something between its store and the system.
     pub(crate) fn needs_shim(&self) -> bool {
-        self.forgetful.iter().any(|(fault, _)| *fault == Fault::SlowDisk)
+        self.clock_steps || self.forgetful.iter().any(|(fault, _)| *fault == Fault::SlowDisk)
     }
 }
 
 impl Kind {
     pub(crate) fn traits(self) -> Traits {
-        let embedded =
-            Traits { name: "embedded", redis: None, may_lose: MayLose::Nothing, forgetful: &[], remembers: 5_000 };
+        let embedded = Traits {
+            name: "embedded",
+            redis: None,
+            replica: false,
+            flags: &[],
+            may_lose: MayLose::Nothing,
+            forgetful: &[],
+            remembers: 5_000,
+            clock_steps: false,
+        };
         match self {
             Self::Embedded => embedded,
+            Self::EmbeddedClock => Traits { name: "embedded, clock steps", clock_steps: true, ..embedded },
             Self::RedisAlways => Traits { name: "redis, always", redis: Some(ALWAYS), ..embedded },
+            Self::RedisClock => {
+                Traits { name: "redis, always, clock steps", redis: Some(ALWAYS), clock_steps: true, ..embedded }
+            }
             Self::RedisEverysec => Traits {
                 name: "redis, everysec",
                 redis: Some(EVERYSEC),
@@ -77,12 +103,28 @@ impl Kind {
                 forgetful: &[(Fault::SlowDisk, 1), (Fault::KillRedis, 1)],
                 ..embedded
             },
+            Self::RedisReplica => Traits {
+                name: "redis, replica",
+                redis: Some(ALWAYS),
+                replica: true,
+                flags: &["--acks", "replica"],
+                ..embedded
+            },
+            Self::RedisFailover => Traits {
+                name: "redis, failover without acks",
+                redis: Some(EVERYSEC),
+                replica: true,
+                may_lose: MayLose::LastSeconds,
+                forgetful: &[(Fault::Failover, 1), (Fault::KillRedis, 1)],
+                ..embedded
+            },
             Self::RedisNone => Traits {
                 name: "redis, none",
                 redis: Some(NOTHING),
                 may_lose: MayLose::Everything,
                 forgetful: &[(Fault::KillRedis, 1)],
                 remembers: 14_000,
+                ..embedded
             },
         }
     }

@@ -19,6 +19,8 @@ const SYNC_EVERY: u64 = 1_000;
 /// Milliseconds until Redis syncs next, and for which that stalls at most.
 const NEXT_SYNC: u64 = 1_000;
 const STALLED: u64 = 2_500;
+/// Milliseconds for which two primaries may both be there: less than a page waits before it is written.
+const APART: u64 = 1_500;
 /// After so long Redis has written to its file what it had confirmed before that to instances that died.
 const SETTLED: Duration = Duration::from_millis(500);
 /// Milliseconds in which the rollover may write pages that wait 3 s.
@@ -37,6 +39,7 @@ impl Faults<'_> {
             let began = clock::instant();
             match fault {
                 Fault::PowerCut => self.cut_power()?,
+                Fault::Failover => self.fail_over()?,
                 Fault::SlowDisk => self.kill_on_a_slow_disk()?,
                 _ => self.kill_redis(None)?,
             }
@@ -98,6 +101,17 @@ impl Faults<'_> {
         let stalled = NEXT_SYNC + self.random.below(STALLED);
         self.pass(stalled)?;
         self.kill_redis(None)
+    }
+
+    /// What the primary confirms while it is cut off, or just before it dies, its replica does not have.
+    fn fail_over(&mut self) -> Result<()> {
+        if !self.until(SETTLING, Site::replica_is_attached)? {
+            return Ok(());
+        }
+        self.site.begin_failover(&mut self.random)?;
+        let apart = self.random.below(APART);
+        self.pass(apart)?;
+        self.site.end_failover()
     }
 
     /// Kills it and starts it again, without what it wrote after its file was `kept` long.

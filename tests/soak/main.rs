@@ -10,6 +10,7 @@
 mod breaking;
 mod clients;
 mod disk;
+mod failover;
 mod faults;
 mod http;
 mod kinds;
@@ -25,6 +26,7 @@ mod rows;
 mod seeded;
 mod shim;
 mod site;
+mod steps;
 mod straddling;
 mod unavailable;
 mod verdict;

@@ -6,7 +6,7 @@
 use anyhow::Result;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, sleep};
 use std::time::Duration;
@@ -19,6 +19,8 @@ struct Wire {
     dark: AtomicBool,
     /// Milliseconds by which everything is late.
     delay: AtomicU64,
+    /// The port it leads to.
+    to: AtomicU16,
     open: Mutex<Vec<TcpStream>>,
 }
 
@@ -32,12 +34,12 @@ impl Proxy {
     pub(crate) fn start(to: u16) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
-        let wire = Arc::new(Wire::default());
+        let wire = Arc::new(Wire { to: AtomicU16::new(to), ..Wire::default() });
         let proxy = Self { port, wire: Arc::clone(&wire) };
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let wire = Arc::clone(&wire);
-                thread::spawn(move || wire.lead(&client, to));
+                thread::spawn(move || wire.lead(&client));
             }
         });
         Ok(proxy)
@@ -51,6 +53,12 @@ impl Proxy {
         }
     }
 
+    /// Leads to another server from now on.
+    pub(crate) fn turn_to(&self, port: u16) {
+        self.wire.to.store(port, Ordering::SeqCst);
+        self.cut();
+    }
+
     pub(crate) fn set_delay(&self, milliseconds: u64) {
         self.wire.delay.store(milliseconds, Ordering::SeqCst);
     }
@@ -61,8 +69,9 @@ impl Proxy {
 }
 
 impl Wire {
-    fn lead(self: &Arc<Self>, client: &TcpStream, to: u16) {
+    fn lead(self: &Arc<Self>, client: &TcpStream) {
         self.wait();
+        let to = self.to.load(Ordering::SeqCst);
         let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, to)) else { return };
         let clones = || -> std::io::Result<[TcpStream; 4]> {
             client.set_nodelay(true)?;

@@ -15,6 +15,8 @@ use std::time::Duration;
 /// Nothing of this size takes longer to load what it has written.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(5);
+/// Seconds for an answer: all else stands still meanwhile.
+const ANSWER_TIMEOUT: &str = "0.5";
 /// A file larger than this is written anew, so that each start has little to read.
 const REWRITE_FROM: &str = "16mb";
 
@@ -25,6 +27,8 @@ pub(crate) struct Redis {
     settings: &'static [&'static str],
     /// What it finds in its environment besides.
     variables: Vec<(&'static str, PathBuf)>,
+    /// The port of the primary that it is the replica of.
+    primary: Option<u16>,
     child: Option<Child>,
 }
 
@@ -35,9 +39,25 @@ impl Redis {
         variables: Vec<(&'static str, PathBuf)>,
     ) -> Result<Self> {
         fs::create_dir_all(dir)?;
-        let mut redis = Self { port: free_port()?, dir: dir.to_owned(), settings, variables, child: None };
+        let mut redis =
+            Self { port: free_port()?, dir: dir.to_owned(), settings, variables, primary: None, child: None };
         redis.start_again()?;
         Ok(redis)
+    }
+
+    /// Starts it without anything that it had, as a primary or as the replica of one.
+    pub(crate) fn start_empty(&mut self, primary: Option<u16>) -> Result<()> {
+        self.kill()?;
+        fs::remove_dir_all(&self.dir)?;
+        fs::create_dir_all(&self.dir)?;
+        self.primary = primary;
+        self.start_again()
+    }
+
+    /// Makes it a primary; whether it has heard.
+    pub(crate) fn promote(&mut self) -> bool {
+        self.primary = None;
+        self.cli(&["REPLICAOF", "NO", "ONE"]).is_some()
     }
 
     /// Starts it and waits until it has read its file.
@@ -45,6 +65,11 @@ impl Redis {
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", "", "--dir"]).arg(&self.dir);
         command.args(self.settings).args(["--auto-aof-rewrite-min-size", REWRITE_FROM]);
+        if let Some(primary) = self.primary {
+            command.args(["--replicaof", "127.0.0.1", &primary.to_string()]);
+        }
+        // A replica is served at once, not after waiting for others.
+        command.args(["--repl-diskless-sync-delay", "0"]);
         command.args(["--logfile", "redis.log"]).stdin(Stdio::null()).stdout(Stdio::null());
         command.envs(self.variables.iter().cloned());
         let child = command.spawn().context("redis-server is needed for this: is it installed?")?;
@@ -121,8 +146,10 @@ impl Drop for Redis {
 }
 
 fn redis_cli(port: u16, words: &[&str]) -> Option<String> {
-    // redis-cli waits for ever for a server that does not accept.
+    // redis-cli waits for ever for a server that does not accept, or is stopped.
     TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
-    let said = Command::new("redis-cli").args(["-e", "-p", &port.to_string()]).args(words).output().ok()?;
+    let mut command = Command::new("timeout");
+    command.args([ANSWER_TIMEOUT, "redis-cli", "-e", "-p", &port.to_string()]).args(words);
+    let said = command.output().ok()?;
     said.status.success().then(|| String::from_utf8_lossy(&said.stdout).into_owned())
 }

@@ -10,6 +10,7 @@ use crate::proxy::Proxy;
 use crate::redis::Redis;
 use crate::seeded::Seeded;
 use crate::shim::Shim;
+use crate::steps::Steps;
 use anyhow::Result;
 use meanwhile::failpoint;
 
@@ -29,10 +30,13 @@ pub(crate) struct Site {
     /// The first has the sink; others only take readings.
     pub(crate) nodes: Vec<Node>,
     pub(crate) redis: Option<Redis>,
+    pub(crate) replica: Option<Redis>,
     pub(crate) proxy: Option<Proxy>,
     pub(crate) disk: Option<SmallDisk>,
     /// Below the store.
     pub(crate) shim: Option<Shim>,
+    /// Those of the clock, in a world where it steps.
+    pub(crate) steps: Option<Steps>,
 }
 
 impl Site {
@@ -45,6 +49,9 @@ impl Site {
         if self.disk.is_some() {
             victims.push(Victim::Disk);
         }
+        if self.steps.is_some() {
+            victims.push(Victim::Clock);
+        }
         victims
     }
 
@@ -54,6 +61,11 @@ impl Site {
         match victim {
             Victim::Node(number) => return self.begin_at(number, fault, random),
             Victim::Disk => self.disk.as_ref().map_or(Ok(()), SmallDisk::fill)?,
+            Victim::Clock => {
+                if let (Some(shim), Some(steps)) = (&self.shim, &mut self.steps) {
+                    steps.step(shim, self.redis.as_ref(), fault == Fault::ClockBack, random)?;
+                }
+            }
             Victim::Redis | Victim::Wire | Victim::Memory => return self.begin_behind(fault, random),
         }
         Ok(Some(a_while(random)))
@@ -92,6 +104,10 @@ impl Site {
     }
 
     fn begin_behind(&mut self, fault: Fault, random: &mut Seeded) -> Result<Option<u64>> {
+        if fault == Fault::Failover {
+            self.begin_failover(random)?;
+            return Ok(Some(a_while(random)));
+        }
         let (Some(redis), Some(proxy)) = (&mut self.redis, &self.proxy) else { return Ok(None) };
         // Whether it is heard is no matter: the next fault comes soon.
         match fault {
@@ -116,6 +132,11 @@ impl Site {
         match victim {
             Victim::Node(number) if fault == Fault::StopNode => return self.nodes[number].signal("CONT"),
             Victim::Disk => return self.disk.as_ref().map_or(Ok(()), SmallDisk::free),
+            Victim::Clock => {
+                let (Some(shim), Some(steps)) = (&self.shim, &mut self.steps) else { return Ok(()) };
+                return steps.set(shim, self.redis.as_ref(), 0);
+            }
+            _ if fault == Fault::Failover => return self.end_failover(),
             _ => {}
         }
         let (Some(redis), Some(proxy)) = (&mut self.redis, &self.proxy) else { return Ok(()) };

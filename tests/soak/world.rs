@@ -17,6 +17,7 @@ use crate::redis::Redis;
 use crate::seeded::Seeded;
 use crate::shim::Shim;
 use crate::site::Site;
+use crate::steps::Steps;
 use crate::straddling::Straddling;
 use crate::unavailable;
 use crate::verdict::{self, Verdict};
@@ -89,6 +90,7 @@ pub(crate) fn run(kind: Kind, dir: &Path, seed: u64, duration: Duration) -> Resu
         durable: kind.is_durable(),
         stop: AtomicBool::new(false),
         straddling: Straddling::default(),
+        clock_of_the_service_steps: kind.traits().clock_steps && site.redis.is_none(),
         waits: std::sync::Mutex::default(),
         answered: std::sync::Mutex::new(vec![None; site.nodes.len()]),
         unanswered: AtomicU64::new(0),
@@ -131,8 +133,12 @@ fn build(kind: Kind, dir: &Path) -> Result<Site> {
     let traits = kind.traits();
     let shim = traits.needs_shim().then(|| Shim::build(dir)).transpose()?;
     let variables = || shim.as_ref().map(|shim| shim.variables().to_vec()).unwrap_or_default();
-    let start = |settings| Redis::start(&dir.join("redis"), settings, variables());
-    let redis = traits.redis.map(start).transpose()?;
+    let start = |name: &str| traits.redis.map(|settings| Redis::start(&dir.join(name), settings, variables()));
+    let redis = start("redis").transpose()?;
+    let mut replica = if traits.replica { start("replica").transpose()? } else { None };
+    if let (Some(redis), Some(replica)) = (&redis, &mut replica) {
+        replica.start_empty(Some(redis.port))?;
+    }
     let proxy = redis.as_ref().map(|redis| Proxy::start(redis.port)).transpose()?;
     let disk = SmallDisk::mount(&dir.join("sink"));
     if disk.is_none() {
@@ -145,7 +151,7 @@ fn build(kind: Kind, dir: &Path) -> Result<Site> {
     let shared = ["--store", &store, "--periods", "1s,5s,15s", "--grace", "500ms", "--lateness", "2s"];
     let sink = format!("csv:{}", sink(dir).display());
     let node = |own: &[&str], log: &str| {
-        let flags = shared.iter().chain(own).map(|&flag| flag.to_owned()).collect();
+        let flags = shared.iter().chain(traits.flags).chain(own).map(|&flag| flag.to_owned()).collect();
         Node::new(flags, if redis.is_none() { variables() } else { Vec::new() }, dir.join(log))
     };
     let mut nodes = vec![node(&["--sink", &sink], "service.log")?];
@@ -154,7 +160,8 @@ fn build(kind: Kind, dir: &Path) -> Result<Site> {
             nodes.push(node(&["--role", "ingest"], &format!("ingest-{number}.log"))?);
         }
     }
-    Ok(Site { nodes, redis, proxy, disk, shim })
+    let steps = traits.clock_steps.then(Steps::default);
+    Ok(Site { nodes, redis, replica, proxy, disk, shim, steps })
 }
 
 fn sink(dir: &Path) -> PathBuf {
@@ -203,6 +210,7 @@ fn finish(
             shared.complain(panic.to_owned());
         }
     }
+    site.steps.iter().flat_map(|steps| &steps.wrong).for_each(|wrong| shared.complain(wrong.clone()));
     let incidents: Vec<_> = site.nodes.iter().flat_map(Node::losses).collect();
     if shared.durable && !incidents.is_empty() {
         shared.complain(format!("losses where nothing can be lost: {incidents:?}"));
