@@ -27,8 +27,8 @@ const SETTLED: Duration = Duration::from_millis(500);
 const ROLLOVER: u64 = 6_000;
 /// The slowest stop before that, and a start.
 const SETTLING: Duration = Duration::from_mins(1);
-/// Longer than it takes an instance to find its store again.
-const NOTICED: Duration = Duration::from_secs(20);
+/// Much longer than it takes an instance to find its store again.
+const NOTICED: Duration = Duration::from_mins(1);
 
 impl Faults<'_> {
     /// Makes the store forget, and waits until that has been said.
@@ -47,7 +47,9 @@ impl Faults<'_> {
             self.made.push(Happened { fault, began, ended });
             // What an instance brings now has the next number: with the answer it knows what is missing.
             let shared = self.shared;
-            self.until(NOTICED, |_| shared.all_answered_since(ended))?;
+            if !self.until(NOTICED, |_| shared.all_answered_since(ended))? {
+                self.shared.complain(format!("not all instances answer {NOTICED:?} after: {}", fault.name()));
+            }
         }
         self.shared.straddling.go_on();
         self.mood = Mood::Anything;
