@@ -85,7 +85,10 @@ fn run(options: &Options) -> Result<bool> {
     let work = || {
         let mut done = Vec::new();
         while let Some(&kind) = kinds.get(next.fetch_add(1, Ordering::SeqCst)) {
-            done.push((kind, world::run(kind, &dir.join(format!("{kind:?}")), seed, duration)));
+            let outcome = world::run(kind, &dir.join(format!("{kind:?}")), seed, duration);
+            let good = outcome.as_ref().is_ok_and(world::Outcome::is_good);
+            println!("{}: {}", kind.name(), if good { "as promised" } else { "NOT as promised" });
+            done.push((kind, outcome));
         }
         done
     };
