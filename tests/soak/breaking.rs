@@ -199,10 +199,7 @@ impl<'a> Faults<'a> {
 
     fn rest(&mut self, lane: usize) {
         let (victim, nodes) = (self.lanes[lane].victim, self.site.nodes.len());
-        let quiet = match victim {
-            Victim::Memory => self.random.below(self.traits.remembers),
-            _ => faults::quiet(victim, nodes, &mut self.random),
-        };
+        let quiet = faults::quiet(victim, nodes, &self.traits, &mut self.random);
         self.lanes[lane].until = clock::instant() + Duration::from_millis(quiet);
     }
 

@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Readings of one batch at most.
-const BATCH: u64 = 120;
+const BATCH: u64 = 200;
 /// Milliseconds between two batches at most: enough for group commits, little enough for two cores.
 const PAUSE: u64 = 40;
 const RETRY: Duration = Duration::from_millis(100);

@@ -122,15 +122,15 @@ pub(crate) fn deck(victim: Victim, traits: &Traits) -> Vec<Fault> {
 }
 
 /// Milliseconds of quiet before a victim is broken again. `nodes`: how many instances there are.
-pub(crate) fn quiet(victim: Victim, nodes: usize, random: &mut Seeded) -> u64 {
+pub(crate) fn quiet(victim: Victim, nodes: usize, traits: &Traits, random: &mut Seeded) -> u64 {
     let most = match victim {
-        Victim::Node(_) if nodes == 1 => 250,
+        Victim::Node(_) if nodes == 1 => 150,
         Victim::Node(0) if random.below(SINK_LIVES_ONE_IN) == 0 => 6_000,
-        Victim::Node(_) => 1_800,
-        Victim::Redis => 2_200,
+        Victim::Node(_) | Victim::Redis => 2_200,
         Victim::Wire => 3_000,
         Victim::Clock => 4_000,
-        Victim::Disk | Victim::Memory => 9_000,
+        Victim::Disk => 9_000,
+        Victim::Memory => traits.remembers,
     };
     random.below(most)
 }

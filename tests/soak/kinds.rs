@@ -57,7 +57,7 @@ pub(crate) struct Traits {
     pub(crate) may_lose: MayLose,
     /// What makes it lose that, and how often of all these.
     pub(crate) forgetful: &'static [(Fault, usize)],
-    /// For how many milliseconds it remembers at most, and the rollover is let get on before that.
+    /// Milliseconds at most from one of these to where the next is prepared.
     pub(crate) remembers: u64,
     /// Whether the clock of the store steps: that of Redis, else of the service.
     pub(crate) clock_steps: bool,
@@ -79,7 +79,7 @@ impl Kind {
             flags: &[],
             may_lose: MayLose::Nothing,
             forgetful: &[],
-            remembers: 5_000,
+            remembers: 4_000,
             clock_steps: false,
         };
         match self {
@@ -123,7 +123,7 @@ impl Kind {
                 redis: Some(NOTHING),
                 may_lose: MayLose::Everything,
                 forgetful: &[(Fault::KillRedis, 1)],
-                remembers: 14_000,
+                remembers: 12_000,
                 ..embedded
             },
         }

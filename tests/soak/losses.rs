@@ -24,7 +24,7 @@ const APART: u64 = 1_500;
 /// After so long Redis has written to its file what it had confirmed before that to instances that died.
 const SETTLED: Duration = Duration::from_millis(500);
 /// Milliseconds in which the rollover may write pages that wait 3 s.
-const ROLLOVER: u64 = 6_000;
+const ROLLOVER: u64 = 5_000;
 /// The slowest stop before that, and a start.
 const SETTLING: Duration = Duration::from_mins(1);
 /// Much longer than it takes an instance to find its store again.

@@ -19,11 +19,11 @@ const DELAY: u64 = 300;
 /// The latest pass of a failpoint that ends the service.
 const FAILPOINT_PASSES: u64 = 3;
 /// Milliseconds an instance has for getting to its failpoint; the rollover takes a while where pages wait.
-const FAILPOINT_PATIENCE: u64 = 1_500;
+const FAILPOINT_PATIENCE: u64 = 1_000;
 const ROLLOVER_PATIENCE: u64 = 5_000;
 /// Milliseconds an instance may take to stop; it has 20 s itself.
 const STOP_PATIENCE: u64 = 40_000;
-/// What an instance without a sink passes; the others come last in the list.
+/// What an instance without a sink passes.
 const OF_INGEST: [&str; 4] = ["decoded", "frame-made", "frame-applied", "answering"];
 
 pub(crate) struct Site {
@@ -131,13 +131,17 @@ impl Site {
     pub(crate) fn end(&mut self, fault: Fault, victim: Victim, random: &mut Seeded) -> Result<()> {
         match victim {
             Victim::Node(number) if fault == Fault::StopNode => return self.nodes[number].signal("CONT"),
+            // The others of an instance end with its process.
+            Victim::Node(_) => return Ok(()),
             Victim::Disk => return self.disk.as_ref().map_or(Ok(()), SmallDisk::free),
             Victim::Clock => {
                 let (Some(shim), Some(steps)) = (&self.shim, &mut self.steps) else { return Ok(()) };
                 return steps.set(shim, self.redis.as_ref(), 0);
             }
-            _ if fault == Fault::Failover => return self.end_failover(),
-            _ => {}
+            Victim::Redis | Victim::Wire | Victim::Memory => {}
+        }
+        if fault == Fault::Failover {
+            return self.end_failover();
         }
         let (Some(redis), Some(proxy)) = (&mut self.redis, &self.proxy) else { return Ok(()) };
         match fault {

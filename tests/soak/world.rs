@@ -33,7 +33,7 @@ use std::time::Duration;
 
 /// Finest first; each tiles the next.
 pub(crate) const PERIODS: [&str; 3] = ["1s", "5s", "15s"];
-const CLIENTS: u64 = 6;
+const CLIENTS: u64 = 7;
 /// Instances without sink beside the one that has it, on a store that can be shared.
 const INGEST_NODES: usize = 2;
 /// Until all clients have their answers; what is longer is counted as unanswered by them.
