@@ -1,6 +1,6 @@
 # The commands of the project; `make ci` is exactly what continuous integration runs.
 
-.PHONY: run test bench suites fuzz soak soak-brief ci lint tools
+.PHONY: run test bench suites fuzz soak soak-brief pair ci lint tools
 
 # Builds, starts the service on the embedded store with CSV files, and says where to post.
 run:
@@ -34,10 +34,17 @@ fuzz:
 soak: tools
 	cargo test --locked --test soak -- --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
 
-# A little of it for every change, in four worlds at once: about two minutes with the closing of everything.
+# So many readings shuffled over two instances that are killed so often each, against one quiet instance.
+READINGS ?= 1000000
+KILLS ?= 20
+pair: tools
+	cargo test --locked --test soak -- pair --readings $(READINGS) --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+
+# A little of both for every change, the first in four worlds at once: about three minutes with the closing of everything.
 soak-brief: tools
 	cargo test --locked --test soak -- --seconds 40 --at-once 4 \
 	    --only embedded,redis-always,redis-everysec,redis-replica
+	cargo test --locked --test soak -- pair --readings 50000 --kills 3
 
 ci: test soak-brief lint
 

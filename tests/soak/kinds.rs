@@ -39,7 +39,7 @@ pub(crate) enum MayLose {
     Everything,
 }
 
-const ALWAYS: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
+pub(crate) const ALWAYS: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
 const NOTHING: &[&str] = &["--appendonly", "no"];
 const EVERYSEC: &[&str] = &["--appendonly", "yes", "--appendfsync", "everysec"];
 

@@ -16,6 +16,8 @@ mod http;
 mod kinds;
 mod ledger;
 mod losses;
+mod pair;
+mod postgres;
 mod processes;
 mod proxy;
 mod reader;
@@ -45,7 +47,10 @@ use std::time::Duration;
 
 /// Kills everything around the service for a while, then compares its files with what was acknowledged.
 #[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Options {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// For how long faults are made; everything has to close afterwards, which takes half a minute
     #[arg(long, default_value_t = 40)]
     seconds: u64,
@@ -63,8 +68,19 @@ struct Options {
     keep: bool,
 }
 
+/// What else there is than the soak.
+#[derive(clap::Subcommand)]
+enum Other {
+    Pair(pair::Options),
+}
+
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
+    let options = Options::parse();
+    let good = match &options.other {
+        None => run(&options),
+        Some(Other::Pair(options)) => pair::run(options),
+    };
+    match good {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
