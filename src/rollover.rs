@@ -12,6 +12,7 @@ mod orders;
 mod progress;
 mod retention;
 mod steadiness;
+mod unwritten;
 
 use crate::clock;
 use crate::failpoint;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
+use unwritten::Unwritten;
 
 /// Looking at least this often finds the buckets of a node that died.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -75,6 +77,8 @@ pub struct Rollover {
     sink_failed: bool,
     /// The sink was away at the start and has not been reached since.
     sink_unseen: bool,
+    /// Of the last write that failed.
+    unwritten: Option<Unwritten>,
     desk: Desk,
     draining: Option<Draining>,
 }
@@ -121,6 +125,7 @@ impl Rollover {
             retaining: retention::Retaining::default(),
             sink_failed: false,
             sink_unseen: false,
+            unwritten: None,
             desk: Desk::new(),
             draining: None,
         }
@@ -213,11 +218,8 @@ impl Rollover {
         for shard in 0..self.store.shards() {
             let due = self.store.due(shard, BUCKETS_PER_TICK).await?;
             self.progress.looked(&due, due.buckets.len() < BUCKETS_PER_TICK);
-            if !due.buckets.is_empty() {
-                match self.roll_over(shard, &due.buckets, When::InTime).await {
-                    Err(RolloverError::Sink(SinkError::Refused(_))) => self.one_by_one(shard, &due.buckets).await?,
-                    other => drop(other?),
-                }
+            if !due.buckets.is_empty() || self.has_unwritten(shard) {
+                self.work(shard, &due.buckets).await?;
                 next = Duration::ZERO;
             } else if let Some(at) = due.next {
                 next = next.min(Duration::from_millis((at - due.now).try_into().unwrap_or(0)));

@@ -63,7 +63,8 @@ mod postgres_rows;
 mod postgres_schema;
 mod sink_contract;
 
-// From requests to frames, against a store that fails in every way.
+// From requests to frames and from frames to rows, against stores and sinks that fail in every way.
+mod backlog;
 mod commit;
 mod draining;
 mod rollover;
