@@ -39,6 +39,12 @@ pub(crate) enum Fault {
     DiskFull,
     ClockAhead,
     ClockBack,
+    /// The postmaster alone.
+    KillPostgres,
+    StopPostgres,
+    EndSessions,
+    LockTable,
+    LockRows,
 }
 
 /// What is broken by one fault at a time.
@@ -53,6 +59,7 @@ pub(crate) enum Victim {
     Disk,
     /// That the store goes by.
     Clock,
+    Postgres,
     /// What the store has confirmed: no instance that knows of it may die meanwhile, see `losses.rs`.
     Memory,
 }
@@ -77,6 +84,11 @@ impl Fault {
             Self::DiskFull => "disk of the sink full",
             Self::ClockAhead => "clock of the store ahead",
             Self::ClockBack => "clock of the store back",
+            Self::KillPostgres => "kill -9 of PostgreSQL",
+            Self::StopPostgres => "PostgreSQL stopped",
+            Self::EndSessions => "sessions in PostgreSQL ended",
+            Self::LockTable => "bucket_stats locked",
+            Self::LockRows => "rows locked",
         }
     }
 
@@ -100,6 +112,13 @@ const NODE: [(Fault, usize); 4] =
     [(Fault::KillNode, 8), (Fault::Failpoint, 7), (Fault::Restart, 3), (Fault::StopNode, 4)];
 const REDIS: [(Fault, usize); 4] =
     [(Fault::KillRedis, 5), (Fault::StopRedis, 3), (Fault::FlushScripts, 3), (Fault::KillClients, 3)];
+const POSTGRES: [(Fault, usize); 5] = [
+    (Fault::KillPostgres, 4),
+    (Fault::StopPostgres, 3),
+    (Fault::EndSessions, 4),
+    (Fault::LockTable, 2),
+    (Fault::LockRows, 2),
+];
 const WIRE: [(Fault, usize); 3] = [(Fault::Cut, 4), (Fault::Delay, 4), (Fault::Dark, 4)];
 
 const FAILOVER: (Fault, usize) = (Fault::Failover, 4);
@@ -112,6 +131,7 @@ pub(crate) fn deck(victim: Victim, traits: &Traits) -> Vec<Fault> {
         Victim::Redis => &REDIS,
         Victim::Wire => &WIRE,
         Victim::Disk => &[(Fault::DiskFull, 1)],
+        Victim::Postgres => &POSTGRES,
         Victim::Clock => &[(Fault::ClockAhead, 1), (Fault::ClockBack, 1)],
         Victim::Memory => traits.forgetful,
     };
@@ -127,7 +147,7 @@ pub(crate) fn quiet(victim: Victim, nodes: usize, traits: &Traits, random: &mut 
         Victim::Node(_) if nodes == 1 => 150,
         Victim::Node(0) if random.below(SINK_LIVES_ONE_IN) == 0 => 6_000,
         Victim::Node(_) | Victim::Redis => 2_200,
-        Victim::Wire => 3_000,
+        Victim::Wire | Victim::Postgres => 3_000,
         Victim::Clock => 4_000,
         Victim::Disk => 9_000,
         Victim::Memory => traits.remembers,

@@ -27,6 +27,8 @@ pub(crate) enum Kind {
     RedisFailover,
     /// Redis that keeps nothing on the disk
     RedisNone,
+    /// Redis that syncs each write, and two instances that write to one PostgreSQL
+    Postgres,
 }
 
 /// What a store may lose of what it has confirmed.
@@ -54,6 +56,8 @@ pub(crate) struct Traits {
     pub(crate) replica: bool,
     /// What the service is told besides.
     pub(crate) flags: &'static [&'static str],
+    /// Whether rows go to a table, from all instances, or to files, from the first.
+    pub(crate) table: bool,
     pub(crate) may_lose: MayLose,
     /// What makes it lose that, and how often of all these.
     pub(crate) forgetful: &'static [(Fault, usize)],
@@ -77,6 +81,7 @@ impl Kind {
             redis: None,
             replica: false,
             flags: &[],
+            table: false,
             may_lose: MayLose::Nothing,
             forgetful: &[],
             remembers: 4_000,
@@ -89,6 +94,7 @@ impl Kind {
             Self::RedisClock => {
                 Traits { name: "redis, always, clock steps", redis: Some(ALWAYS), clock_steps: true, ..embedded }
             }
+            Self::Postgres => Traits { name: "redis, postgres", redis: Some(ALWAYS), table: true, ..embedded },
             Self::RedisEverysec => Traits {
                 name: "redis, everysec",
                 redis: Some(EVERYSEC),

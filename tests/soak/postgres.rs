@@ -1,9 +1,10 @@
 //! A PostgreSQL server that is killed: on a fixed port, with files that stay.
 //!
-//! Used by `pair.rs`. It runs under another user when the tests run as root, which PostgreSQL refuses, and is as
+//! Started by `world.rs` and `pair.rs`, broken by `site.rs`. It runs under another user when the tests run as root, which PostgreSQL refuses, and is as
 //! durable as it comes. SQL goes through `psql`, in sessions that share nothing with the service.
 
-use crate::processes::free_port;
+use crate::faults::Fault;
+use crate::processes::{free_port, signal};
 use anyhow::{Context, Result, bail, ensure};
 use meanwhile::clock;
 use std::fs::{self, File};
@@ -20,10 +21,16 @@ const OWNER: &str = "soak";
 const START_TIMEOUT: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(50);
 
+/// How a session is called that keeps locks, and one of the service.
+const LOCKER: &str = "locker";
+const SERVICE: &str = "meanwhile";
+
 pub(crate) struct Postgres {
     port: u16,
     dir: PathBuf,
     child: Option<Child>,
+    /// A session that keeps a lock.
+    locker: Option<Child>,
 }
 
 impl Postgres {
@@ -36,7 +43,7 @@ impl Postgres {
         let mut initdb = program("initdb", dir)?;
         initdb.args(["-D", "data", "-U", OWNER, "-A", "trust", "-E", "UTF8", "--locale", "C.UTF-8"]);
         run(initdb.arg("--no-instructions"))?;
-        let mut postgres = Self { port: free_port()?, dir: dir.to_owned(), child: None };
+        let mut postgres = Self { port: free_port()?, dir: dir.to_owned(), child: None, locker: None };
         postgres.start_again()?;
         Ok(postgres)
     }
@@ -72,14 +79,87 @@ impl Postgres {
 
     /// What it answers to statements: a line per row, columns between `|`.
     pub(crate) fn sql(&self, statements: &str) -> Result<String> {
-        let mut psql = program("psql", &self.dir)?;
-        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", &self.url(), "-c", statements]);
-        run(&mut psql)
+        run(&mut self.psql(statements)?)
     }
 
-    /// The rows of a query as CSV with a header.
-    pub(crate) fn csv(&self, query: &str) -> Result<String> {
-        self.sql(&format!("COPY ({query}) TO STDOUT WITH (FORMAT csv, HEADER)"))
+    fn psql(&self, statements: &str) -> Result<Command> {
+        let mut psql = program("psql", &self.dir)?;
+        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", &self.url(), "-c", statements]);
+        Ok(psql)
+    }
+
+    /// Begins a fault; whether it lasts.
+    pub(crate) fn begin(&mut self, fault: Fault) -> Result<bool> {
+        match fault {
+            Fault::KillPostgres => self.kill()?,
+            Fault::StopPostgres => self.signal("STOP")?,
+            Fault::LockTable => self.lock("LOCK TABLE bucket_stats IN ACCESS EXCLUSIVE MODE")?,
+            Fault::LockRows => self.lock("SELECT FROM bucket_stats WHERE source < 'timed-2' FOR UPDATE")?,
+            _ => {
+                // A server that is just starting has no sessions to be ended.
+                let _ = self.end_sessions(SERVICE);
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Ends a fault that lasts.
+    pub(crate) fn end(&mut self, fault: Fault) -> Result<()> {
+        match fault {
+            Fault::KillPostgres => self.start_again(),
+            Fault::StopPostgres => self.signal("CONT"),
+            _ => self.unlock(),
+        }
+    }
+
+    /// Ends the server alone; its processes find that out and end by themselves.
+    fn kill(&mut self) -> Result<()> {
+        if let Some(mut child) = self.child.take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    /// To the server and all its processes.
+    fn signal(&self, name: &str) -> Result<()> {
+        let Some(child) = &self.child else { return Ok(()) };
+        let id = child.id();
+        signal(name, child)?;
+        for process in fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?.split_ascii_whitespace() {
+            // One that has ended meanwhile is fine.
+            let _ = Command::new("kill").args([&format!("-{name}"), process]).stderr(Stdio::null()).status()?;
+        }
+        Ok(())
+    }
+
+    fn lock(&mut self, what: &str) -> Result<()> {
+        let mut psql = self.psql(&format!("SET application_name = {LOCKER}; {what}; SELECT pg_sleep(600)"))?;
+        self.locker = Some(psql.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
+        Ok(())
+    }
+
+    fn unlock(&mut self) -> Result<()> {
+        if let Some(mut locker) = self.locker.take() {
+            locker.kill()?;
+            locker.wait()?;
+        }
+        self.end_sessions(LOCKER)
+    }
+
+    fn end_sessions(&self, name: &str) -> Result<()> {
+        let of = format!("FROM pg_stat_activity WHERE application_name = '{name}' AND pid <> pg_backend_pid()");
+        self.sql(&format!("SELECT pg_terminate_backend(pid) {of}")).map(drop)
+    }
+
+    /// The rows of a period as CSV, under the names that docs/csv.md gives the columns.
+    pub(crate) fn rows(&self, period: &str) -> Result<String> {
+        self.sql(&format!(
+            "COPY (SELECT source, to_char(bucket_start AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS start, count, \
+             mean, var_pop, min, max, sum, sum_sq, base, generation, gen_count, revision FROM bucket_stats \
+             WHERE period = '{period}') TO STDOUT WITH (FORMAT csv, HEADER)"
+        ))
     }
 }
 

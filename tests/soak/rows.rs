@@ -1,9 +1,10 @@
-//! The files of the sink as any other program would read them; nothing here is shared with the sink.
+//! The rows in the sink as any other program would read them; nothing here is shared with the service.
 //!
-//! Used by `verdict.rs`, when nobody writes any more. The rule for readers is that of docs/csv.md: of
-//! several lines of a row the one with the highest version counts.
+//! Used by `verdict.rs`, when nobody writes any more. The rule for readers of files is that of docs/csv.md: of
+//! several lines of a row the one with the highest version counts. A table has one line of each.
 
 use crate::ledger::Tally;
+use crate::postgres::Postgres;
 use anyhow::{Context, Result, ensure};
 use meanwhile::stats::Millis;
 use std::collections::BTreeMap;
@@ -24,23 +25,24 @@ pub(crate) struct Rows {
     pub(crate) differing: u64,
 }
 
+/// Where rows are.
+pub(crate) enum Place<'a> {
+    /// A directory of CSV files.
+    Files(PathBuf),
+    Table(&'a Postgres),
+}
+
 /// All rows of a period.
-pub(crate) fn read(sink: &Path, period: &str) -> Result<Rows> {
+pub(crate) fn read(place: &Place, period: &str) -> Result<Rows> {
     let (mut rows, mut lines) = (Rows::default(), BTreeMap::new());
-    let folder = sink.join(format!("period={period}"));
-    for file in files(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
-        let text = fs::read_to_string(&file)?;
-        let mut reader = csv::Reader::from_reader(text.as_bytes());
-        for record in reader.deserialize() {
-            let line = record.map_err(anyhow::Error::from).and_then(|record| Line::of(&record));
-            match line {
-                Ok(line) => rows.take(&mut lines, line),
-                Err(error) => rows.unreadable.push(format!("{}: {error:#}", file.display())),
+    match place {
+        Place::Files(sink) => {
+            let folder = sink.join(format!("period={period}"));
+            for file in files(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
+                rows.take_all(&mut lines, &fs::read_to_string(&file)?, &file.display().to_string());
             }
         }
-        if !text.ends_with('\n') {
-            rows.unreadable.push(format!("{}: ends in the middle of a line", file.display()));
-        }
+        Place::Table(postgres) => rows.take_all(&mut lines, &postgres.rows(period)?, "bucket_stats"),
     }
     rows.newest = newest(lines);
     Ok(rows)
@@ -76,6 +78,18 @@ impl Line {
 }
 
 impl Rows {
+    fn take_all(&mut self, lines: &mut Lines, text: &str, place: &str) {
+        for record in csv::Reader::from_reader(text.as_bytes()).deserialize() {
+            match record.map_err(anyhow::Error::from).and_then(|record| Line::of(&record)) {
+                Ok(line) => self.take(lines, line),
+                Err(error) => self.unreadable.push(format!("{place}: {error:#}")),
+            }
+        }
+        if !text.ends_with('\n') {
+            self.unreadable.push(format!("{place}: ends in the middle of a line"));
+        }
+    }
+
     fn take(&mut self, lines: &mut Lines, line: Line) {
         let versions = lines.entry(line.row).or_default();
         match versions.get(&line.version) {

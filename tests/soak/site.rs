@@ -5,6 +5,7 @@
 
 use crate::disk::SmallDisk;
 use crate::faults::{Fault, LONG, LONG_ONE_IN, SHORT, Victim};
+use crate::postgres::Postgres;
 use crate::processes::Node;
 use crate::proxy::Proxy;
 use crate::redis::Redis;
@@ -27,8 +28,10 @@ const STOP_PATIENCE: u64 = 40_000;
 const OF_INGEST: [&str; 4] = ["decoded", "frame-made", "frame-applied", "answering"];
 
 pub(crate) struct Site {
-    /// The first has the sink; others only take readings.
+    /// The first have the sink; others only take readings.
     pub(crate) nodes: Vec<Node>,
+    /// How many have it.
+    pub(crate) writers: usize,
     pub(crate) redis: Option<Redis>,
     pub(crate) replica: Option<Redis>,
     pub(crate) proxy: Option<Proxy>,
@@ -37,6 +40,7 @@ pub(crate) struct Site {
     pub(crate) shim: Option<Shim>,
     /// Those of the clock, in a world where it steps.
     pub(crate) steps: Option<Steps>,
+    pub(crate) postgres: Option<Postgres>,
 }
 
 impl Site {
@@ -52,6 +56,9 @@ impl Site {
         if self.steps.is_some() {
             victims.push(Victim::Clock);
         }
+        if self.postgres.is_some() {
+            victims.push(Victim::Postgres);
+        }
         victims
     }
 
@@ -66,6 +73,10 @@ impl Site {
                     steps.step(shim, self.redis.as_ref(), fault == Fault::ClockBack, random)?;
                 }
             }
+            Victim::Postgres => {
+                let lasts = self.postgres.as_mut().map_or(Ok(false), |postgres| postgres.begin(fault))?;
+                return Ok(lasts.then(|| a_while(random)));
+            }
             Victim::Redis | Victim::Wire | Victim::Memory => return self.begin_behind(fault, random),
         }
         Ok(Some(a_while(random)))
@@ -76,16 +87,15 @@ impl Site {
         match fault {
             Fault::Failpoint => {
                 let redis = self.redis.is_some();
-                let passed = |name: &&str| match number {
-                    0 => !redis || !name.starts_with("embedded"),
-                    _ => OF_INGEST.contains(name),
-                };
+                let writes = number < self.writers;
+                let of_writer = |name: &str| !redis || !name.starts_with("embedded");
+                let passed = |name: &&str| if writes { of_writer(name) } else { OF_INGEST.contains(name) };
                 let names: Vec<&str> = failpoint::NAMES.into_iter().filter(passed).collect();
                 let name = names[random.below(names.len() as u64) as usize];
                 let pass = 1 + random.below(FAILPOINT_PASSES);
                 node.kill()?;
                 node.start_until(Some(format!("{name}:{pass}")))?;
-                Ok(Some(if number == 0 && redis { ROLLOVER_PATIENCE } else { FAILPOINT_PATIENCE }))
+                Ok(Some(if writes && redis { ROLLOVER_PATIENCE } else { FAILPOINT_PATIENCE }))
             }
             Fault::Restart => {
                 node.ask_to_stop()?;
@@ -131,6 +141,7 @@ impl Site {
     pub(crate) fn end(&mut self, fault: Fault, victim: Victim, random: &mut Seeded) -> Result<()> {
         match victim {
             Victim::Node(number) if fault == Fault::StopNode => return self.nodes[number].signal("CONT"),
+            Victim::Postgres => return self.postgres.as_mut().map_or(Ok(()), |postgres| postgres.end(fault)),
             // The others of an instance end with its process.
             Victim::Node(_) => return Ok(()),
             Victim::Disk => return self.disk.as_ref().map_or(Ok(()), SmallDisk::free),

@@ -4,14 +4,14 @@
 //! Called by `world.rs` when all faults are over, everything is acknowledged and nothing is open any more.
 
 use crate::ledger::{Cell, Cells, Tally, is_timed};
+use crate::postgres::Postgres;
 use crate::processes::Announced;
-use crate::rows::{self, Rows};
+use crate::rows::{self, Place, Rows};
 use crate::world::{PERIODS, seconds};
 use anyhow::Result;
 use meanwhile::stats::Millis;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 /// Keys of Redis that stay when nothing is open: see the table in ARCHITECTURE.md.
 const STAYING: [&str; 5] = ["mw:meta", "mw:{0}", "mw:{0}:nodes", "mw:{0}:slices", "mw:{0}:tombs"];
@@ -43,9 +43,12 @@ pub(crate) struct Verdict {
 }
 
 /// Compares the files with the ledger. `incidents`: what the service says that its store has lost.
-pub(crate) fn compare(sink: &Path, cells: &Cells, incidents: &[Announced]) -> Result<Verdict> {
+pub(crate) fn compare(place: &Place, cells: &Cells, incidents: &[Announced]) -> Result<Verdict> {
     let mut verdict = Verdict::default();
-    let periods = PERIODS.iter().map(|period| rows::read(sink, period)).collect::<Result<Vec<_>>>()?;
+    let periods = PERIODS.iter().map(|period| rows::read(place, period)).collect::<Result<Vec<_>>>()?;
+    if let Place::Table(postgres) = place {
+        verdict.look_beside(postgres)?;
+    }
     for rows in &periods {
         verdict.rows += rows.newest.len() as u64;
         verdict.differing += rows.differing;
@@ -61,14 +64,31 @@ pub(crate) fn compare(sink: &Path, cells: &Cells, incidents: &[Announced]) -> Re
 }
 
 /// How many rows there are, also while they are written; 0 if that cannot be said.
-pub(crate) fn rows(sink: &Path) -> u64 {
-    PERIODS.iter().filter_map(|period| rows::read(sink, period).ok()).map(|rows| rows.newest.len() as u64).sum()
+pub(crate) fn rows(place: &Place) -> u64 {
+    PERIODS.iter().filter_map(|period| rows::read(place, period).ok()).map(|rows| rows.newest.len() as u64).sum()
 }
 
 impl Verdict {
     pub(crate) fn is_good(&self) -> bool {
         let Self { rows: _, short: _, covered, lost, double, wrong, disagreeing, differing, notes: _ } = self;
         lost == covered && [double, wrong, disagreeing, differing].iter().all(|&&n| n == 0)
+    }
+
+    /// At what else there is in the database: it must know the sources of the rows, and no row may be set aside.
+    fn look_beside(&mut self, postgres: &Postgres) -> Result<()> {
+        let aside = postgres.sql("SELECT source, period, bucket_start, reason FROM dead_letters")?;
+        let sources = postgres.sql(
+            "SELECT coalesce(source, id), of_rows, of_source FROM \
+             (SELECT source, (min(bucket_start), max(bucket_start)) AS of_rows FROM bucket_stats GROUP BY source) AS r \
+             FULL JOIN (SELECT id, (first_bucket, last_bucket) AS of_source FROM sources) AS s ON source = id \
+             WHERE of_rows IS DISTINCT FROM of_source",
+        )?;
+        let notes = aside.lines().map(|line| format!("set aside: {line}"));
+        let notes = notes.chain(sources.lines().map(|line| format!("rows and list of sources: {line}")));
+        let before = self.notes.len();
+        self.notes.extend(notes);
+        self.wrong += (self.notes.len() - before) as u64;
+        Ok(())
     }
 
     fn compare_finest(&mut self, finest: &Rows, cells: &Cells, incidents: &[Announced]) {

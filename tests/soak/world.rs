@@ -10,10 +10,12 @@ use crate::faults::Fault;
 use crate::http::Http;
 use crate::kinds::Kind;
 use crate::ledger::{Ledger, TIMED, UNTIMED, source_id};
+use crate::postgres::Postgres;
 use crate::processes::Node;
 use crate::proxy::Proxy;
 use crate::reader::{self, Seen};
 use crate::redis::Redis;
+use crate::rows::Place;
 use crate::seeded::Seeded;
 use crate::shim::Shim;
 use crate::site::Site;
@@ -36,6 +38,8 @@ pub(crate) const PERIODS: [&str; 3] = ["1s", "5s", "15s"];
 const CLIENTS: u64 = 7;
 /// Instances without sink beside the one that has it, on a store that can be shared.
 const INGEST_NODES: usize = 2;
+/// Instances that write to one table.
+const WRITERS: usize = 2;
 /// Until all clients have their answers; what is longer is counted as unanswered by them.
 const ANSWER_PATIENCE: Duration = Duration::from_mins(4);
 /// A bucket whose writer has died is taken up after 30 s, its parents after it.
@@ -116,7 +120,7 @@ pub(crate) fn run(kind: Kind, dir: &Path, seed: u64, duration: Duration) -> Resu
     let broken = faults.run(duration);
     shared.stop.store(true, Ordering::SeqCst);
     broken?;
-    let rows_meanwhile = verdict::rows(&sink(dir));
+    let rows_meanwhile = verdict::rows(&place(faults.site, dir));
     let answered = faults.until(ANSWER_PATIENCE, |_| clients.iter().all(thread::JoinHandle::is_finished))?;
     anyhow::ensure!(answered, "the clients wait for answers that do not come");
     let seen = reader.join().expect("a reader does not panic");
@@ -140,8 +144,10 @@ fn build(kind: Kind, dir: &Path) -> Result<Site> {
         replica.start_empty(Some(redis.port))?;
     }
     let proxy = redis.as_ref().map(|redis| Proxy::start(redis.port)).transpose()?;
-    let disk = SmallDisk::mount(&dir.join("sink"));
-    if disk.is_none() {
+    let table = traits.table;
+    let postgres = table.then(|| Postgres::start(&dir.join("postgres"))).transpose()?;
+    let disk = if table { None } else { SmallDisk::mount(&dir.join("sink")) };
+    if disk.is_none() && !table {
         println!("{}: only root can mount the small disk, so that none is full in this run", kind.name());
     }
     let store = match &proxy {
@@ -149,23 +155,33 @@ fn build(kind: Kind, dir: &Path) -> Result<Site> {
         None => format!("embedded:{}", dir.join("store").display()),
     };
     let shared = ["--store", &store, "--periods", "1s,5s,15s", "--grace", "500ms", "--lateness", "2s"];
-    let sink = format!("csv:{}", sink(dir).display());
+    let sink = postgres.as_ref().map_or_else(|| format!("csv:{}", sink(dir).display()), Postgres::url);
     let node = |own: &[&str], log: &str| {
         let flags = shared.iter().chain(traits.flags).chain(own).map(|&flag| flag.to_owned()).collect();
         Node::new(flags, if redis.is_none() { variables() } else { Vec::new() }, dir.join(log))
     };
     let mut nodes = vec![node(&["--sink", &sink], "service.log")?];
-    if redis.is_some() {
+    if table {
+        for number in 2..=WRITERS {
+            nodes.push(node(&["--sink", &sink], &format!("service-{number}.log"))?);
+        }
+    } else if redis.is_some() {
         for number in 1..=INGEST_NODES {
             nodes.push(node(&["--role", "ingest"], &format!("ingest-{number}.log"))?);
         }
     }
     let steps = traits.clock_steps.then(Steps::default);
-    Ok(Site { nodes, redis, replica, proxy, disk, shim, steps })
+    let writers = if table { WRITERS } else { 1 };
+    Ok(Site { nodes, writers, redis, replica, proxy, disk, shim, steps, postgres })
 }
 
 fn sink(dir: &Path) -> PathBuf {
     dir.join("sink").join("csv")
+}
+
+/// Where the rows are.
+fn place<'a>(site: &'a Site, dir: &Path) -> Place<'a> {
+    site.postgres.as_ref().map_or_else(|| Place::Files(sink(dir)), Place::Table)
 }
 
 /// How many lives are open, as the service says; many if it does not.
@@ -215,7 +231,7 @@ fn finish(
     if shared.durable && !incidents.is_empty() {
         shared.complain(format!("losses where nothing can be lost: {incidents:?}"));
     }
-    let verdict = verdict::compare(&sink(dir), &cells, &incidents)?;
+    let verdict = verdict::compare(&place(&site, dir), &cells, &incidents)?;
     if let Some(disk) = &site.disk {
         disk.save(&dir.join("sink-files"))?;
     }

@@ -57,11 +57,7 @@ pub(crate) fn of_files(sink: &Path) -> Result<Rows> {
 pub(crate) fn of_table(postgres: &Postgres) -> Result<Rows> {
     let (mut rows, mut versions) = (Rows::new(), BTreeMap::new());
     for period in PERIODS {
-        let query = format!(
-            "SELECT source, to_char(bucket_start AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS start, count, min, \
-             max, mean, var_pop, base, generation, gen_count, revision FROM bucket_stats WHERE period = '{period}'"
-        );
-        read(&postgres.csv(&query)?, period, &mut rows, &mut versions).context("bucket_stats")?;
+        read(&postgres.rows(period)?, period, &mut rows, &mut versions).context("bucket_stats")?;
     }
     Ok(rows)
 }
