@@ -87,8 +87,8 @@ pub struct Rollover {
 #[derive(Default)]
 struct Batch {
     rows: Vec<LifeRow>,
-    /// Acked once all their rows are in the sink.
-    lives: Vec<Life>,
+    /// Acked once all their rows are in the sink; with how many there are.
+    lives: Vec<(Life, usize)>,
     /// Rows that have been written.
     written: usize,
     /// Rows that the sink knew more of.
@@ -102,6 +102,7 @@ struct Rolled {
     written: usize,
     closed: usize,
     rows: usize,
+    /// Rows that the sink knew more of, though no other instance has taken their life further meanwhile.
     older: usize,
     /// Those that are not closed: it is not their time, or they took readings meanwhile.
     open: Vec<Bucket>,
@@ -246,26 +247,31 @@ impl Rollover {
                 Sealed::Closing(life) | Sealed::Sealed { life, acked: true } => {
                     self.close(shard, life, when, &mut rolled).await?;
                 }
-                Sealed::Sealed { life, acked: false } => {
-                    if self.read(shard, life, connection, &mut batch).await? {
-                        batch.lives.push(life);
-                    } else {
-                        rolled.open.push(bucket);
-                    }
-                }
+                Sealed::Sealed { life, acked: false } => match self.read(shard, life, connection, &mut batch).await? {
+                    Some(rows) => batch.lives.push((life, rows)),
+                    None => rolled.open.push(bucket),
+                },
             }
         }
         self.write(shard, connection, &mut batch).await?;
-        (rolled.rows, rolled.older, rolled.written) = (batch.written, batch.older, batch.lives.len());
-        for life in batch.lives {
+        (rolled.rows, rolled.written) = (batch.written, batch.lives.len());
+        let mut overtaken = 0;
+        for (life, rows) in batch.lives {
             let acked = self.store.ack(shard, life).await?;
             failpoint::pass("acked");
+            overtaken += if acked == Acked::Ignored { rows } else { 0 };
             if acked == Acked::Clean {
                 self.close(shard, life, when, &mut rolled).await?;
             } else {
                 self.progress.settled(&life.bucket);
                 rolled.open.push(life.bucket);
             }
+        }
+        rolled.older = batch.older.saturating_sub(overtaken);
+        metrics::rows_older(rolled.older);
+        if rolled.older > 0 {
+            let rows = rolled.older;
+            tracing::error!(rows, "the sink has newer rows than the store: a clock or a store went back");
         }
         Ok(rolled)
     }
@@ -293,21 +299,22 @@ impl Rollover {
         first
     }
 
-    /// Reads a life's pages into the batch, writing it out when it is large. `false` if the life
-    /// has become another one meanwhile.
+    /// Reads a life's pages into the batch, writing it out when it is large. How many rows it has; `None` if
+    /// the life has become another one meanwhile.
     async fn read(
         &mut self,
         shard: Shard,
         life: Life,
         connection: u64,
         batch: &mut Batch,
-    ) -> Result<bool, RolloverError> {
+    ) -> Result<Option<usize>, RolloverError> {
+        let mut rows = 0;
         // A source may come in two pages; its later state has the greater count.
         let mut places: HashMap<Arc<str>, usize> = HashMap::new();
         let mut cursor: Option<String> = None;
         loop {
             let Some(page) = self.store.page(shard, life.bucket, life.generation, cursor.as_deref()).await? else {
-                return Ok(false);
+                return Ok(None);
             };
             failpoint::pass("paged");
             for (source, moments) in page.sources {
@@ -316,6 +323,7 @@ impl Rollover {
                 if let Some(&place) = places.get(&source) {
                     batch.rows[place] = row;
                 } else {
+                    rows += 1;
                     places.insert(source, batch.rows.len());
                     batch.rows.push(row);
                 }
@@ -326,7 +334,7 @@ impl Rollover {
                 self.write(shard, connection, batch).await?;
             }
             if page.next.is_none() {
-                return Ok(true);
+                return Ok(Some(rows));
             }
             cursor = page.next;
         }
@@ -357,15 +365,9 @@ impl Rollover {
         self.sink_failed = written.is_err();
         self.sink_unseen = false;
         let report = written?;
-        metrics::sink_wrote(started.elapsed(), report.written, report.older, report.refused);
+        metrics::sink_wrote(started.elapsed(), report.written, report.refused);
         batch.written += report.written;
         batch.older += report.older;
-        if report.older > 0 {
-            tracing::error!(
-                rows = report.older,
-                "the sink has newer rows than the store: a clock or a store went back"
-            );
-        }
         Ok(())
     }
 

@@ -20,8 +20,8 @@ pub struct WriteReport {
     pub written: usize,
     /// Lives or rows the sink had already, version for version.
     pub same: usize,
-    /// Lives or rows older than the row the sink has: skipped. Of lives, not zero means that a clock or
-    /// a store went back.
+    /// Lives or rows older than the row the sink has: skipped. Of lives it means that another instance has
+    /// written a newer version meanwhile, or that a clock or a store went back.
     pub older: usize,
     /// Rows the sink would not take: they are set aside with the reason, durably, and not offered again.
     pub refused: usize,

@@ -43,8 +43,8 @@ pub enum Update {
     Write(Row),
     /// The row holds exactly this version already.
     Same,
-    /// The row holds a newer one: what was offered is skipped. Of a life it means that a clock or a
-    /// store went back.
+    /// The row holds a newer one: what was offered is skipped. Of a life it means that another instance was
+    /// faster, or that a clock or a store went back.
     Older,
 }
 

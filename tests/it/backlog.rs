@@ -1,19 +1,22 @@
 //! What waits for a sink that is away is written in the order in which it came about, and does not keep
-//! another instance from writing it.
+//! another instance from writing it; one that overtakes another is no alarm.
 //!
 //! The rollover over a sink that only takes note; through the whole service, outages are in `outages.rs` and
 //! `postgres_service.rs`.
 
 use crate::oracle::Oracle;
-use crate::world::{POLICY, SECOND, T0, WRITER, calendar, delta};
+use crate::servers::temporary;
+use crate::world::{DAY, POLICY, SECOND, T0, WRITER, calendar, delta, moments};
 use meanwhile::clock::Clock;
-use meanwhile::rollover::{Rollover, RolloverError};
+use meanwhile::rollover::{Drain, Rollover, RolloverError};
+use meanwhile::sink::csv::CsvSink;
 use meanwhile::sink::{Partition, RowPage, RowQuery, Sink, SinkError, WriteReport};
 use meanwhile::stats::Millis;
-use meanwhile::stats::calendar::{Calendar, Period};
+use meanwhile::stats::calendar::{Calendar, Period, Zone};
 use meanwhile::stats::row::{LifeRow, Row};
 use meanwhile::stats::source::SourceSpan;
 use meanwhile::store::{Answer, Frame, Store, VISIBILITY};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -103,7 +106,70 @@ impl Sink for Noting {
     }
 }
 
+/// Files in which another instance writes first, when it is told to.
+struct Overtaken {
+    files: CsvSink,
+    overtaker: tokio::sync::Mutex<Option<(Bench, Rollover)>>,
+}
+
+impl Overtaken {
+    fn new(home: &Path) -> Self {
+        Self { files: CsvSink::open(home, Zone::utc()).unwrap(), overtaker: tokio::sync::Mutex::new(None) }
+    }
+}
+
+#[async_trait::async_trait]
+impl Sink for Overtaken {
+    fn name(&self) -> String {
+        self.files.name()
+    }
+
+    async fn write(&self, lives: Vec<LifeRow>) -> Result<WriteReport, SinkError> {
+        let overtaker = self.overtaker.lock().await.take();
+        if let Some((mut bench, mut other)) = overtaker {
+            bench.clock.set(T0);
+            bench.put().await;
+            bench.clock.set(T0 + LENGTH + VISIBILITY + POLICY.grace);
+            other.tick().await.unwrap();
+        }
+        self.files.write(lives).await
+    }
+
+    async fn put(&self, _rows: Vec<Row>) -> Result<WriteReport, SinkError> {
+        unreachable!()
+    }
+
+    async fn rows(&self, query: &RowQuery) -> Result<Vec<Row>, SinkError> {
+        self.files.rows(query).await
+    }
+
+    async fn scan(&self, _after: Option<&str>, _limit: usize) -> Result<RowPage, SinkError> {
+        unreachable!()
+    }
+
+    async fn sources(&self, _prefix: &str, _after: Option<&str>, _limit: usize) -> Result<Vec<SourceSpan>, SinkError> {
+        unreachable!()
+    }
+
+    async fn compactable(&self, _now: Millis) -> Result<Vec<Partition>, SinkError> {
+        Ok(Vec::new())
+    }
+
+    async fn compact(&self, _partition: &Partition) -> Result<(), SinkError> {
+        unreachable!()
+    }
+
+    async fn forget(&self, _source: &str) -> Result<usize, SinkError> {
+        unreachable!()
+    }
+
+    async fn retain(&self, _period: Period, _before: Millis) -> Result<usize, SinkError> {
+        unreachable!()
+    }
+}
+
 /// A store into which one bucket comes after the other.
+#[derive(Clone)]
 struct Bench {
     clock: Clock,
     store: Arc<dyn Store>,
@@ -129,7 +195,7 @@ impl Bench {
         (bucket.start - T0) / LENGTH
     }
 
-    fn rollover(&self, sink: &Arc<Noting>) -> Rollover {
+    fn rollover(&self, sink: &Arc<impl Sink>) -> Rollover {
         let (store, sink) = (Arc::clone(&self.store), Arc::clone(sink) as Arc<dyn Sink>);
         Rollover::new(store, sink, Arc::clone(&self.calendar), Some(0))
     }
@@ -184,4 +250,42 @@ async fn a_bucket_that_is_never_taken_holds_up_no_newer_one() {
     let _ = rollover.tick().await;
     let _ = rollover.tick().await;
     assert_eq!(sink.written(), [newer]);
+}
+
+/// Everything through an instance on these files, as far as it goes.
+async fn drain(mut rollover: Rollover) -> Drain {
+    let drain = rollover.orders().drain();
+    while rollover.obey().await {}
+    drain.borrow().clone()
+}
+
+/// It has read a bucket; another instance writes more of it first.
+#[tokio::test]
+async fn an_instance_that_was_overtaken_gives_no_alarm() {
+    let mut bench = Bench::new().await;
+    let home = temporary();
+    let sink = Arc::new(Overtaken::new(home.path()));
+    bench.put().await;
+    *sink.overtaker.lock().await = Some((bench.clone(), bench.rollover(&sink)));
+    let drained = drain(bench.rollover(&sink)).await;
+    assert!(matches!(drained, Drain::Done(_)), "{drained:?}");
+    let query =
+        RowQuery { sources: vec!["a".into()], period: bench.calendar.periods()[0], from: T0, to: T0 + 1, limit: 0 };
+    let rows = sink.rows(&query).await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.state.count).collect::<Vec<_>>(), [2.0]);
+}
+
+/// Nobody else has written what the sink knows more of.
+#[tokio::test]
+async fn a_store_that_went_back_is_an_alarm() {
+    let mut bench = Bench::new().await;
+    let home = temporary();
+    let sink = Arc::new(Overtaken::new(home.path()));
+    let bucket = bench.calendar.bucket(bench.calendar.periods()[0], T0);
+    let after = T0 + DAY;
+    let life = LifeRow { source: "a".into(), bucket, generation: after, revision: after, moments: moments(&[1.0]) };
+    sink.write(vec![life]).await.unwrap();
+    bench.put().await;
+    let drained = drain(bench.rollover(&sink)).await;
+    assert!(!matches!(drained, Drain::Done(_)), "{drained:?}");
 }
