@@ -27,8 +27,11 @@ const STARTING: Duration = Duration::from_millis(500);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mood {
     Anything,
-    /// Not what keeps the rollover from writing; where pages wait it would come to nothing else.
-    Rollover,
+    /// Not what keeps the rollover from writing, which would come to nothing where pages wait; but the
+    /// instance with the sink may have to end itself on the way.
+    Rollover {
+        failpoints: bool,
+    },
     /// Only what ends no instance and keeps none from its store for long.
     Harmless,
 }
@@ -136,7 +139,7 @@ impl<'a> Faults<'a> {
         let (fault, victim) = (self.draw(lane), self.lanes[lane].victim);
         let allowed = match self.mood {
             Mood::Anything => true,
-            Mood::Rollover => fault.spares_rollover(victim),
+            Mood::Rollover { failpoints } => fault.spares_rollover(victim, failpoints),
             Mood::Harmless => fault.is_harmless(),
         };
         if !allowed || !self.is_worth_it(fault, victim) {

@@ -97,11 +97,11 @@ impl Fault {
         matches!(self, Self::FlushScripts | Self::KillClients | Self::Cut | Self::DiskFull)
     }
 
-    /// Whether the instance with the sink keeps running and keeps its connection to the store, or ends
-    /// itself where the rollover has got to.
-    pub(crate) fn spares_rollover(self, victim: Victim) -> bool {
+    /// Whether the instance with the sink keeps running and keeps its connection to the store; with
+    /// `failpoints` it may end itself where the rollover has got to.
+    pub(crate) fn spares_rollover(self, victim: Victim, failpoints: bool) -> bool {
         match victim {
-            Victim::Node(number) => number > 0 || self == Self::Failpoint,
+            Victim::Node(number) => number > 0 || (failpoints && self == Self::Failpoint),
             _ => matches!(self, Self::FlushScripts | Self::Delay | Self::DiskFull),
         }
     }

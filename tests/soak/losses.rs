@@ -23,8 +23,9 @@ const STALLED: u64 = 2_500;
 const APART: u64 = 1_500;
 /// After so long Redis has written to its file what it had confirmed before that to instances that died.
 const SETTLED: Duration = Duration::from_millis(500);
-/// Milliseconds in which the rollover may write pages that wait 3 s.
-const ROLLOVER: u64 = 5_000;
+/// Milliseconds in which the rollover may write pages that wait 3 s, at least and how much more at most.
+const ROLLOVER: u64 = 4_500;
+const ROLLOVER_MORE: u64 = 2_500;
 /// The slowest stop before that, and a start.
 const SETTLING: Duration = Duration::from_mins(1);
 /// Much longer than it takes an instance to find its store again.
@@ -56,11 +57,19 @@ impl Faults<'_> {
         Ok(())
     }
 
-    /// So that there are rows of what is lost, and pages on their way.
+    /// Every other time: so that there are rows of what is lost, and pages on their way.
     fn let_the_rollover_get_on(&mut self) -> Result<()> {
+        if self.random.below(2) == 0 {
+            return Ok(());
+        }
         self.mend(|victim| matches!(victim, Victim::Node(0) | Victim::Redis | Victim::Wire))?;
-        self.mood = Mood::Rollover;
-        let time = self.random.below(ROLLOVER);
+        // After many failures the rollover would sleep for longer than this lasts.
+        let now = clock::instant();
+        self.site.nodes[0].kill()?;
+        self.site.nodes[0].start()?;
+        self.made.push(Happened { fault: Fault::KillNode, began: now, ended: now });
+        self.mood = Mood::Rollover { failpoints: self.random.below(3) == 0 };
+        let time = ROLLOVER + self.random.below(ROLLOVER_MORE);
         self.pass(time)
     }
 
