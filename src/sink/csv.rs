@@ -5,12 +5,13 @@
 //! blocking threads: one writer behind a mutex (`csv/writer.rs`); readers hold it only while they
 //! open files, which appending and compacting then cannot change for them. One process per
 //! directory. `csv/line.rs` has the form of a line, `csv/partition.rs` the names, `csv/index.rs` where
-//! lines stand, `csv/disk.rs` what happens when a disk fails, `csv/compact.rs` the final form, `csv/forget.rs` how a source goes.
+//! lines stand, `csv/disk.rs` and `csv/holes.rs` what happens when a disk or its power fails, `csv/compact.rs` the final form, `csv/forget.rs` how a source goes.
 
 mod catalogue;
 mod compact;
 mod disk;
 mod forget;
+mod holes;
 mod index;
 mod line;
 mod offer;

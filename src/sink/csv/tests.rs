@@ -467,6 +467,25 @@ fn a_torn_last_line_is_cut_off_and_written_again() {
 }
 
 #[test]
+fn lines_with_holes_are_taken_out_and_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = open(&dir);
+    check_write(&sink, &[life("a", 0, 1, 1, &[1.0])], (1, 0, 0));
+    let good = text(&file(&dir, "tail.csv"));
+    check_write(&sink, &[life("b", 0, 1, 1, &[2.0]), life("c", 0, 1, 1, &[3.0])], (2, 0, 0));
+    let whole = text(&file(&dir, "tail.csv"));
+    drop(sink);
+    // The end of the block that was begun is not there, the next block is.
+    let hole = format!("{good}{}{}", "\0".repeat(20), &whole[good.len() + 20..]);
+    fs::write(file(&dir, "tail.csv"), hole).unwrap();
+    let sink = open(&dir);
+    check_rows(&sink, &["a", "b", "c"], &["a@0 1/1/1 1 1", "c@0 1/1/1 1 3"]);
+    check_write(&sink, &[life("b", 0, 1, 1, &[2.0]), life("c", 0, 1, 1, &[3.0])], (1, 1, 0));
+    check_rows(&sink, &["a", "b", "c"], &["a@0 1/1/1 1 1", "b@0 1/1/1 1 2", "c@0 1/1/1 1 3"]);
+    assert!(!text(&file(&dir, "tail.csv")).contains('\0'));
+}
+
+#[test]
 fn a_directory_has_one_process() {
     let dir = tempfile::tempdir().unwrap();
     let sink = open(&dir);

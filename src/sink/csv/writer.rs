@@ -9,6 +9,7 @@
 use super::SOURCES_FILE;
 use super::catalogue::Catalogue;
 use super::disk::{self, Disk};
+use super::holes;
 use super::index::{Files, Index, Lines, Newest, Part, SEEK_GAP};
 use super::line;
 use super::offer::Offer;
@@ -226,6 +227,7 @@ impl Writer {
         if !current {
             self.forget(dir);
             disk::repair(&tail)?;
+            holes::mend(&self.disk, &tail)?;
             let files = Files::open(&path, dir.period)?;
             self.sync_found(dir, &files)?;
             let index = Index::scan(&files, |source, start| self.catalogue.add(source, start))?;
