@@ -9,6 +9,7 @@ mod apply;
 mod clocks;
 mod close;
 mod due;
+mod file;
 mod look;
 mod nodes;
 mod probe;
@@ -143,7 +144,7 @@ impl Inner {
         if let Some(database) = &*slot {
             return Ok(Arc::clone(database));
         }
-        let database = Database::create(&self.file).map_err(|e| match e {
+        let database = file::open(&self.file).map_err(|e| match e {
             DatabaseError::DatabaseAlreadyOpen => StoreError::Refused(format!(
                 "{} is in use by another process: stop it, or give this one another --store embedded:DIR",
                 self.file.display()

@@ -10,6 +10,9 @@ use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::path::Path;
 
+/// Its first start did not come far.
+const UNFINISHED: &str = "empty, made ready at the next start";
+
 /// Looks at the store in this directory. That the directory can be written is the caller's to see.
 ///
 /// # Errors
@@ -26,6 +29,7 @@ pub fn probe(directory: &Path) -> Result<Probe, StoreError> {
         Ok(database) => database,
         Err(DatabaseError::DatabaseAlreadyOpen) => return ok("in use by a running meanwhile"),
         Err(DatabaseError::RepairAborted) => return ok("was not closed properly; the next start repairs it"),
+        Err(_) if super::file::is_unfinished(&file).unwrap_or(false) => return ok(UNFINISHED),
         Err(error) => return Err(StoreError::Unavailable(format!("{}: {error}", file.display()))),
     };
     match look(&database) {
@@ -33,8 +37,7 @@ pub fn probe(directory: &Path) -> Result<Probe, StoreError> {
             "{} has layout {layout}, this program needs {LAYOUT}: give it another directory, or use the program that made it",
             file.display(),
         ))),
-        // Its first start did not come far.
-        Ok((None, _)) => ok("empty, made ready at the next start"),
+        Ok((None, _)) => ok(UNFINISHED),
         Ok((_, open)) => ok(&format!("layout {LAYOUT}, {open} open buckets")),
         Err(error) => Err(StoreError::Unavailable(format!("{}: {error}", file.display()))),
     }
@@ -78,7 +81,10 @@ mod tests {
                 Err(part) => assert!(said.as_ref().is_err_and(|error| error.contains(part)), "{said:?}"),
             }
         };
-        check(None, Ok("empty, made ready at the next start"));
+        std::fs::write(dir.path().join(FILE), [0; 5_000]).unwrap();
+        assert_eq!(probe(dir.path()).unwrap().found, UNFINISHED, "without its mark");
+        std::fs::remove_file(dir.path().join(FILE)).unwrap();
+        check(None, Ok(UNFINISHED));
         check(Some(LAYOUT + 1), Err("has layout 2, this program needs 1"));
         check(Some(LAYOUT), Ok("layout 1, 0 open buckets"));
     }
