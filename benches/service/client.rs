@@ -12,6 +12,9 @@ use std::time::Duration;
 /// No answer takes this long unless the service hangs.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 
+/// What stands before the key in a request of [`post_readings_under`].
+pub(crate) const KEY_HEADER: &str = "idempotency-key: ";
+
 /// One connection; it sends one request at a time.
 pub(crate) struct Client {
     stream: BufReader<TcpStream>,
@@ -20,9 +23,18 @@ pub(crate) struct Client {
 
 /// The bytes of a POST of readings as NDJSON.
 pub(crate) fn post_readings(lines: &[u8]) -> Vec<u8> {
+    post("", lines)
+}
+
+/// The same under an idempotency key.
+pub(crate) fn post_readings_under(key: &str, lines: &[u8]) -> Vec<u8> {
+    post(&format!("{KEY_HEADER}{key}\r\n"), lines)
+}
+
+fn post(header: &str, lines: &[u8]) -> Vec<u8> {
     let length = lines.len();
     let head = format!(
-        "POST /v1/readings HTTP/1.1\r\nhost: bench\r\ncontent-type: application/x-ndjson\r\ncontent-length: {length}\r\n\r\n"
+        "POST /v1/readings HTTP/1.1\r\nhost: bench\r\n{header}content-type: application/x-ndjson\r\ncontent-length: {length}\r\n\r\n"
     );
     [head.as_bytes(), lines].concat()
 }

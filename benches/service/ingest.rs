@@ -4,7 +4,7 @@
 //! itself is in `load.rs`.
 
 use crate::load::{self, BATCH, Cost, SOURCES};
-use crate::processes::{Redis, Service, StoreKind, directory};
+use crate::processes::{Redis, Service, StoreKind, Sync, directory};
 use crate::report::Goal;
 use anyhow::{Context, Result};
 use std::path::Path;
@@ -28,7 +28,7 @@ pub(crate) fn measure(binary: &Path, readings: usize, counts: bool) -> Result<Ve
     let mut goals = Vec::new();
     let baseline = {
         let dir = directory()?;
-        let redis = Redis::start(dir.path())?;
+        let redis = Redis::start(dir.path(), Sync::Everysec)?;
         load::run_baseline(&redis, readings.div_ceil(SHARE)).context("baseline")?
     };
     println!("{:36}{:>9}{baseline:9.3}{baseline:9.3}", "no service, 3 commands a reading", "-");

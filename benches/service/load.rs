@@ -4,7 +4,7 @@
 //! distribution. Requests are built before anything is measured; while it is measured only their
 //! timestamps are renewed. The client's own CPU seconds are not counted.
 
-use crate::client::{Client, post_readings};
+use crate::client::{Client, KEY_HEADER, post_readings, post_readings_under};
 use crate::processes::{Redis, Service};
 use crate::random::Random;
 use crate::resp::Pipeline;
@@ -12,7 +12,7 @@ use anyhow::Result;
 use meanwhile::clock::{self, Clock};
 use meanwhile::stats::Millis;
 use std::io::Write;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -25,6 +25,10 @@ const SEED: u64 = 0x6d65_616e;
 const POOL: usize = 256;
 /// Digits of a timestamp that are renewed: the seconds. The milliseconds stay as they were drawn.
 const SECONDS_DIGITS: usize = 10;
+/// Digits of an idempotency key.
+const KEY_DIGITS: usize = 20;
+/// Counts the keys: none is used twice in a run of this program.
+static KEYS: AtomicU64 = AtomicU64::new(0);
 /// What is left to do after the last answer, such as syncing a file, is part of the cost.
 const AFTERMATH: Duration = Duration::from_millis(1_500);
 
@@ -50,10 +54,12 @@ struct Batch {
     request: Vec<u8>,
     /// Where the timestamps begin.
     stamps: Vec<usize>,
+    /// Where its idempotency key begins, if it has one.
+    key: Option<usize>,
 }
 
 impl Batch {
-    fn new(random: &mut Random) -> Self {
+    fn new(random: &mut Random, keyed: bool) -> Self {
         let mut lines = Vec::new();
         let mut stamps = Vec::with_capacity(BATCH);
         for _ in 0..BATCH {
@@ -64,19 +70,25 @@ impl Batch {
             stamps.push(lines.len());
             writeln!(lines, "{:0SECONDS_DIGITS$}{millis:03}}}", 0).expect("memory takes everything");
         }
-        let request = post_readings(&lines);
+        let request =
+            if keyed { post_readings_under(&format!("{:0KEY_DIGITS$}", 0), &lines) } else { post_readings(&lines) };
         let head = request.len() - lines.len();
         for at in &mut stamps {
             *at += head;
         }
-        Self { request, stamps }
+        let key = String::from_utf8_lossy(&request[..head]).find(KEY_HEADER).map(|at| at + KEY_HEADER.len());
+        Self { request, stamps, key }
     }
 
-    /// Renews the times: whole seconds before `now`, so that no reading comes from the future.
+    /// Renews the times, whole seconds before `now`, so that no reading comes from the future; and the key.
     fn stamp(&mut self, now: Millis) {
         let seconds = format!("{:0SECONDS_DIGITS$}", now / 1_000 - 1);
         for &at in &self.stamps {
             self.request[at..at + SECONDS_DIGITS].copy_from_slice(seconds.as_bytes());
+        }
+        if let Some(at) = self.key {
+            let key = format!("{:0KEY_DIGITS$}", KEYS.fetch_add(1, Ordering::Relaxed));
+            self.request[at..at + KEY_DIGITS].copy_from_slice(key.as_bytes());
         }
     }
 }
@@ -88,6 +100,8 @@ pub(crate) struct Cost {
     pub(crate) service: f64,
     /// CPU seconds of Redis, 0 without one.
     pub(crate) redis: f64,
+    /// From the first request to the last answer.
+    pub(crate) took: Duration,
     /// From the first byte of a request to its answer; half of the batches were faster.
     pub(crate) p50: Duration,
     /// 99 of 100 batches were faster.
@@ -108,15 +122,27 @@ impl Cost {
 /// Posts `readings` (rounded up to whole batches) over `connections` that each send their next
 /// batch when the last one was acknowledged.
 pub(crate) fn run(service: &Service, connections: usize, readings: usize) -> Result<Cost> {
+    run_load(service, connections, readings, false)
+}
+
+/// The same with an idempotency key for each batch.
+pub(crate) fn run_keyed(service: &Service, connections: usize, readings: usize) -> Result<Cost> {
+    run_load(service, connections, readings, true)
+}
+
+fn run_load(service: &Service, connections: usize, readings: usize, keyed: bool) -> Result<Cost> {
     let batches = readings.div_ceil(BATCH);
     let mut random = Random::new(SEED);
     let mut pools: Vec<Vec<Batch>> = Vec::new();
-    pools.resize_with(connections, || (0..POOL.div_ceil(connections)).map(|_| Batch::new(&mut random)).collect());
+    pools
+        .resize_with(connections, || (0..POOL.div_ceil(connections)).map(|_| Batch::new(&mut random, keyed)).collect());
     // Warm: connections accepted, scripts loaded, memory taken.
     post(service, &mut pools, POOL)?;
 
     let before = cpu_seconds(service)?;
+    let started = clock::instant();
     let mut times = post(service, &mut pools, batches)?;
+    let took = started.elapsed();
     thread::sleep(AFTERMATH);
     let after = cpu_seconds(service)?;
 
@@ -125,6 +151,7 @@ pub(crate) fn run(service: &Service, connections: usize, readings: usize) -> Res
         readings: batches * BATCH,
         service: after.0 - before.0,
         redis: after.1 - before.1,
+        took,
         p50: percentile(&times, 50),
         p99: percentile(&times, 99),
     })

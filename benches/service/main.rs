@@ -6,8 +6,10 @@
 //! mean; the arithmetic of the core alone is measured by `core`.
 
 mod accuracy;
+mod appendfsync;
 mod client;
 mod ingest;
+mod keys;
 mod load;
 mod memory;
 mod postgres;
@@ -30,7 +32,7 @@ const READINGS: usize = 10_000_000;
 /// Enough to see that everything runs; too few CPU ticks for a figure.
 const QUICK_READINGS: usize = 500_000;
 
-/// Measures the whole service: ingest, memory, a start after a crash, large rollovers, rows in PostgreSQL,
+/// Measures the whole service: ingest, the price of keys and of syncs, memory, a start after a crash, large rollovers, rows in PostgreSQL,
 /// accuracy and what slow clients do to others.
 #[derive(Parser)]
 struct Options {
@@ -54,6 +56,8 @@ struct Options {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Section {
     Ingest,
+    Keys,
+    Appendfsync,
     Memory,
     Restart,
     Rollover,
@@ -83,6 +87,13 @@ fn run(options: &Options) -> Result<bool> {
     let mut goals = Vec::new();
     if wanted(Section::Ingest) {
         goals.extend(ingest::measure(binary, readings, !options.quick)?);
+    }
+    if wanted(Section::Keys) {
+        goals.extend(keys::measure(binary, readings, !options.quick)?);
+    }
+    // Minutes: not in a smoke run unless asked for.
+    if options.only == Some(Section::Appendfsync) || (wanted(Section::Appendfsync) && !options.quick) {
+        appendfsync::measure(binary, readings)?;
     }
     if wanted(Section::Memory) {
         goals.extend(memory::measure(binary)?);

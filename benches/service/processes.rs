@@ -115,7 +115,16 @@ pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
     Ok(ticks.sum::<Result<u64, _>>()? as f64 / USER_HZ)
 }
 
-/// A Redis that syncs its append-only file every second; else as it comes, without snapshots.
+/// When a Redis brings what it has confirmed to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sync {
+    /// It has no append-only file.
+    Never,
+    Everysec,
+    Always,
+}
+
+/// A Redis with an append-only file or without; else as it comes, without snapshots.
 pub(crate) struct Redis {
     pub(crate) process: Process,
     port: u16,
@@ -123,11 +132,16 @@ pub(crate) struct Redis {
 
 impl Redis {
     /// Starts one whose files are under `dir`.
-    pub(crate) fn start(dir: &Path) -> Result<Self> {
+    pub(crate) fn start(dir: &Path, sync: Sync) -> Result<Self> {
         let port = free_port()?;
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"]).arg(dir);
-        command.args(["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]);
+        let (file, sync) = match sync {
+            Sync::Never => ("no", "no"),
+            Sync::Everysec => ("yes", "everysec"),
+            Sync::Always => ("yes", "always"),
+        };
+        command.args(["--appendonly", file, "--appendfsync", sync, "--save", ""]);
         let mut process = Process::start(&mut command, dir.join("redis.log")).context("Redis")?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         process.wait(|_| Resp::connect(address).ok()?.ping().ok()).context("Redis does not come up")?;
@@ -180,15 +194,26 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Starts `binary` on `store`; `flags` are added to the command line. Rows go into CSV files unless a flag says
+    /// Starts `binary` on `store`, a Redis that syncs every second; `flags` are added to the command line. Rows go into CSV files unless a flag says
     /// otherwise.
     pub(crate) fn start(binary: &Path, store: StoreKind, flags: &[&str]) -> Result<Self> {
         let dir = directory()?;
-        let at = |name: &str| dir.path().join(name).display().to_string();
         let redis = match store {
-            StoreKind::Redis => Some(Redis::start(dir.path())?),
+            StoreKind::Redis => Some(Redis::start(dir.path(), Sync::Everysec)?),
             StoreKind::Embedded => None,
         };
+        Self::start_on(binary, dir, redis, flags)
+    }
+
+    /// The same on a Redis that syncs as it is told.
+    pub(crate) fn start_on_redis(binary: &Path, sync: Sync, flags: &[&str]) -> Result<Self> {
+        let dir = directory()?;
+        let redis = Redis::start(dir.path(), sync)?;
+        Self::start_on(binary, dir, Some(redis), flags)
+    }
+
+    fn start_on(binary: &Path, dir: TempDir, redis: Option<Redis>, flags: &[&str]) -> Result<Self> {
+        let at = |name: &str| dir.path().join(name).display().to_string();
         let url = match &redis {
             Some(redis) => format!("redis://127.0.0.1:{}", redis.port),
             None => format!("embedded:{}", at("store")),
