@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// All of them, in the order in which a reading passes them.
-pub const NAMES: [&str; 16] = [
+pub const NAMES: [&str; 18] = [
     // A request has been read, nothing of it is in the store.
     "decoded",
     // A frame is about to be sent; it was applied, and nobody has been told; the request is about to be answered.
@@ -31,6 +31,9 @@ pub const NAMES: [&str; 16] = [
     "rows-synced",
     // A chunk of a life has moved up.
     "moved-up",
+    // A file has taken the place of another one, or is gone, and the directory is not synced.
+    "renamed",
+    "removed",
     // The final form of a directory has its name, and the tail is still there.
     "compacted",
 ];

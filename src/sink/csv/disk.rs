@@ -155,12 +155,14 @@ pub(super) fn is_temporary(name: &str) -> bool {
 /// Renames, and makes it durable.
 pub(super) fn rename(from: &Path, to: &Path) -> Result<(), SinkError> {
     fs::rename(from, to).map_err(|error| unavailable("rename", from, &error))?;
+    failpoint::pass("renamed");
     sync_dir(to.parent().expect("a file stands in a directory"))
 }
 
 /// Removes a file, and makes it durable.
 pub(super) fn remove(path: &Path) -> Result<(), SinkError> {
     fs::remove_file(path).map_err(|error| unavailable("remove", path, &error))?;
+    failpoint::pass("removed");
     sync_dir(path.parent().expect("a file stands in a directory"))
 }
 
