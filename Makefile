@@ -1,6 +1,6 @@
 # The commands of the project; `make ci` is exactly what continuous integration runs.
 
-.PHONY: run test bench suites fuzz soak soak-brief pair ci lint tools
+.PHONY: run test bench suites fuzz soak soak-brief pair powercut powercut-brief ci lint tools
 
 # Builds, starts the service on the embedded store with CSV files, and says where to post.
 run:
@@ -46,7 +46,16 @@ soak-brief: tools
 	    --only embedded,redis-always,redis-everysec,redis-replica
 	cargo test --locked --test soak -- pair --readings 50000 --kills 3
 
-ci: test soak-brief lint
+# Cuts the power so often, as far as a disk notices. Needs root and loop devices, and says so where they are missing.
+ROUNDS ?= 300
+powercut: tools
+	cargo test --locked --test soak -- --power-cuts $(ROUNDS) $(if $(SEED),--seed $(SEED))
+
+# A few of them for every change.
+powercut-brief: tools
+	cargo test --locked --test soak -- --power-cuts 5
+
+ci: test soak-brief powercut-brief lint
 
 lint:
 	cargo fmt --check

@@ -39,6 +39,8 @@ pub(crate) struct Sharing {
     /// Whether the store keeps what it confirms: then a repetition is always called a duplicate.
     pub(crate) durable: bool,
     pub(crate) stop: AtomicBool,
+    /// Whether readings of days that are over are sent; while they are, these days are hardly ever compacted.
+    pub(crate) old_days: AtomicBool,
     /// The longer of the waits from the first sending of a batch to its acknowledgement.
     pub(crate) waits: Mutex<Vec<(Instant, Instant)>>,
     /// Whether it may be so far back that what is now is of the future.
@@ -135,6 +137,7 @@ impl Client {
     /// yesterday and the day before, so that days are over and are compacted.
     fn make_batch(&mut self) -> Batch {
         let now = Clock::System.now();
+        let old_days = self.shared.old_days.load(Ordering::SeqCst);
         let key = format!("{}-{}", self.name, self.batches);
         self.batches += 1;
         let (mut lines, mut readings) = (String::new(), Vec::new());
@@ -145,7 +148,7 @@ impl Client {
             } else {
                 let ago = match self.random.below(100) {
                     0..10 => self.random.below(20_000),
-                    10..12 => 86_400_000 * (1 + self.random.below(2)) + self.random.below(5_000),
+                    10..12 if old_days => 86_400_000 * (1 + self.random.below(2)) + self.random.below(5_000),
                     _ => self.random.below(1_500),
                 };
                 let source = self.random.below(TIMED as u64) as usize;

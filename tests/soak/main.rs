@@ -6,6 +6,7 @@
 //! disks filled, as the seed says, several at once. At the end the files are compared with the books, two
 //! tables are printed, and a single reading too many or too few ends the program with 1.
 //! On a store that may forget, too few is what the service has not said itself.
+//! `make powercut` cuts the power of its disk instead: `power.rs`.
 
 mod breaking;
 mod clients;
@@ -18,6 +19,7 @@ mod ledger;
 mod losses;
 mod pair;
 mod postgres;
+mod power;
 mod processes;
 mod proxy;
 mod reader;
@@ -64,6 +66,9 @@ struct Options {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     at_once: u16,
     /// Keep logs and files also after a good run
+    /// Cut the power so often instead, under the stores that promise the disk; needs root
+    #[arg(long, value_name = "ROUNDS")]
+    power_cuts: Option<u64>,
     #[arg(long)]
     keep: bool,
 }
@@ -94,6 +99,9 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<bool> {
     let seed = options.seed.unwrap_or_else(|| Clock::System.now() as u64 % 1_000_000);
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("soak-{}-{seed}", std::process::id()));
+    if let Some(rounds) = options.power_cuts {
+        return power::run(rounds, seed, &options.only, &dir);
+    }
     println!("seed {seed}: faults for {} s, files in {}", options.seconds, dir.display());
     let wanted = |kind: &Kind| options.only.is_empty() || options.only.contains(kind);
     let kinds: Vec<Kind> = Kind::value_variants().iter().copied().filter(wanted).collect();

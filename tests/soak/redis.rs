@@ -6,6 +6,7 @@ use crate::processes::{free_port, signal};
 use anyhow::{Context, Result, ensure};
 use meanwhile::clock;
 use std::fs::{self, File};
+use std::io::Write;
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -38,18 +39,24 @@ impl Redis {
         settings: &'static [&'static str],
         variables: Vec<(&'static str, PathBuf)>,
     ) -> Result<Self> {
-        fs::create_dir_all(dir)?;
-        let mut redis =
-            Self { port: free_port()?, dir: dir.to_owned(), settings, variables, primary: None, child: None };
+        let mut redis = Self::new(dir, settings, variables)?;
         redis.start_again()?;
         Ok(redis)
+    }
+
+    /// One that does not run yet.
+    pub(crate) fn new(
+        dir: &Path,
+        settings: &'static [&'static str],
+        variables: Vec<(&'static str, PathBuf)>,
+    ) -> Result<Self> {
+        Ok(Self { port: free_port()?, dir: dir.to_owned(), settings, variables, primary: None, child: None })
     }
 
     /// Starts it without anything that it had, as a primary or as the replica of one.
     pub(crate) fn start_empty(&mut self, primary: Option<u16>) -> Result<()> {
         self.kill()?;
         fs::remove_dir_all(&self.dir)?;
-        fs::create_dir_all(&self.dir)?;
         self.primary = primary;
         self.start_again()
     }
@@ -62,6 +69,7 @@ impl Redis {
 
     /// Starts it and waits until it has read its file.
     pub(crate) fn start_again(&mut self) -> Result<()> {
+        fs::create_dir_all(&self.dir)?;
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", "", "--dir"]).arg(&self.dir);
         command.args(self.settings).args(["--auto-aof-rewrite-min-size", REWRITE_FROM]);
@@ -111,6 +119,17 @@ impl Redis {
         let set = self.cli(&["CONFIG", "SET", "auto-aof-rewrite-percentage", "0"]);
         let busy = |name| self.info("persistence", name).is_none_or(|said| said != "0");
         set.is_some() && !busy("aof_rewrite_in_progress") && !busy("aof_rewrite_scheduled")
+    }
+
+    /// Cuts off what a power cut has left of the end of its file, with Redis' own tool, as its log asks for.
+    pub(crate) fn mend(&self) -> Result<()> {
+        let mut command = Command::new("redis-check-aof");
+        command.args(["--fix", "appendonly.aof.manifest"]).current_dir(self.dir.join("appendonlydir"));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().context("redis-check-aof")?;
+        child.stdin.take().context("piped")?.write_all(b"y\n")?;
+        let status = child.wait()?;
+        ensure!(status.success(), "redis-check-aof cannot mend the file");
+        Ok(())
     }
 
     /// The length of the append-only file.

@@ -69,6 +69,20 @@ pub(crate) fn rows(place: &Place) -> u64 {
 }
 
 impl Verdict {
+    /// Adds up what was found in two places.
+    pub(crate) fn add(&mut self, other: Self) {
+        let Self { rows, lost, covered, double, wrong, disagreeing, differing, notes, short } = other;
+        self.rows += rows;
+        self.lost += lost;
+        self.covered += covered;
+        self.double += double;
+        self.wrong += wrong;
+        self.disagreeing += disagreeing;
+        self.differing += differing;
+        self.notes.extend(notes);
+        self.short += short;
+    }
+
     pub(crate) fn is_good(&self) -> bool {
         let Self { rows: _, short: _, covered, lost, double, wrong, disagreeing, differing, notes: _ } = self;
         lost == covered && [double, wrong, disagreeing, differing].iter().all(|&&n| n == 0)

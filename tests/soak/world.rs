@@ -97,6 +97,7 @@ pub(crate) fn run(kind: Kind, dir: &Path, seed: u64, duration: Duration) -> Resu
         clock_of_the_service_steps: kind.traits().clock_steps && site.redis.is_none(),
         waits: std::sync::Mutex::default(),
         answered: std::sync::Mutex::new(vec![None; site.nodes.len()]),
+        old_days: AtomicBool::new(true),
         unanswered: AtomicU64::new(0),
         wrong: std::sync::Mutex::default(),
     });
@@ -185,7 +186,7 @@ fn place<'a>(site: &'a Site, dir: &Path) -> Place<'a> {
 }
 
 /// How many lives are open, as the service says; many if it does not.
-fn open_lives(port: u16) -> u64 {
+pub(crate) fn open_lives(port: u16) -> u64 {
     let http = Http::new();
     let of = |source: usize| -> Option<u64> {
         let answer = http.get(port, &format!("/v1/state?source={}", source_id(source)))?;
