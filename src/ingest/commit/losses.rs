@@ -21,7 +21,7 @@ pub struct Loss {
     pub frames: u64,
     /// They were confirmed between these two, by this node's clock.
     pub from: Millis,
-    /// When it was found out.
+    /// When it was found out; later, if the clock had been later when they were confirmed.
     pub to: Millis,
 }
 
@@ -50,23 +50,33 @@ impl Losses {
 
 /// When a writer's frames were confirmed, to the second.
 pub(super) struct Confirmed {
-    /// When the writer began.
+    /// When the writer began, or to what time the clock went back since.
     began: Millis,
     /// The first frame of each second in which there was one, the oldest first.
     firsts: VecDeque<(Millis, u64)>,
+    /// The latest time at which one was confirmed.
+    latest: Millis,
 }
 
 impl Confirmed {
     pub(super) fn new(began: Millis) -> Self {
-        Self { began, firsts: VecDeque::new() }
+        Self { began, firsts: VecDeque::new(), latest: began }
     }
 
-    /// A frame was sent at `sent` at the latest and is confirmed.
-    pub(super) fn note(&mut self, sequence: u64, sent: Millis) {
+    /// A frame was sent at `sent` at the latest and is confirmed at `now`.
+    pub(super) fn note(&mut self, mut sequence: u64, sent: Millis, now: Millis) {
+        let sent = sent.min(now);
+        (self.began, self.latest) = (self.began.min(sent), self.latest.max(now));
         let second = sent - sent.rem_euclid(1_000);
-        // A clock that went back makes a window longer, never shorter.
-        if self.firsts.back().is_some_and(|(last, _)| *last >= second) {
-            return;
+        // A clock that went back makes a window longer, never shorter: what came before is taken to be as old.
+        while let Some(&(last, first)) = self.firsts.back()
+            && last >= second
+        {
+            if last == second {
+                return;
+            }
+            sequence = first;
+            self.firsts.pop_back();
         }
         if self.firsts.len() == SECONDS {
             self.firsts.pop_front();
@@ -82,7 +92,8 @@ impl Confirmed {
     }
 
     pub(super) fn loss(&self, everything: bool, last: u64, sequence: u64, now: Millis) -> Loss {
-        Loss { everything, frames: sequence.saturating_sub(last), from: self.after(last).min(now), to: now }
+        let frames = sequence.saturating_sub(last);
+        Loss { everything, frames, from: self.after(last).min(now), to: self.latest.max(now) }
     }
 }
 
@@ -104,25 +115,45 @@ mod tests {
         let check = |confirmed: &Confirmed, last: u64, expected: Millis| assert_eq!(confirmed.after(last), expected);
         check(&confirmed, 0, 500);
         for (sequence, at) in [(1, 1_200), (2, 1_900), (3, 3_000), (4, 5_999)] {
-            confirmed.note(sequence, at);
+            confirmed.note(sequence, at, at);
         }
         check(&confirmed, 0, 1_000);
         check(&confirmed, 1, 1_000);
         check(&confirmed, 2, 3_000);
         check(&confirmed, 3, 5_000);
-        // The clock went back: what comes now is taken to be as old as what came before.
-        confirmed.note(5, 2_000);
-        check(&confirmed, 4, 5_000);
         let loss = confirmed.loss(false, 2, 5, 7_000);
         assert_eq!((loss.frames, loss.from, loss.to), (3, 3_000, 7_000));
         assert_eq!(confirmed.loss(true, 0, 5, 800).from, 800, "a window never ends before it begins");
+    }
+
+    /// A clock that is set while frames are confirmed, or between that and the moment it is found out.
+    #[test]
+    fn a_clock_that_went_back_makes_a_window_longer() {
+        let mut confirmed = Confirmed::new(500);
+        let check = |confirmed: &Confirmed, last: u64, now: Millis, expected: (Millis, Millis)| {
+            let loss = confirmed.loss(false, last, last + 1, now);
+            assert_eq!((loss.from, loss.to), expected);
+        };
+        confirmed.note(1, 3_000, 3_400);
+        confirmed.note(2, 9_000, 9_800);
+        check(&confirmed, 1, 7_000, (7_000, 9_800));
+        check(&confirmed, 1, 12_000, (9_000, 12_000));
+        // The second frame may have been confirmed before the third or after it.
+        confirmed.note(3, 6_100, 6_300);
+        check(&confirmed, 2, 12_000, (6_000, 12_000));
+        check(&confirmed, 1, 12_000, (6_000, 12_000));
+        check(&confirmed, 0, 12_000, (3_000, 12_000));
+        confirmed.note(4, 7_000, 200);
+        check(&confirmed, 0, 12_000, (0, 12_000));
+        check(&confirmed, 3, 150, (0, 9_800));
     }
 
     #[test]
     fn what_is_too_long_ago_to_be_remembered_began_with_the_writer() {
         let mut confirmed = Confirmed::new(-7);
         for second in 0..SECONDS as u64 + 10 {
-            confirmed.note(second + 1, second.cast_signed() * 1_000);
+            let at = second.cast_signed() * 1_000;
+            confirmed.note(second + 1, at, at);
         }
         assert_eq!((confirmed.firsts.len(), confirmed.after(3), confirmed.after(10)), (SECONDS, -7, 10_000));
     }

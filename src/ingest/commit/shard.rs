@@ -215,7 +215,7 @@ impl Task {
     /// The next sequence is in the store: with it, no frame of this sequence can be counted any more.
     fn taken(&mut self, sent: Millis) {
         self.sequence += 1;
-        self.confirmed.note(self.sequence, sent);
+        self.confirmed.note(self.sequence, sent, self.clock.now());
         self.doubtful = false;
     }
 
