@@ -18,7 +18,7 @@ use crate::stats::Millis;
 use crate::stats::calendar::Calendar;
 use crate::store::{KeyRecord, Shard, Store, StoreError};
 pub use losses::{Loss, Losses};
-use pending::Work;
+use pending::{Arrival, Work};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -228,18 +228,23 @@ impl Committer {
     }
 
     async fn commit_parts(&self, parts: Vec<Part>, key: Option<RequestKey>) -> Outcome {
+        // Of all parts: one that has waited for the first is as old as the request.
+        let arrival = Arrival {
+            received: self.shared.elapsed.load(Ordering::Relaxed),
+            deadline: clock::instant() + REQUEST_DEADLINE,
+        };
         let mut total = Total::default();
         let mut parts = parts.into_iter().enumerate();
         if let Some(key) = key {
             // Alone: if the key was used with another body, it says so before anything is counted.
             let (index, first) = parts.next().expect("requests have parts");
-            let outcome = self.send(first, Some(key.part(index)))?.await;
+            let outcome = self.send(first, Some(key.part(index)), arrival)?.await;
             total.add(index, outcome.unwrap_or_else(|_| task_is_gone()));
             total.check_first()?;
         }
         let mut sent = Vec::new();
         for (index, part) in parts {
-            match self.send(part, key.map(|key| key.part(index))) {
+            match self.send(part, key.map(|key| key.part(index)), arrival) {
                 Ok(answer) => sent.push((index, answer)),
                 // What was sent before may be counted, so the whole is known only after it.
                 Err(e) => total.add(index, PartOutcome::Failed(e)),
@@ -252,7 +257,12 @@ impl Committer {
     }
 
     /// Queues a part, if there is room and the store answers.
-    fn send(&self, part: Part, key: Option<KeyRecord>) -> Result<oneshot::Receiver<PartOutcome>, CommitError> {
+    fn send(
+        &self,
+        part: Part,
+        key: Option<KeyRecord>,
+        arrival: Arrival,
+    ) -> Result<oneshot::Receiver<PartOutcome>, CommitError> {
         if self.shared.down.load(Ordering::Relaxed) {
             return Err(CommitError::NotApplied("the store does not answer".to_owned()));
         }
@@ -260,9 +270,7 @@ impl Committer {
         let share = u32::try_from(deltas).ok().and_then(|n| Arc::clone(&self.waiting).try_acquire_many_owned(n).ok());
         let share = share.ok_or(CommitError::Busy)?;
         let (answer, outcome) = oneshot::channel();
-        let received = self.shared.elapsed.load(Ordering::Relaxed);
-        let deadline = clock::instant() + REQUEST_DEADLINE;
-        let work = Work { part, key, received, deadline, too_late: Vec::new(), answer, _share: share };
+        let work = Work { part, key, arrival, too_late: Vec::new(), answer, _share: share };
         self.queue.send(work).map_err(|_| CommitError::NotApplied("the service is stopping".to_owned()))?;
         if mutant::is(mutant::ACK_BEFORE_STORE) {
             let (answer, outcome) = oneshot::channel();

@@ -294,6 +294,30 @@ async fn a_request_that_was_held_up_too_long_is_not_counted() {
     assert_eq!(bench.post("a", key(1, 1)).await, COUNTED);
 }
 
+/// The node is stopped for long between two parts of a request; meanwhile its client repeats it elsewhere, and the
+/// keys expire. The second part is as old as the first.
+#[tokio::test(start_paused = true)]
+async fn the_later_parts_of_a_request_are_as_old_as_the_first() {
+    let bench = Bench::start().await;
+    let parts = ["a", "b"].map(|source| bench.part(source)).to_vec();
+    bench.store.fail([Fault::LostAnswer]);
+    bench.store.gate.forget_permits(usize::MAX);
+    bench.store.gate.add_permits(1);
+    let asked = bench.committer.commit(Request { parts, key: Some(key(1, 1)) });
+    let stopped = async {
+        sleep(Duration::from_secs(5)).await;
+        for _ in 0..2_000 {
+            bench.clock.set(bench.clock.now() + 5_000);
+            bench.store.inner.due(0, 0).await.unwrap();
+        }
+        bench.store.gate.add_permits(1_000);
+    };
+    let (answer, ()) = tokio::join!(asked, stopped);
+    assert!(matches!(answer, Err(CommitError::Unknown(_))), "a part is counted: {answer:?}");
+    bench.check_count("a", 1.0).await;
+    bench.check_count("b", 0.0).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_closing_bucket_is_closed_before_its_next_life() {
     let bench = Bench::start().await;

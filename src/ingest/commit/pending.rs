@@ -15,14 +15,20 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
+/// When a request came in.
+#[derive(Clone, Copy)]
+pub(super) struct Arrival {
+    /// The store's `elapsed` as last heard then.
+    pub(super) received: Millis,
+    /// No part of it is sent for the first time after this.
+    pub(super) deadline: Instant,
+}
+
 /// One part on its way, and who waits for it.
 pub(super) struct Work {
     pub(super) part: Part,
     pub(super) key: Option<KeyRecord>,
-    /// The store's `elapsed` as last heard when the request came in.
-    pub(super) received: Millis,
-    /// Not sent for the first time after this.
-    pub(super) deadline: Instant,
+    pub(super) arrival: Arrival,
     /// Deltas of the part (by index) that are not counted, because one of their buckets is too late.
     pub(super) too_late: Vec<usize>,
     pub(super) answer: oneshot::Sender<PartOutcome>,
@@ -112,7 +118,7 @@ impl Pending {
 
     /// The frame of everything in it. The deltas are given away; [`Self::merge_again`] makes them again.
     pub(super) fn frame(&mut self, writer: WriterId, sequence: u64) -> Frame {
-        let received = self.works.iter().map(|work| work.received).min().unwrap_or_default();
+        let received = self.works.iter().map(|work| work.arrival.received).min().unwrap_or_default();
         let keys = self.works.iter().filter_map(Work::record).collect();
         self.indexes.clear();
         Frame::new(writer, sequence, received, keys, std::mem::take(&mut self.deltas))

@@ -134,7 +134,9 @@ impl Task {
         let mut next = Some(first);
         loop {
             match next.take() {
-                Some(work) if work.deadline <= clock::instant() => work.answer(PartOutcome::Failed(not_in_time())),
+                Some(work) if work.arrival.deadline <= clock::instant() => {
+                    work.answer(PartOutcome::Failed(not_in_time()));
+                }
                 Some(work) if pending.is_full_for(&work) => return Some(work),
                 Some(work) => pending.add(work),
                 None => {}
