@@ -234,6 +234,7 @@ impl Committer {
             deadline: clock::instant() + REQUEST_DEADLINE,
         };
         let mut total = Total::default();
+        let (several, losses) = (parts.len() > 1, self.losses().times);
         let mut parts = parts.into_iter().enumerate();
         if let Some(key) = key {
             // Alone: if the key was used with another body, it says so before anything is counted.
@@ -253,7 +254,12 @@ impl Committer {
         for (index, answer) in sent {
             total.add(index, answer.await.unwrap_or_else(|_| task_is_gone()));
         }
-        total.outcome()
+        let committed = total.outcome()?;
+        if several && self.losses().times != losses {
+            // The answer would come after the time of which the loss is said to be.
+            return Err(CommitError::Unknown("the store has lost commits, maybe a part of the request".to_owned()));
+        }
+        Ok(committed)
     }
 
     /// Queues a part, if there is room and the store answers.

@@ -318,6 +318,27 @@ async fn the_later_parts_of_a_request_are_as_old_as_the_first() {
     bench.check_count("b", 0.0).await;
 }
 
+/// The first part of a request is confirmed and lost; the answer would come after the time of the loss.
+#[tokio::test(start_paused = true)]
+async fn a_request_of_which_a_part_may_be_lost_is_not_said_to_be_counted() {
+    let bench = Bench::start().await;
+    let empty = bench.store.inner.save();
+    bench.store.gate.forget_permits(usize::MAX);
+    bench.store.gate.add_permits(1);
+    let request = || Request { parts: ["a", "b"].map(|source| bench.part(source)).to_vec(), key: Some(key(1, 1)) };
+    let lost = async {
+        sleep(Duration::from_secs(1)).await;
+        bench.store.inner.restore(empty);
+        bench.store.gate.add_permits(1_000);
+    };
+    let (answer, ()) = tokio::join!(bench.committer.commit(request()), lost);
+    assert!(matches!(answer, Err(CommitError::Unknown(_))), "{answer:?}");
+    assert_eq!(bench.committer.losses().frames, 1);
+    assert_eq!(bench.committer.commit(request()).await, COUNTED, "the part that was lost");
+    bench.check_count("a", 1.0).await;
+    bench.check_count("b", 1.0).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_closing_bucket_is_closed_before_its_next_life() {
     let bench = Bench::start().await;
