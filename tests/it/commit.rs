@@ -339,6 +339,24 @@ async fn a_request_of_which_a_part_may_be_lost_is_not_said_to_be_counted() {
     bench.check_count("b", 1.0).await;
 }
 
+/// Counted by another node, which does not live to notice, and told to a client of this one as a duplicate.
+#[tokio::test(start_paused = true)]
+async fn a_duplicate_that_is_lost_is_a_loss_too() {
+    let bench = Bench::start().await;
+    let empty = bench.store.inner.save();
+    let other: Arc<dyn Store> = Arc::clone(&bench.store) as _;
+    let (other, _) =
+        Committer::start(other, Arc::clone(&bench.calendar), Arc::default(), bench.clock.clone()).await.unwrap();
+    let request = || Request { parts: vec![bench.part("a")], key: Some(key(1, 1)) };
+    assert_eq!(other.commit(request()).await, COUNTED);
+    drop(other);
+    assert_eq!(bench.committer.commit(request()).await, DUPLICATE);
+    assert_eq!(bench.committer.losses(), Losses::default());
+    bench.store.inner.restore(empty);
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(bench.committer.losses().frames, 1, "the frame that had taken the place of the duplicate");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_closing_bucket_is_closed_before_its_next_life() {
     let bench = Bench::start().await;

@@ -15,7 +15,7 @@ use crate::ingest::fold::RootDeltas;
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Calendar};
 use crate::store::closing::drive_close;
-use crate::store::{Acks, Answer, Frame, Life, Shard, Store, StoreError, When, WriterId};
+use crate::store::{Acks, Answer, Durability, Frame, Life, Shard, Store, StoreError, When, WriterId};
 use crate::telemetry::metrics;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -181,10 +181,15 @@ impl Task {
     async fn settle(&mut self, pending: &mut Pending, queue: &mut UnboundedReceiver<Work>) -> Result<(), CommitError> {
         // A frame without answer may still be on its way when another answer asks for a new one.
         let mut unknown = false;
+        let mut seen_before = SeenBefore::default();
         while !pending.is_empty() {
-            let frame = pending.frame(self.writer, self.sequence + 1);
+            let mut frame = pending.frame(self.writer, self.sequence + 1);
+            if seen_before.to_be_placed {
+                frame = Frame::new(self.writer, self.sequence + 1, frame.received, Vec::new(), Vec::new());
+            }
             let sent = self.clock.now();
             match self.send(&frame, &mut unknown, queue).await? {
+                Answer::Applied if seen_before.to_be_placed => self.placed(sent, &mut seen_before),
                 Answer::Applied => {
                     failpoint::pass("frame-applied");
                     metrics::frame(frame.deltas.iter().map(|d| d.sources.len()).sum());
@@ -193,19 +198,34 @@ impl Task {
                     return Ok(());
                 }
                 Answer::Dup { checksum } if checksum == frame.checksum => {
-                    self.taken(sent);
-                    return Ok(());
+                    if !seen_before.to_be_placed {
+                        self.taken(sent);
+                        return Ok(());
+                    }
+                    // An empty one that was given up may have come before the keys.
+                    let given_up = self.doubtful;
+                    self.placed(sent, &mut seen_before);
+                    seen_before.to_be_placed = given_up;
                 }
                 // The frame that was given up had arrived; this one takes the next place.
                 Answer::Dup { .. } if self.doubtful => self.taken(sent),
                 Answer::Dup { .. } => self.go_on_as_new("another process writes under this node's id"),
-                Answer::Gap { last } => self.lost(false, last),
-                Answer::Lost => self.found_again().await.map_err(|e| CommitError::NotApplied(e.to_string()))?,
+                Answer::Gap { last } => {
+                    seen_before = SeenBefore::default();
+                    self.lost(false, last);
+                }
+                Answer::Lost => {
+                    seen_before = SeenBefore::default();
+                    self.found_again().await.map_err(|e| CommitError::NotApplied(e.to_string()))?;
+                }
                 Answer::Stale => {
                     self.refresh().await.map_err(|e| CommitError::NotApplied(e.to_string()))?;
                     return Err(CommitError::NotApplied("the request was held up for too long".to_owned()));
                 }
-                Answer::Seen(seen) => answer_seen(pending, &frame, &seen),
+                Answer::Seen(seen) if self.store.durability() == Durability::Disk || seen_before.has(&frame, &seen) => {
+                    answer_seen(pending, &frame, &seen);
+                }
+                Answer::Seen(seen) => seen_before = SeenBefore::these(&frame, &seen),
                 Answer::Closing(lives) => self.finish_closes(lives).await?,
                 Answer::Late(buckets) => answer_late(pending, &frame, &buckets),
             }
@@ -219,6 +239,12 @@ impl Task {
         self.sequence += 1;
         self.confirmed.note(self.sequence, sent, self.clock.now());
         self.doubtful = false;
+    }
+
+    /// The keys that were seen are older than a frame of this writer.
+    fn placed(&mut self, sent: Millis, seen_before: &mut SeenBefore) {
+        self.taken(sent);
+        seen_before.to_be_placed = false;
     }
 
     /// A bucket that was not in the last frame may be due before the rollover thinks of looking.
@@ -361,6 +387,28 @@ impl Task {
             }
         }
         Ok(())
+    }
+}
+
+/// On a store that may lose its last seconds: keys that had been counted before this writer's last frame.
+///
+/// The frame that counted them may have been confirmed to nobody, so nobody would miss it. So an empty frame
+/// takes its place behind it before the works are told that they are duplicates, if their keys are still there
+/// then. Should the store go back behind the keys, it goes back behind that frame, which is noticed.
+#[derive(Default)]
+struct SeenBefore {
+    keys: Vec<[u8; 16]>,
+    /// The empty frame is still to be sent.
+    to_be_placed: bool,
+}
+
+impl SeenBefore {
+    fn these(frame: &Frame, seen: &[(usize, [u8; 16])]) -> Self {
+        Self { keys: seen.iter().map(|(index, _)| frame.keys[*index].id).collect(), to_be_placed: true }
+    }
+
+    fn has(&self, frame: &Frame, seen: &[(usize, [u8; 16])]) -> bool {
+        seen.iter().all(|(index, _)| self.keys.contains(&frame.keys[*index].id))
     }
 }
 
