@@ -146,6 +146,7 @@ for_each_store! {
     early::a_reading_after_an_early_close_adds_to_the_row,
     early::an_early_close_is_remembered_until_the_bucket_is_late,
     early::a_coarse_bucket_need_not_wait_when_asked_now,
+    early::a_half_moved_bucket_waits_for_a_parent_that_is_drained,
     early::everything_is_drained_from_fine_to_coarse,
     early::a_drained_bucket_takes_readings_until_it_is_late,
     early::a_crash_in_an_early_close_changes_nothing,

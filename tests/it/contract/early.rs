@@ -1,5 +1,6 @@
 //! Seals and closes that do not wait for their time, as a drain makes them.
 
+use super::closing::half_closed;
 use super::{ack, close, close_to_end, due, sealed, written};
 use crate::world::{HOUR, MINUTE, POLICY, SECOND, T0, WRITER, World, delta, moments};
 use meanwhile::stats::calendar::Bucket;
@@ -104,6 +105,23 @@ pub(super) async fn a_coarse_bucket_need_not_wait_when_asked_now(world: World) {
     drained(&world, hour).await;
     let day = sealed(&world, day).await;
     assert_eq!(row_of(&world, day).await.moments, moments(&[1.0, 2.0]));
+}
+
+/// What moved up into a life that is on its way already would leave with it, and never be in its row.
+pub(super) async fn a_half_moved_bucket_waits_for_a_parent_that_is_drained(world: World) {
+    let minute = half_closed(&world, T0).await;
+    assert!(matches!(close(&world, minute, 0).await, Closed::More(_)));
+    let Sealed::Sealed { life: hour, .. } = seal_now(&world, world.bucket("1h", T0)).await else {
+        panic!("not sealed")
+    };
+    assert_eq!(ack(&world, hour).await, Acked::Clean);
+    assert!(matches!(close_now(&world, hour).await, Closed::More(_)));
+    assert_eq!(close(&world, minute, 0).await, Closed::ParentClosing(hour), "in its time");
+    assert_eq!(close_now(&world, minute).await, Closed::ParentClosing(hour), "in a drain");
+    while let Closed::More(_) = close_now(&world, hour).await {}
+    close_to_end(&world, minute).await;
+    let second = sealed(&world, world.bucket("1h", T0)).await;
+    assert!(second.generation > hour.generation, "the rest is another life");
 }
 
 pub(super) async fn everything_is_drained_from_fine_to_coarse(world: World) {

@@ -189,17 +189,17 @@ impl State {
         if present.life(life.bucket) != life {
             return Some(Closed::Refused);
         }
-        if present.closing {
-            return None;
+        if !present.closing {
+            let clean = present.dirty_since.is_none() && present.acked == present.revision;
+            let over = when == When::Now || self.now >= life.bucket.end + lateness;
+            if !clean || !over {
+                return Some(Closed::Refused);
+            }
+            if when == When::InTime && self.descendants_open(life.bucket, family) {
+                return Some(Closed::Waiting);
+            }
         }
-        let clean = present.dirty_since.is_none() && present.acked == present.revision;
-        let over = when == When::Now || self.now >= life.bucket.end + lateness;
-        if !clean || !over {
-            return Some(Closed::Refused);
-        }
-        if when == When::InTime && self.descendants_open(life.bucket, family) {
-            return Some(Closed::Waiting);
-        }
+        // At every chunk: a drain does not wait for its descendants, one of which may be half moved up.
         self.first_closing(&family.parents).map(Closed::ParentClosing)
     }
 
