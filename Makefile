@@ -1,6 +1,6 @@
 # The commands of the project; `make ci` is exactly what continuous integration runs.
 
-.PHONY: run test bench suites fuzz soak soak-brief pair powercut powercut-brief ci lint tools
+.PHONY: run test bench suites fuzz soak soak-brief pair powercut powercut-brief simulate simulate-brief ci lint tools
 
 # Builds, starts the service on the embedded store with CSV files, and says where to post.
 run:
@@ -55,7 +55,16 @@ powercut: tools
 powercut-brief: tools
 	cargo test --locked --test soak -- --power-cuts 5
 
-ci: test soak-brief powercut-brief lint
+# Random schedules of the protocol without I/O, 1,000,000 in some ten minutes; SEED=7 plays the same ones again.
+SCHEDULES ?= 1000000
+simulate:
+	cargo test --release --locked --test simulator -- --schedules $(SCHEDULES) $(if $(SEED),--seed $(SEED))
+
+# Some of them for every change: half a minute.
+simulate-brief:
+	cargo test --locked --test simulator -- --schedules 20000 --threads 2
+
+ci: test soak-brief powercut-brief simulate-brief lint
 
 lint:
 	cargo fmt --check

@@ -5,6 +5,8 @@
 //! one; what a call changes is in `oracle/rules.rs`. Simple instead of fast or small: it forgets no
 //! writer and pages by position.
 
+// Named, so that tests/simulator/ can share this file.
+#[path = "oracle/rules.rs"]
 mod rules;
 
 pub(crate) use rules::State;
