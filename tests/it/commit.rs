@@ -377,6 +377,35 @@ async fn a_closing_bucket_is_closed_before_its_next_life() {
     bench.check_count("wide-0001", 2.0).await;
 }
 
+/// A frame got no answer, its repetition met a closing bucket, and that close could not be finished: the first one may
+/// still arrive.
+#[tokio::test(start_paused = true)]
+async fn a_frame_without_answer_is_not_said_to_be_lost_because_of_a_closing_bucket() {
+    let bench = Bench::start().await;
+    let bucket = bench.bucket(T0);
+    let sources = wide_delta(bucket, 0..2 * PAGE_SOURCES).sources;
+    let wide = Part { deltas: vec![RootDeltas { buckets: vec![bucket], sources }], readings: 2 * PAGE_SOURCES };
+    assert_eq!(bench.committer.commit(Request { parts: vec![wide], key: None }).await, COUNTED);
+    bench.clock.set(T0 + 200_000);
+    let (store, family) = (&bench.store.inner, bench.calendar.family(&bucket));
+    let Sealed::Sealed { life, .. } = store.seal(0, bucket, &family, When::InTime).await.unwrap() else {
+        panic!("not sealed")
+    };
+    store.ack(0, life).await.unwrap();
+    store.close(0, life, &family, 0, When::InTime).await.unwrap();
+    bench.store.set_closes_fail(true);
+    bench.store.fail([Fault::Delayed]);
+    let answer = bench.post("a", None).await;
+    assert!(matches!(answer, Err(CommitError::Unknown(_))), "{answer:?}");
+    // Somebody finishes the close, and the frame arrives.
+    store.close(0, life, &family, 0, When::InTime).await.unwrap();
+    bench.store.set_closes_fail(false);
+    bench.store.deliver().await;
+    bench.check_count("a", 1.0).await;
+    assert_eq!(bench.post("b", None).await, COUNTED);
+    assert_eq!(store.writers(), 1, "nothing was amiss with the sequence");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_too_late_is_named_and_the_rest_counted() {
     let bench = Bench::start_with(Policy { late: Late::Refuse, ..POLICY }).await;

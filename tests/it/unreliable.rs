@@ -36,6 +36,8 @@ pub(crate) struct Unreliable {
     down: AtomicBool,
     /// Every page comes from a server that has started again: the cursor leads nowhere.
     restarting: AtomicBool,
+    /// Only closes do not work.
+    closes_fail: AtomicBool,
     /// Connections beyond the first.
     renewed: AtomicU64,
     delayed: Mutex<Vec<Frame>>,
@@ -52,6 +54,7 @@ impl Unreliable {
             faults: Mutex::default(),
             down: AtomicBool::new(false),
             restarting: AtomicBool::new(false),
+            closes_fail: AtomicBool::new(false),
             renewed: AtomicU64::new(0),
             delayed: Mutex::default(),
             calls: AtomicUsize::new(0),
@@ -69,6 +72,10 @@ impl Unreliable {
 
     pub(crate) fn set_restarting(&self, restarting: bool) {
         self.restarting.store(restarting, Ordering::SeqCst);
+    }
+
+    pub(crate) fn set_closes_fail(&self, fail: bool) {
+        self.closes_fail.store(fail, Ordering::SeqCst);
     }
 
     pub(crate) fn calls(&self) -> usize {
@@ -182,6 +189,9 @@ impl Store for Unreliable {
         when: When,
     ) -> Result<Closed, StoreError> {
         self.reach()?;
+        if self.closes_fail.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable("loading".to_owned()));
+        }
         self.inner.close(shard, life, family, cursor, when).await
     }
 

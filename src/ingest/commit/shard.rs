@@ -216,7 +216,7 @@ impl Task {
                 }
                 Answer::Lost => {
                     seen_before = SeenBefore::default();
-                    self.found_again().await.map_err(|e| CommitError::NotApplied(e.to_string()))?;
+                    self.found_again().await.map_err(|e| self.given_up(unknown, &e))?;
                 }
                 Answer::Stale => {
                     self.refresh().await.map_err(|e| CommitError::NotApplied(e.to_string()))?;
@@ -226,12 +226,18 @@ impl Task {
                     answer_seen(pending, &frame, &seen);
                 }
                 Answer::Seen(seen) => seen_before = SeenBefore::these(&frame, &seen),
-                Answer::Closing(lives) => self.finish_closes(lives).await?,
+                Answer::Closing(lives) => self.finish_closes(lives).await.map_err(|e| self.given_up(unknown, &e))?,
                 Answer::Late(buckets) => answer_late(pending, &frame, &buckets),
             }
             pending.merge_again();
         }
         Ok(())
+    }
+
+    /// A frame is not sent again. If one was without answer before, it may still arrive.
+    fn given_up(&mut self, unknown: bool, why: &StoreError) -> CommitError {
+        self.doubtful |= unknown;
+        if unknown { CommitError::Unknown(why.to_string()) } else { CommitError::NotApplied(why.to_string()) }
     }
 
     /// The next sequence is in the store: with it, no frame of this sequence can be counted any more.
@@ -375,13 +381,13 @@ impl Task {
         tracing::error!(%before, now = %self.writer, epoch = self.epoch, "{why}; going on under a new writer id");
     }
 
-    async fn finish_closes(&self, lives: Vec<Life>) -> Result<(), CommitError> {
+    async fn finish_closes(&self, lives: Vec<Life>) -> Result<(), StoreError> {
         let started = clock::instant();
         for life in lives {
             loop {
                 match drive_close(&*self.store, self.shard, &self.calendar, life, When::InTime).await {
                     Ok(_) => break,
-                    Err(e) if started.elapsed() > PATIENCE => return Err(CommitError::NotApplied(e.to_string())),
+                    Err(e) if started.elapsed() > PATIENCE => return Err(e),
                     Err(_) => sleep(RETRY_MIN).await,
                 }
             }
