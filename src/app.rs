@@ -12,6 +12,7 @@ use crate::config::{Acks, Config, SinkUrl, StoreUrl};
 use crate::http::server::{Limits, serve};
 use crate::http::{self, Instance, Service};
 use crate::ingest::commit::Committer;
+use crate::live::Hub;
 use crate::nodes::{NodeError, Nodes};
 use crate::query::Query;
 use crate::rollover::{Progress, Rollover};
@@ -22,6 +23,7 @@ use crate::stats::calendar::Calendar;
 use crate::store::Store;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::redis::RedisStore;
+use crate::store::redis::bus::Bus;
 use crate::telemetry;
 use anyhow::{Context, bail};
 use std::future::Future;
@@ -73,8 +75,11 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     } else {
         tokio::spawn(until_stopped(stopped.clone()))
     };
+    let query = Arc::new(Query::new(Arc::clone(&store), sink.clone(), Arc::clone(&calendar)));
+    let hub = Hub::new(Arc::clone(&query), open_bus(&config)?, http::live_rows);
     let service = Service {
-        query: Arc::new(Query::new(Arc::clone(&store), sink.clone(), Arc::clone(&calendar))),
+        query,
+        hub: Arc::clone(&hub),
         calendar,
         committer: Arc::new(committer),
         store: Arc::clone(&store),
@@ -93,6 +98,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     };
     let serving = serve(listener, http::router(service), limits, until_stopped(stopped));
     let serving = tokio::spawn(serving);
+    let _live = AbortOnDrop(tokio::spawn(Arc::clone(&hub).run(|| Clock::System.now())));
     let _upkeep = AbortOnDrop(tokio::spawn(telemetry::metrics::upkeep()));
     say_where(&config, &*store, address);
     telemetry::manager::ready(&format!("listening on http://{address}"));
@@ -105,6 +111,8 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     tracing::info!("stopping: what is in flight is finished first");
     telemetry::manager::stopping();
     stop.send_replace(true);
+    // Streams have no end of their own.
+    hub.end();
     let stopped = core.stop().await;
     nodes.leave().await;
     stopped
@@ -144,6 +152,14 @@ async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
             Arc::new(store)
         }
     })
+}
+
+/// Messages travel through the Redis that is the store.
+fn open_bus(config: &Config) -> anyhow::Result<Option<Arc<Bus>>> {
+    match &config.store {
+        StoreUrl::Embedded(_) => Ok(None),
+        StoreUrl::Redis(url) => Ok(Some(Bus::new(url.reveal())?)),
+    }
 }
 
 fn say_where(config: &Config, store: &dyn Store, address: std::net::SocketAddr) {

@@ -9,6 +9,8 @@ pub mod app;
 
 pub mod http;
 
+pub mod live;
+
 pub mod ingest;
 pub mod nodes;
 pub mod query;

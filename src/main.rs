@@ -4,8 +4,8 @@
 
 use clap::Parser;
 use meanwhile::cli::{
-    Cli, Command, Usage, check, completions, config, copy, drain, import, man, migrate, output, query, serve, sources,
-    state,
+    Cli, Command, Usage, check, completions, config, copy, drain, import, man, migrate, output, publish, query, serve,
+    sources, state,
 };
 use std::process::ExitCode;
 
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         Command::State(args) => state::run(&args),
         Command::Copy(args) => copy::run(&args),
         Command::Drain(args) => drain::run(&args),
+        Command::Publish(args) => publish::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     };

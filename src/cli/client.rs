@@ -6,7 +6,7 @@
 use super::Usage;
 use crate::config::{Secret, ServerArgs};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use std::fmt;
 use std::io;
 use std::time::Duration;
@@ -138,6 +138,12 @@ impl Client {
             request = request.header(*name, *value);
         }
         self.answer(request.send(body))
+    }
+
+    /// Sends `body` to `path`; the answer has nothing more to say.
+    pub fn send(&self, path: &str, query: &[(&str, &str)], body: &[u8]) -> Result<(), ClientError> {
+        let request = self.agent.post(format!("{}{path}", self.base)).header("Accept", "application/json");
+        self.answer::<IgnoredAny>(request.query_pairs(query.iter().copied()).send(body)).map(drop)
     }
 
     fn answer<T: DeserializeOwned>(

@@ -15,6 +15,7 @@ pub mod import;
 pub mod man;
 pub mod migrate;
 pub mod output;
+pub mod publish;
 pub mod query;
 mod reload;
 pub mod serve;
@@ -71,6 +72,10 @@ pub enum Command {
     /// Write and close everything that is open, now: before a change of zone, periods or store
     #[command(after_help = drain::EXAMPLES)]
     Drain(drain::DrainArgs),
+
+    /// Say something to everybody who listens to a channel
+    #[command(after_help = publish::EXAMPLES)]
+    Publish(publish::PublishArgs),
 
     /// Print the script that lets a shell complete commands and flags
     #[command(after_help = completions::EXAMPLES)]

@@ -7,7 +7,7 @@ use super::encoding::{Decompressor, Encoding, Step, ZSTD_WINDOW_BYTES};
 use super::idempotency::Fingerprint;
 use super::problem::{Kind, Problem};
 use super::server::{Held, Refused};
-use axum::body::{BodyDataStream, Bytes};
+use axum::body::{Body, BodyDataStream, Bytes};
 use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
 use std::error::Error;
@@ -191,6 +191,27 @@ impl<'f> Arriving<'f> {
         }
         Ok(body.into())
     }
+}
+
+/// A whole body of at most `limit` bytes, as it was sent.
+pub(super) async fn collect_small(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
+    let mut body = body.into_data_stream();
+    let collecting = async {
+        let mut whole = Vec::new();
+        while let Some(chunk) = body.next().await {
+            whole.extend_from_slice(&chunk.map_err(|error| broken_off(&error))?);
+            if whole.len() > limit {
+                let detail = format!("the body has more than {} KiB", limit / 1024);
+                return Err(Problem::new(Kind::BodyTooLarge, detail));
+            }
+        }
+        Ok(whole.into())
+    };
+    let collected = within(BODY_TIMEOUT, collecting).await;
+    if collected.is_err() {
+        drain(headers, &mut body).await;
+    }
+    collected
 }
 
 #[cfg(test)]

@@ -155,6 +155,11 @@ impl<'a> Columns<'a> {
     }
 }
 
+/// Rows as an array of JSON.
+pub(super) fn rows(rows: &[StatsRow]) -> Vec<u8> {
+    json(&rows.iter().map(Columns::of).collect::<Vec<_>>())
+}
+
 fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("columns have text keys and write into memory")
 }

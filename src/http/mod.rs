@@ -16,18 +16,21 @@ mod operations;
 mod page;
 mod parameters;
 pub mod problem;
+mod publish;
 mod readings;
 mod receive;
 pub mod server;
 mod sources;
 mod state;
 mod stats;
+mod stream;
 
 use crate::clock::Clock;
 use crate::config::Role;
 use crate::ingest::commit::Committer;
+use crate::live::Hub;
 use crate::nodes::Nodes;
-use crate::query::Query;
+use crate::query::{Query, StatsRow};
 use crate::rollover::{Orders, Progress};
 use crate::stats::calendar::Calendar;
 use crate::store::Store;
@@ -48,6 +51,8 @@ pub struct Service {
     pub progress: Arc<Progress>,
     /// What only the rollover may do: it is asked to. `None` where another instance has the sink.
     pub orders: Option<Orders>,
+    /// Who listens to what.
+    pub hub: Arc<Hub>,
     /// Who shares the store.
     pub nodes: Arc<Nodes>,
     pub role: Role,
@@ -64,6 +69,9 @@ pub fn router(service: Service) -> Router {
         .route("/v1/stats", get(stats::stats))
         .route("/v1/sources", get(sources::sources))
         .route("/v1/state", get(state::state))
+        // watching and speaking
+        .route("/v1/stream", get(stream::stream))
+        .route("/v1/publish", post(publish::publish))
         // clearing away
         .route("/v1/drain", post(drain::post))
         .route("/v1/drain", get(drain::get))
@@ -82,6 +90,12 @@ pub fn router(service: Service) -> Router {
         .route("/openapi.json", get(openapi::serve));
     let instance = service.instance.clone();
     observe::layer(with_fallbacks(routes).with_state(service), instance)
+}
+
+/// Rows as live clients get them: like those of `GET /v1/stats`.
+#[must_use]
+pub fn live_rows(rows: &[StatsRow]) -> Vec<u8> {
+    format::rows(rows)
 }
 
 /// Answers what no route takes; comes after the routes, because it covers only those added before.

@@ -5,7 +5,7 @@
 //! document equal, another holds real answers against the schemas.
 
 use super::problem::Kind;
-use super::{drain, nodes, operations, page, readings, sources, state, stats};
+use super::{drain, nodes, operations, page, publish, readings, sources, state, stats, stream};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -32,6 +32,8 @@ use utoipa::{OpenApi, ToSchema};
         sources::sources,
         sources::forget,
         state::state,
+        stream::stream,
+        publish::publish,
         drain::post,
         drain::get,
         operations::healthz,
@@ -121,7 +123,7 @@ const ANYWHERE: [Kind; 5] =
     [Kind::UnreadableHead, Kind::HeadTimeout, Kind::HeadTooLarge, Kind::Internal, Kind::TooManyConnections];
 
 /// The kinds of problems a route may answer with, beside those.
-const PROBLEMS: [(&str, &[Kind]); 8] = [
+const PROBLEMS: [(&str, &[Kind]); 10] = [
     (
         "/v1/readings",
         &[
@@ -144,6 +146,11 @@ const PROBLEMS: [(&str, &[Kind]); 8] = [
     ("/v1/stats", &[Kind::InvalidParameter, Kind::UnknownSource, Kind::Unavailable, Kind::NoSink]),
     ("/v1/sources", &[Kind::InvalidParameter, Kind::Unavailable, Kind::NoSink]),
     ("/v1/state", &[Kind::InvalidParameter, Kind::UnknownSource, Kind::Unavailable]),
+    ("/v1/stream", &[Kind::InvalidParameter, Kind::Unavailable, Kind::NoSink]),
+    (
+        "/v1/publish",
+        &[Kind::InvalidParameter, Kind::UnreadableBody, Kind::BodyTimeout, Kind::BodyTooLarge, Kind::Unavailable],
+    ),
     ("/v1/sources/{id}", &[Kind::InvalidParameter, Kind::UnknownSource, Kind::Unavailable, Kind::NoSink]),
     ("/v1/drain", &[Kind::InvalidParameter, Kind::Unavailable, Kind::NoSink]),
     ("/v1/nodes", &[Kind::InvalidParameter]),
@@ -271,6 +278,8 @@ mod tests {
         check("get", "/v1/stats", &stats::PARAMETERS);
         check("get", "/v1/sources", &sources::PARAMETERS);
         check("get", "/v1/state", &["source"]);
+        check("get", "/v1/stream", &stream::PARAMETERS);
+        check("post", "/v1/publish", &["channel"]);
         check("post", "/v1/drain", &["wait"]);
         check("get", "/readyz", &["exclude"]);
     }

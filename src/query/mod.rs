@@ -7,6 +7,7 @@
 //! silently. Pages are in `page.rs`, the one consistent look in `window.rs`, sources and open lives
 //! in `sources.rs`; parameters, status codes and formats are in `http/`.
 
+mod current;
 mod near;
 mod page;
 mod position;

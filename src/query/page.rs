@@ -41,7 +41,6 @@ impl Query {
     /// A page of rows of one source or several, oldest first, open buckets included.
     pub async fn stats(&self, query: &StatsQuery) -> Result<StatsPage, QueryError> {
         let ask = self.ask(query)?;
-        self.refuse_without_sink()?;
         let page = self.page(&ask).await?;
         if ask.after.is_none() && !page.partial {
             let silent = |source: &Arc<str>| !page.rows.iter().any(|row| row.source == *source);
@@ -49,6 +48,11 @@ impl Query {
             self.refuse_unknown(&silent).await?;
         }
         Ok(page)
+    }
+
+    /// The same, also of sources that are not known: they have no rows.
+    pub(super) async fn rows(&self, query: &StatsQuery) -> Result<StatsPage, QueryError> {
+        self.page(&self.ask(query)?).await
     }
 
     fn ask(&self, query: &StatsQuery) -> Result<Ask, QueryError> {
@@ -76,6 +80,7 @@ impl Query {
     }
 
     async fn page(&self, ask: &Ask) -> Result<StatsPage, QueryError> {
+        self.refuse_without_sink()?;
         let mut found: BTreeMap<Position, StatsRow> = BTreeMap::new();
         let mut partial = false;
         // What starts before `at` has been read; the rows that start before `whole` are complete.

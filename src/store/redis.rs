@@ -4,6 +4,7 @@
 //! packed and their replies read. Keys are spelled in `keys.rs`, the connection is in
 //! `redis/link.rs`. Three connections, so that a long page never delays a commit.
 
+pub mod bus;
 mod link;
 mod mutants;
 mod probe;

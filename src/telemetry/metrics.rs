@@ -41,6 +41,8 @@ const SINK_SECONDS: &str = "meanwhile_sink_write_seconds";
 const SINK_USABLE: &str = "meanwhile_sink_usable";
 const OPEN_BUCKETS: &str = "meanwhile_open_buckets";
 const OLDEST_DUE: &str = "meanwhile_oldest_due_seconds";
+const LIVE_CLIENTS: &str = "meanwhile_live_clients";
+const LIVE_FRAMES: &str = "meanwhile_live_frames_total";
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
@@ -51,7 +53,7 @@ pub enum Kind {
 }
 
 /// Name, kind and meaning of every metric.
-pub const METRICS: [(&str, Kind, &str); 23] = [
+pub const METRICS: [(&str, Kind, &str); 25] = [
     (BUILD, Kind::Gauge, "1; the version is a label"),
     (REQUESTS, Kind::Counter, "Requests answered, by method, route of the table and status"),
     (REQUEST_SECONDS, Kind::Histogram(SECONDS), "From the head of a request to the head of its answer, by route"),
@@ -79,6 +81,8 @@ pub const METRICS: [(&str, Kind, &str); 23] = [
     ),
     (OPEN_BUCKETS, Kind::Gauge, "Buckets in the store"),
     (OLDEST_DUE, Kind::Gauge, "For how long the longest due bucket waits to be written or closed; 0 if none is due"),
+    (LIVE_CLIENTS, Kind::Gauge, "Clients that watch channels at present"),
+    (LIVE_FRAMES, Kind::Counter, "Messages and present rows handed to live clients, each as often as it had listeners"),
 ];
 
 /// How the outcomes of readings are named in the label.
@@ -244,6 +248,16 @@ pub fn sink_wrote(took: Duration, written: usize, refused: usize) {
 /// Rows were skipped for which only a clock or a store that went back can be the reason.
 pub fn rows_older(rows: usize) {
     counter!(ROWS_OLDER).increment(rows as u64);
+}
+
+/// So many clients more watch channels, or fewer.
+pub fn live_client(more: i8) {
+    gauge!(LIVE_CLIENTS).increment(f64::from(more));
+}
+
+/// Something was handed to so many live clients.
+pub fn live_frames(clients: u64) {
+    counter!(LIVE_FRAMES).increment(clients);
 }
 
 /// Rows that are no longer kept left the sink.

@@ -60,6 +60,13 @@ impl Client {
         answer.and_then(|answer| answer).unwrap_or_else(|error| panic!("POST {path}: {error}"))
     }
 
+    /// Says something to a channel, which is encoded already.
+    #[track_caller]
+    pub(crate) fn publish(&self, channel: &str, message: &[u8]) -> Answer {
+        let answer = self.agent.post(format!("{}/v1/publish?channel={channel}", self.url)).send(message).map(received);
+        answer.and_then(|answer| answer).unwrap_or_else(|error| panic!("publish {channel}: {error}"))
+    }
+
     pub(crate) fn delete(&self, path: &str) -> Answer {
         let answer = self.agent.delete(format!("{}{path}", self.url)).call().map(received);
         answer.and_then(|answer| answer).unwrap_or_else(|error| panic!("DELETE {path}: {error}"))

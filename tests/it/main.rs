@@ -1,5 +1,6 @@
 //! The integration tests, in one binary: it links once, and this list is the map of what is tested.
 
+mod events;
 mod exact_rows;
 mod http;
 mod oracle;
@@ -30,6 +31,7 @@ mod forgetting;
 mod imports;
 mod late;
 mod limits;
+mod live;
 mod moving;
 mod mutants;
 mod nodes;

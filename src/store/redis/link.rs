@@ -94,6 +94,11 @@ impl Link {
         Ok(Self { client, connection: Mutex::new(None), renewed: AtomicU64::new(0) })
     }
 
+    /// For connections of another kind to the same server.
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     pub(super) fn renewed(&self) -> u64 {
         self.renewed.load(Ordering::SeqCst)
     }

@@ -10,8 +10,9 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderName, HeaderValue, Request};
 use meanwhile::clock::Clock;
 use meanwhile::config::Role;
-use meanwhile::http::{Instance, Service, router};
+use meanwhile::http::{Instance, Service, live_rows, router};
 use meanwhile::ingest::commit::Committer;
+use meanwhile::live::Hub;
 use meanwhile::nodes::Nodes;
 use meanwhile::query::Query;
 use meanwhile::rollover::Rollover;
@@ -62,8 +63,10 @@ impl Inside {
                 settings: BTreeMap::new(),
             };
             let nodes = Nodes::join(Arc::clone(&store), me).await.unwrap();
+            let query = Arc::new(Query::new(Arc::clone(&store), Some(sink), Arc::clone(&calendar)));
             router(Service {
-                query: Arc::new(Query::new(Arc::clone(&store), Some(sink), Arc::clone(&calendar))),
+                hub: Hub::new(Arc::clone(&query), None, live_rows),
+                query,
                 calendar,
                 committer: Arc::new(committer),
                 store,

@@ -1,0 +1,125 @@
+//! `GET /v1/stream`: channels as Server-Sent Events.
+//!
+//! Called by the route table; who hears what is the hub's (`live/`). Guarantees: the answer begins when every channel
+//! is heard, so that what is published after its first event comes; a line every [`HEARTBEAT`] tells proxies
+//! and clients that both sides are alive; the stream ends with the service.
+
+use super::Service;
+use super::nodes::with_the_sink;
+use super::parameters::{Parameters, refuse};
+use super::problem::{Kind, Problem};
+use crate::live::channel::Channel;
+use crate::live::outbox::{Body, Frame};
+use crate::live::{Client, LiveError};
+use axum::body::{Body as HttpBody, Bytes};
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderName, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use serde_json::json;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+pub(super) const PARAMETERS: [&str; 1] = ["channel"];
+/// Shorter than the shortest read timeout of proxies in use, 30 s.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// What a browser waits, in milliseconds, before it comes back.
+const RETRY: u32 = 2_000;
+/// Nginx would collect events until it has a buffer full of them.
+const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+#[utoipa::path(get, path = "/v1/stream", tag = "live",
+    params(("channel" = Vec<String>, Query, example = json!(["live:kitchen"]),
+        description = "Up to 100, repeated: live:SOURCE for the present buckets of a source, any other name for what is published there")),
+    responses((status = 200, content_type = "text/event-stream", body = String,
+        description = "Server-Sent Events: welcome, then live, message and gap, each with JSON as its data")),
+)]
+pub(super) async fn stream(State(service): State<Service>, raw: RawQuery) -> Result<Response, Problem> {
+    let parameters = Parameters::read(&raw, &PARAMETERS, "channel")?;
+    let names = parameters.all("channel");
+    if names.is_empty() {
+        return Err(refuse("channel", "it is missing: write ?channel=live:SOURCE, or the name of a channel"));
+    }
+    let mut client = service.hub.connect();
+    for name in names {
+        let channel = Channel::subscribed(name).map_err(|error| refuse("channel", &format!("\"{name}\": {error}")))?;
+        client.subscribe(channel).await.map_err(|error| with_the_sink(failed(&error), &service.nodes))?;
+    }
+    let welcome = event("welcome", &json!({"instance": service.instance.to_string()}).to_string());
+    let first = Bytes::from(format!("retry: {RETRY}\n{}", String::from_utf8_lossy(&welcome)));
+    let events = stream::unfold((client, Some(first)), |(client, first)| async {
+        let event = match first {
+            Some(first) => first,
+            None => next(&client).await?,
+        };
+        Some((Ok::<_, Infallible>(event), (client, None)))
+    });
+    let headers =
+        [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store"), (UNBUFFERED, "no")];
+    Ok((headers, HttpBody::from_stream(events)).into_response())
+}
+
+/// The next event, or a sign of life; `None` at the end.
+async fn next(client: &Client) -> Option<Bytes> {
+    match timeout(HEARTBEAT, client.next()).await {
+        Ok(frame) => Some(encoded(&*frame?)),
+        Err(_) => Some(Bytes::from_static(b":\n\n")),
+    }
+}
+
+/// The event of a frame, made once for all its clients.
+fn encoded(frame: &Frame) -> Bytes {
+    frame.event.get_or_init(|| encode(&frame.channel, &frame.body)).clone()
+}
+
+fn encode(channel: &Arc<str>, body: &Body) -> Bytes {
+    match body {
+        Body::Message(message) => {
+            let text = String::from_utf8_lossy(message);
+            event("message", &json!({"channel": **channel, "message": text}).to_string())
+        }
+        Body::Live(rows) => {
+            let rows = std::str::from_utf8(rows).expect("rows are JSON");
+            event("live", &format!(r#"{{"channel":{},"rows":{rows}}}"#, json!(**channel)))
+        }
+        Body::Gap(missed) => {
+            let missed = (*missed > 0).then_some(*missed);
+            event("gap", &json!({"channel": **channel, "missed": missed}).to_string())
+        }
+    }
+}
+
+/// `data` is JSON, which has no line breaks.
+fn event(name: &str, data: &str) -> Bytes {
+    format!("event: {name}\ndata: {data}\n\n").into()
+}
+
+/// The answer to a client that cannot listen or speak.
+pub(super) fn failed(error: &LiveError) -> Problem {
+    match error {
+        LiveError::TooMany => refuse("channel", &error.to_string()),
+        LiveError::NoSink => Problem::new(Kind::NoSink, error.to_string()),
+        LiveError::Store(_) => Problem::new(Kind::Unavailable, error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_made_of_lines() {
+        let check = |body: Body, expected: &str| {
+            let event = encode(&"a\"b".into(), &body);
+            assert_eq!(std::str::from_utf8(&event).unwrap(), expected);
+        };
+        let message = |bytes: &'static [u8]| Body::Message(Bytes::from_static(bytes));
+        check(message(b"two\nlines"), "event: message\ndata: {\"channel\":\"a\\\"b\",\"message\":\"two\\nlines\"}\n\n");
+        check(message(b"\xff"), "event: message\ndata: {\"channel\":\"a\\\"b\",\"message\":\"\u{fffd}\"}\n\n");
+        check(Body::Live(Bytes::from_static(b"[]")), "event: live\ndata: {\"channel\":\"a\\\"b\",\"rows\":[]}\n\n");
+        check(Body::Gap(3), "event: gap\ndata: {\"channel\":\"a\\\"b\",\"missed\":3}\n\n");
+        check(Body::Gap(0), "event: gap\ndata: {\"channel\":\"a\\\"b\",\"missed\":null}\n\n");
+    }
+}

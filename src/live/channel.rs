@@ -1,0 +1,110 @@
+//! Names of channels, and what stands behind them.
+//!
+//! Used by the hub and by the routes that take names from clients. Pure.
+
+use crate::stats::source;
+use std::fmt;
+use std::sync::Arc;
+
+/// Longest name of a channel, in bytes: that of a source, and what stands before it.
+pub const MAX_CHANNEL_BYTES: usize = 1_024;
+
+const LIVE: &str = "live:";
+const CLOSED: &str = "closed:";
+
+/// What a name stands for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Channel {
+    /// A channel of Redis Pub/Sub: whatever anybody publishes there.
+    Messages(Arc<str>),
+    /// The present buckets of a source, as they change.
+    Live(Arc<str>),
+}
+
+/// Why a name is not one of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChannelError {
+    #[error("a channel has a name")]
+    Empty,
+    #[error("the name of a channel is at most {MAX_CHANNEL_BYTES} bytes long")]
+    TooLong,
+    #[error("live: takes the id of one source behind it")]
+    NoSource,
+    #[error("names that begin with live: or closed: are the service's own")]
+    Reserved,
+}
+
+impl Channel {
+    /// What a client may subscribe to.
+    ///
+    /// # Errors
+    /// If no channel can have this name.
+    pub fn subscribed(name: &str) -> Result<Self, ChannelError> {
+        check_length(name)?;
+        if let Some(id) = name.strip_prefix(LIVE) {
+            return if source::check(id).is_ok() { Ok(Self::Live(id.into())) } else { Err(ChannelError::NoSource) };
+        }
+        Self::published(name)
+    }
+
+    /// What a client may publish to.
+    ///
+    /// # Errors
+    /// If no channel can have this name, or only the service speaks there.
+    pub fn published(name: &str) -> Result<Self, ChannelError> {
+        check_length(name)?;
+        if name.starts_with(LIVE) || name.starts_with(CLOSED) {
+            return Err(ChannelError::Reserved);
+        }
+        Ok(Self::Messages(name.into()))
+    }
+}
+
+fn check_length(name: &str) -> Result<(), ChannelError> {
+    match name.len() {
+        0 => Err(ChannelError::Empty),
+        1..=MAX_CHANNEL_BYTES => Ok(()),
+        _ => Err(ChannelError::TooLong),
+    }
+}
+
+impl fmt::Display for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Messages(name) => f.write_str(name),
+            Self::Live(source) => write!(f, "{LIVE}{source}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_what_they_stand_for() {
+        let check = |name: &str, channel: Channel| {
+            assert_eq!(Channel::subscribed(name), Ok(channel.clone()));
+            assert_eq!(channel.to_string(), name);
+        };
+        check("my channel", Channel::Messages("my channel".into()));
+        check("Zürich/*", Channel::Messages("Zürich/*".into()));
+        check("Live:kitchen", Channel::Messages("Live:kitchen".into()));
+        check("live:kitchen", Channel::Live("kitchen".into()));
+        check("live:a:b", Channel::Live("a:b".into()));
+        let long = "x".repeat(MAX_CHANNEL_BYTES);
+        check(&long, Channel::Messages(long.as_str().into()));
+    }
+
+    #[test]
+    fn names_that_are_none() {
+        let check = |name: &str, error: ChannelError| assert_eq!(Channel::subscribed(name), Err(error), "{name}");
+        check("", ChannelError::Empty);
+        check(&"x".repeat(MAX_CHANNEL_BYTES + 1), ChannelError::TooLong);
+        check("live:", ChannelError::NoSource);
+        check("closed:kitchen", ChannelError::Reserved);
+        assert_eq!(Channel::published("live:kitchen"), Err(ChannelError::Reserved));
+        assert_eq!(Channel::published("closed:"), Err(ChannelError::Reserved));
+        assert!(Channel::published("closed").is_ok());
+    }
+}

@@ -1,0 +1,233 @@
+//! Channels: what is published reaches everybody who listens, statistics move while somebody watches, and nothing is
+//! left of who has gone.
+
+use crate::events::Events;
+use crate::http::{Client, array, reading};
+use crate::operations::metric;
+use crate::servers::RedisServer;
+use crate::service::{On, Service, eventually};
+use serde_json::json;
+
+/// An instance on this store.
+fn node(redis: &RedisServer, flags: &[&str]) -> Service {
+    Service::start_beside(&[&["--store", &redis.url()][..], flags].concat(), &[])
+}
+
+fn subscribed_channels(redis: &RedisServer) -> Vec<String> {
+    redis.ask(&["PUBSUB", "CHANNELS"]).lines().map(str::to_owned).filter(|name| !name.is_empty()).collect()
+}
+
+fn subscribers(redis: &RedisServer) -> usize {
+    redis.ask(&["CLIENT", "LIST", "TYPE", "pubsub"]).lines().filter(|line| line.starts_with("id=")).count()
+}
+
+fn everybody_hears(url: &str, speaker: &Client) {
+    let mut both = Events::of(url, &["my%20channel", "Z%C3%BCrich*"]);
+    let mut one = Events::of(url, &["Z%C3%BCrich*"]);
+    assert_eq!(speaker.publish("my%20channel", b"hello").ok().json(), json!({"channel": "my channel", "bytes": 5}));
+    speaker.publish("nobody", b"is there").ok();
+    speaker.publish("Z%C3%BCrich*", "zw\u{f6}lf\n\"Glocken\"".as_bytes()).ok();
+    assert_eq!(both.message("my channel"), "hello");
+    for events in [&mut both, &mut one] {
+        assert_eq!(events.message("Zürich*"), "zwölf\n\"Glocken\"");
+    }
+    for n in 0..200 {
+        speaker.publish("my%20channel", n.to_string().as_bytes()).ok();
+    }
+    for n in 0..200 {
+        assert_eq!(both.message("my channel"), n.to_string(), "in their order");
+    }
+}
+
+#[test]
+fn everybody_hears_embedded() {
+    let service = Service::start(On::Embedded, &[]);
+    everybody_hears(&service.url(), &service.client());
+}
+
+#[test]
+fn everybody_hears_on_every_instance_and_from_outside() {
+    let redis = RedisServer::start_durable();
+    let nodes = [node(&redis, &[]), node(&redis, &["--role", "ingest"])];
+    everybody_hears(&nodes[0].url(), &nodes[1].client());
+    everybody_hears(&nodes[1].url(), &nodes[1].client());
+    let mut listeners = nodes.each_ref().map(|node| Events::of(&node.url(), &["my%20channel"]));
+    redis.cli(&["PUBLISH", "my channel", "from outside"]);
+    nodes[0].run(&["publish", "my channel", "from the command line"]);
+    for events in &mut listeners {
+        assert_eq!(events.message("my channel"), "from outside");
+        assert_eq!(events.message("my channel"), "from the command line");
+    }
+}
+
+#[test]
+fn one_connection_whatever_the_number_of_channels() {
+    let redis = RedisServer::start_durable();
+    let nodes = [node(&redis, &[]), node(&redis, &["--role", "ingest"])];
+    assert_eq!(subscribers(&redis), 0, "nobody listens");
+    let listen = |round: usize| -> Vec<Events> {
+        let listen = |n: usize| {
+            let channels: Vec<String> = (0..50).map(|k| format!("channel-{round}-{}", 50 * n + k)).collect();
+            let mut channels: Vec<&str> = channels.iter().map(String::as_str).collect();
+            // Twice is once.
+            channels.extend(["common", "common"]);
+            Events::of(&nodes[n % 2].url(), &channels)
+        };
+        (0..8).map(listen).collect()
+    };
+    let mut listeners = listen(0);
+    assert_eq!(subscribers(&redis), 2, "one of each instance");
+    assert_eq!(subscribed_channels(&redis).len(), 401);
+    assert_eq!(redis.ask(&["PUBSUB", "NUMSUB", "common"]).trim().replace('\n', " "), "common 2");
+    redis.cli(&["PUBLISH", "common", "once"]);
+    redis.cli(&["PUBLISH", "common", "more"]);
+    for events in &mut listeners {
+        assert_eq!((events.message("common"), events.message("common")), ("once".to_owned(), "more".to_owned()));
+    }
+    drop(listeners);
+    drop(listen(1));
+    eventually("the channels are left", || subscribed_channels(&redis).is_empty().then_some(()));
+    eventually("the clients are gone", || {
+        nodes.iter().all(|node| metric(&node.client(), "meanwhile_live_clients") == Some(0.0)).then_some(())
+    });
+    let mut again = Events::of(&nodes[0].url(), &["channel-0-1"]);
+    redis.cli(&["PUBLISH", "channel-0-1", "again"]);
+    assert_eq!(again.message("channel-0-1"), "again");
+}
+
+#[test]
+fn what_was_missed_while_redis_was_away_is_said() {
+    let mut redis = RedisServer::start_durable();
+    let service = node(&redis, &[]);
+    let mut events = Events::of(&service.url(), &["a", "b"]);
+    redis.restart();
+    let mut gaps = [events.next().unwrap(), events.next().unwrap()].map(|event| {
+        assert_eq!(event.name, "gap", "{event:?}");
+        event.data
+    });
+    gaps.sort_by_key(|gap| gap["channel"].as_str().unwrap().to_owned());
+    assert_eq!(gaps, [json!({"channel": "a", "missed": null}), json!({"channel": "b", "missed": null})]);
+    redis.cli(&["PUBLISH", "b", "there again"]);
+    assert_eq!(events.message("b"), "there again");
+    redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    assert_eq!(events.next().unwrap().name, "gap");
+    assert_eq!(events.next().unwrap().name, "gap");
+    service.client().publish("a", b"and again").ok();
+    assert_eq!(events.message("a"), "and again");
+}
+
+/// Messages are left out for a client that does not read; it is told how many, and everybody else gets all.
+#[test]
+fn a_client_that_does_not_read() {
+    const MESSAGES: usize = 6_000;
+    let service = Service::start(On::Embedded, &[]);
+    let client = service.client();
+    let mut slow = Events::of(&service.url(), &["a"]);
+    let before = service.resident_kib();
+    let text = "x".repeat(4_000);
+    for n in 0..MESSAGES {
+        client.publish("a", format!("{n} {text}").as_bytes()).ok();
+    }
+    let grown = service.resident_kib().saturating_sub(before);
+    assert!(grown < 8 * 1_024, "{grown} KiB more for one client and 24 MB of messages");
+    client.publish("a", b"the end").ok();
+    let (mut heard, mut missed, mut next) = (0, 0, 0);
+    loop {
+        let event = slow.next().unwrap();
+        if event.name == "gap" {
+            let more = event.data["missed"].as_u64().unwrap() as usize;
+            missed += more;
+            next += more;
+            continue;
+        }
+        let text = event.data["message"].as_str().unwrap();
+        if text == "the end" {
+            break;
+        }
+        assert_eq!(text.split(' ').next(), Some(next.to_string().as_str()), "the gap stands where they are missing");
+        heard += 1;
+        next += 1;
+        // What is left out at the end of a gap comes with the next message.
+        if next == MESSAGES {
+            client.publish("a", b"the end").ok();
+        }
+    }
+    assert!(missed > 0 && heard > 0, "{heard} were heard, {missed} missed");
+    assert!(heard + missed >= MESSAGES, "{heard} + {missed}");
+}
+
+fn statistics_move(on: On) {
+    let mut service = Service::start(on, &["--periods", "1h,1d"]);
+    let client = service.client();
+    let mut watching = Events::of(&service.url(), &["live:kitchen", "live:nobody%20knows"]);
+    for _ in 0..2 {
+        let empty = watching.next().unwrap();
+        assert_eq!((empty.name.as_str(), &empty.data["rows"]), ("live", &json!([])), "{empty:?}");
+    }
+    let mut counts = |expected: u64| loop {
+        let event = watching.next().unwrap();
+        assert_eq!((event.name.as_str(), &event.data["channel"]), ("live", &json!("live:kitchen")), "{event:?}");
+        let rows = event.data["rows"].as_array().unwrap();
+        let periods: Vec<&str> = rows.iter().map(|row| row["period"].as_str().unwrap()).collect();
+        assert_eq!(periods, ["1h", "1d"]);
+        assert!(rows.iter().all(|row| row["source"] == "kitchen" && row["state"] == "open"), "{rows:?}");
+        let count = rows.iter().map(|row| row["count"].as_u64().unwrap()).max().unwrap();
+        assert!(count <= expected, "{rows:?}");
+        if rows.iter().all(|row| row["count"] == expected) {
+            return rows.clone();
+        }
+    };
+    client.post(&reading("kitchen", 21.5)).ok();
+    assert_eq!(counts(1)[0]["mean"], 21.5);
+    client.post(&array([reading("kitchen", 22.5), reading("cellar", 9.0)])).ok();
+    let rows = counts(2);
+    assert_eq!((&rows[1]["mean"], &rows[1]["var_pop"]), (&json!(22.0), &json!(0.25)));
+    // Who comes later sees them at once.
+    let mut second = Events::of(&service.url(), &["live:kitchen"]);
+    assert_eq!(second.next().unwrap().data["rows"], json!(rows));
+    for _ in 0..500 {
+        client.post(&reading("kitchen", 1.0)).ok();
+    }
+    counts(502);
+    service.stop();
+    assert!(second.next().is_none_or(|event| event.name == "live"), "a stream ends with the service");
+}
+
+#[test]
+fn statistics_move_embedded() {
+    statistics_move(On::Embedded);
+}
+
+#[test]
+fn statistics_move_redis() {
+    statistics_move(On::Redis);
+}
+
+#[test]
+fn names_that_are_refused() {
+    let redis = RedisServer::start_durable();
+    let holder = node(&redis, &[]);
+    let service = node(&redis, &["--role", "ingest"]);
+    let client = service.client();
+    let check = |answer: crate::http::Answer, status: u16, part: &str| {
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert!(answer.json()["detail"].as_str().unwrap().contains(part), "{answer:?}");
+    };
+    check(client.get("/v1/stream"), 400, "channel: it is missing");
+    check(client.get("/v1/stream?channel="), 400, "a channel has a name");
+    check(client.get("/v1/stream?channel=live:"), 400, "the id of one source");
+    check(client.get("/v1/stream?channel=closed:x"), 400, "are the service's own");
+    let many: Vec<String> = (0..101).map(|n| format!("channel={n}")).collect();
+    check(client.get(&format!("/v1/stream?{}", many.join("&"))), 400, "100 channels");
+    check(client.get("/v1/stream?channel=live:a"), 503, &format!("ask {}", holder.url()));
+    check(client.publish("live:a", b"x"), 400, "are the service's own");
+    check(client.publish("", b"x"), 400, "a channel has a name");
+    check(client.publish("a", &vec![b'x'; 65_537]), 413, "more than 64 KiB");
+    client.publish("a", &vec![b'x'; 65_536]).ok();
+    // What others say under our names is not heard.
+    let mut watching = Events::of(&holder.url(), &["live:a", "a"]);
+    assert_eq!(watching.next().unwrap().name, "live");
+    redis.cli(&["PUBLISH", "live:a", "false"]);
+    redis.cli(&["PUBLISH", "a", "true"]);
+    assert_eq!(watching.message("a"), "true");
+}
