@@ -132,6 +132,7 @@ new ResizeObserver(() => redraw()).observe($("chart"));
 async function showChart() {
   const { source, period: wanted } = chosen;
   if (source === null) return;
+  watch(source);
   const outdated = () => chosen.source !== source || chosen.period !== wanted;
   let span, period, rows, partial;
   try {
@@ -152,6 +153,7 @@ async function showChart() {
   $("chart-title").textContent = source;
   if (!span) {
     redraw = () => {};
+    shown = null;
     for (const part of ["periods", "chart"]) $(part).replaceChildren();
     $("chart-note").textContent = partial ? PARTIAL : "No source has this id yet.";
     return;
@@ -162,6 +164,16 @@ async function showChart() {
     button.addEventListener("click", () => choose(source, p));
     return button;
   }));
+  shown = { rows, period, partial };
+  showRows();
+}
+
+// What is in the chart, so that the newest bucket can move.
+let shown = null;
+
+function showRows() {
+  move(shown);
+  const { rows, period, partial } = shown;
   redraw = () => draw($("chart"), rows, (t) => when(t, period));
   redraw();
   const newest = rows.at(-1);
@@ -171,6 +183,35 @@ async function showChart() {
       "The line is the mean, the band reaches from minimum to maximum."
     : "No buckets in this stretch of time.";
   if (partial) $("chart-note").textContent += ` ${PARTIAL}`;
+}
+
+// The present buckets of the chosen source, as they change; the browser comes back by itself where the stream ends.
+let stream = null;
+function watch(source) {
+  if (stream?.source === source) return;
+  stream?.events.close();
+  const events = new EventSource(`v1/stream?${new URLSearchParams({ channel: `live:${source}` })}`);
+  stream = { source, events, rows: [] };
+  events.addEventListener("live", ({ data }) => {
+    stream.rows = JSON.parse(data).rows;
+    if (shown !== null && chosen.source === source) showRows();
+  });
+}
+
+// Puts what the stream brought last in the place of what was read, or behind it.
+function move({ rows, period }) {
+  for (const row of stream?.rows.filter((row) => row.period === period) ?? []) {
+    const newest = rows.at(-1);
+    if (newest === undefined || newest.start < row.start) rows.push(row);
+    else if (newest.start === row.start && newest.count < row.count) rows[rows.length - 1] = row;
+    if (rows.length > BUCKETS) rows.shift();
+  }
+}
+
+// Nobody looks: the service need not either.
+function unwatch() {
+  stream?.events.close();
+  stream = null;
 }
 
 function showCommands() {
@@ -186,6 +227,7 @@ let timer;
 async function refresh() {
   await Promise.all([showService(), showSources(), showChart()]);
   clearTimeout(timer);
+  if (document.hidden) unwatch();
   if (!document.hidden) timer = setTimeout(refresh, REFRESH_MS);
 }
 
@@ -193,5 +235,5 @@ showCommands();
 chosen.source = linked();
 $("prefix").addEventListener("input", showSources);
 addEventListener("hashchange", () => linked() !== null && choose(linked(), null));
-document.addEventListener("visibilitychange", () => document.hidden || refresh());
+document.addEventListener("visibilitychange", () => (document.hidden ? unwatch() : refresh()));
 refresh();

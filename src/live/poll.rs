@@ -15,12 +15,13 @@ use tokio::time::sleep;
 
 /// Four times a second: what an eye can follow.
 const EVERY: Duration = Duration::from_millis(250);
+/// While the store or the sink is away.
+const EVERY_AWAY: Duration = Duration::from_secs(5);
 
 /// Until dropped.
 pub(super) async fn run(hub: &Hub, now: impl Fn() -> Millis) {
     // The rows of each source as they were sent last; what has gone out of view is forgotten.
     let mut known: HashMap<Arc<str>, Vec<StatsRow>> = HashMap::new();
-    let mut failing = false;
     loop {
         let mut watched = hub.watched_sources();
         if watched.is_empty() {
@@ -30,21 +31,19 @@ pub(super) async fn run(hub: &Hub, now: impl Fn() -> Millis) {
         }
         watched.sort_unstable();
         known.retain(|source, _| watched.binary_search(source).is_ok());
+        let mut pause = EVERY;
         for sources in watched.chunks(MAX_SOURCES) {
             match hub.query.current(sources, now()).await {
-                Ok(rows) => {
-                    failing = false;
-                    send(hub, sources, rows, &mut known);
-                }
+                Ok(rows) => send(hub, sources, rows, &mut known),
                 Err(QueryError::Moving) => {}
-                Err(error) => {
-                    if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!("live clients see no changes for a while: {error}");
-                    }
+                // Said where it happened; clients see the last rows until it is over.
+                Err(_) => {
+                    pause = EVERY_AWAY;
+                    break;
                 }
             }
         }
-        sleep(EVERY).await;
+        sleep(pause).await;
     }
 }
 

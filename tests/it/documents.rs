@@ -100,6 +100,7 @@ documents! {
     reading_rows: "docs/reading-rows.md",
     configuration: "docs/configuration.md",
     operations: "docs/operations.md",
+    live: "docs/live.md",
     sample_data: "sample-data/README.md",
 }
 

@@ -6,6 +6,7 @@
 
 use crate::http::{Answer, Client, array, reading, reading_at};
 use crate::service::{On, Service};
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
@@ -55,13 +56,32 @@ fn text<'p>(page: &'p str, id: &str) -> &'p str {
 struct Proxy(String);
 
 impl Proxy {
-    fn start(service: &Service, mut answer: impl FnMut(&str, &Client) -> Option<Answer> + Send + 'static) -> Self {
+    fn plain(service: &Service) -> Self {
+        Self::start(service, |path, client| Some(client.get(path)))
+    }
+
+    /// Without events: the browser's own time stands still while an answer has no end.
+    fn start(service: &Service, answer: impl FnMut(&str, &Client) -> Option<Answer> + Send + 'static) -> Self {
+        Self::with_events(service, "", answer)
+    }
+
+    fn with_events(
+        service: &Service,
+        events: &'static str,
+        mut answer: impl FnMut(&str, &Client) -> Option<Answer> + Send + 'static,
+    ) -> Self {
+        let headers = BTreeMap::from([("content-type".to_owned(), "text/event-stream".to_owned())]);
+        let status = if events.is_empty() { 204 } else { 200 };
+        let streamed = Answer { status, headers, body: events.to_owned() };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let client = service.client();
         std::thread::spawn(move || {
             for stream in listener.incoming().map(Result::unwrap) {
-                if let Some(answer) = asked(&stream).and_then(|path| answer(&path, &client)) {
+                let Some(path) = asked(&stream) else { continue };
+                if path.starts_with("/v1/stream?") {
+                    send(stream, &streamed);
+                } else if let Some(answer) = answer(&path, &client) {
                     send(stream, &answer);
                 }
             }
@@ -94,18 +114,19 @@ fn the_page_lists_sources_and_draws_one_of_them() {
     let hostile = serde_json::json!({ "source": HOSTILE, "value": 1 }).to_string();
     service.client().post(&hostile).ok();
 
-    let page = document(&format!("{}/#kitchen", service.url()));
+    let proxy = Proxy::plain(&service);
+    let page = document(&format!("{}/#kitchen", proxy.0));
     for part in [
         "<h2 id=\"chart-title\">kitchen</h2>",
         "class=\"mean\"",
         "class=\"band\"",
         "2026-01-05 10:02 UTC: 1 reading, mean 2,",
-        &format!("curl {}/v1/readings", service.url()),
+        &format!("curl {}/v1/readings", proxy.0),
     ] {
         assert!(page.contains(part), "the page lacks {part}:\n{page}");
     }
     assert!(page.contains("&lt;img src=x onerror="), "a hostile id is shown as the text it is");
-    let page = document(&format!("{}/#{}", service.url(), HOSTILE.replace(' ', "%20").replace('"', "%22")));
+    let page = document(&format!("{}/#{}", proxy.0, HOSTILE.replace(' ', "%20").replace('"', "%22")));
     assert!(text(&page, "chart-title").starts_with("&lt;img src=x onerror="), "{page}");
     assert!(!page.contains("<img"), "a hostile id has become an element:\n{page}");
     assert!(page.contains("<title>meanwhile</title>"), "a hostile id has run");
@@ -145,7 +166,8 @@ fn the_page_shows_what_is_wrong() {
     service.client().post(&reading("kitchen", 1.0)).ok();
     service.redis().kill();
     crate::service::eventually("it is not ready", || (service.client().get("/readyz").status == 503).then_some(()));
-    let page = document(&format!("{}/#kitchen", service.url()));
+    let proxy = Proxy::plain(&service);
+    let page = document(&format!("{}/#kitchen", proxy.0));
     assert_eq!(text(&page, "service-state"), "not ready");
     assert!(text(&page, "trouble").starts_with("The store does not answer, no readings are taken: "), "{page}");
     for note in ["chart-note", "sources-note"] {
@@ -221,10 +243,34 @@ fn a_linked_source_is_drawn_whatever_the_list_holds() {
     assert_eq!((text(&page, "count"), text(&page, "chart-title")), ("300", "s299"));
     check_drawn_again(&service, "s299", &page);
 
-    let page = document(&format!("{}/#nobody", service.url()));
+    let page = document(&format!("{}/#nobody", proxy.0));
     assert_eq!((text(&page, "chart-title"), text(&page, "chart-note")), ("nobody", "No source has this id yet."));
-    let page = document(&format!("{}/#100%", service.url()));
+    let page = document(&format!("{}/#100%", proxy.0));
     assert_eq!(text(&page, "chart-title"), "100%", "a link that is not encoded");
+}
+
+/// What the stream brings is drawn without asking again.
+#[test]
+fn the_chart_moves_with_the_stream() {
+    const EVENTS: &str = concat!(
+        "event: live\ndata: {\"channel\":\"live:kitchen\",\"rows\":[",
+        r#"{"period":"1m","start":"2026-01-05T10:02:00Z","end":"2026-01-05T10:03:00Z","count":7,"mean":42,"min":1,"max":50,"stddev_samp":3,"state":"open"},"#,
+        r#"{"period":"1h","start":"2026-01-05T10:00:00Z","end":"2026-01-05T11:00:00Z","count":99,"mean":5,"min":1,"max":50,"stddev_samp":3,"state":"open"}"#,
+        "]}\n\n",
+    );
+    let service = Service::start(On::Embedded, &[]);
+    for minute in 0..3 {
+        service.client().post(&reading_at("kitchen", 1.0, &format!("2026-01-05T10:0{minute}:00Z"))).ok();
+    }
+    let mut asked = 0;
+    let proxy = Proxy::with_events(&service, EVENTS, move |path, client| {
+        asked += usize::from(path.starts_with("/v1/stats?"));
+        // The first answer is the last: what is shown later came by the stream.
+        (asked <= 1 || !path.starts_with("/v1/stats?")).then(|| client.get(path))
+    });
+    let page = document(&format!("{}/#kitchen", proxy.0));
+    let note = text(&page, "chart-note");
+    assert!(note.starts_with("2026-01-05 10:02 UTC: 7 readings, mean 42,"), "{note}");
 }
 
 #[test]

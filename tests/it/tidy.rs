@@ -7,10 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules from top to bottom; those of one line do not use each other, and nothing imports upwards.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 8] = [
     &["cli"],
     &["app"],
     &["http"],
+    &["live"],
     &["ingest", "nodes", "query", "rollover"],
     &["sink", "store"],
     &["clock", "config", "failpoint", "mutant", "telemetry"],
