@@ -5,6 +5,7 @@
 //! `embedded/`, tables and their keys in `embedded/tables.rs`. Every call runs on a
 //! blocking thread; writes follow one another, reads see a snapshot.
 
+mod acks;
 mod apply;
 mod clocks;
 mod close;
@@ -23,8 +24,8 @@ pub use probe::probe;
 
 use super::nodes::{Node, Registered};
 use super::{
-    Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenBuckets, Page, Policy, Sealed, Shard, Store,
-    StoreError, When, WriterId,
+    AckLog, Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenBuckets, Page, Policy, Sealed, Shard,
+    Store, StoreError, When, WriterId,
 };
 use crate::clock::Clock;
 use crate::failpoint;
@@ -186,6 +187,8 @@ impl Inner {
                 transaction.open_table(tables::TOMBSTONES)?;
                 transaction.open_table(tables::TOMBSTONES_BY_TIME)?;
                 transaction.open_table(tables::FORGOTTEN)?;
+                transaction.open_table(tables::LOG)?;
+                transaction.open_table(tables::LOGGED)?;
                 transaction.open_table(tables::ASIDE)?;
             }
             transaction.commit()?;
@@ -275,6 +278,15 @@ impl Store for EmbeddedStore {
 
     async fn ack(&self, shard: Shard, life: Life) -> Result<Acked, StoreError> {
         self.write(redb::Durability::None, move |inner, t| seal::ack(inner, t, shard, life).map(Ok)).await
+    }
+
+    /// Acks are durable with the next frame only, and nobody is to hear of one that a crash undoes.
+    async fn acked(&self, shard: Shard, after: Option<i64>, limit: usize) -> Result<AckLog, StoreError> {
+        let log = self.read(move |_, t| acks::since(t, shard, after, limit)).await?;
+        if !log.lives.is_empty() {
+            self.barrier(shard).await?;
+        }
+        Ok(log)
     }
 
     async fn close(

@@ -51,6 +51,12 @@ pub fn nodes(shard: Shard) -> String {
     format!("mw:{{{shard}}}:nodes")
 }
 
+/// Stream: mark of an ack -> the life that the sink has.
+#[must_use]
+pub fn log(shard: Shard) -> String {
+    format!("mw:{{{shard}}}:log")
+}
+
 /// Sorted set of a period: name of an open bucket -> its start. A range of it answers which
 /// descendants are open without walking all buckets.
 #[must_use]

@@ -48,6 +48,8 @@ pub const OPEN_BUCKETS: usize = 2_000;
 pub const OPEN_STATES: usize = 10_000;
 /// But always more than can share one start, or a look would not get on: the periods, in a few zones.
 const OPEN_BUCKETS_MIN: usize = 100;
+/// Entries of the log of acks that are kept: days of it with the usual periods, some 100 bytes each.
+pub const LOG_LIVES: usize = 4_000;
 /// Buckets of one `forget`, about 1 ms of Redis' time.
 pub const FORGET_BUCKETS: usize = 1_000;
 
@@ -254,6 +256,19 @@ pub enum Acked {
     Clean,
 }
 
+/// Some of the log of acks.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AckLog {
+    /// Marks of another one mean nothing here; `None` if the contents are lost or were never founded.
+    pub epoch: Option<i64>,
+    /// Whether nothing behind the mark that was asked for has been dropped.
+    pub whole: bool,
+    /// Lives and their marks, which rise.
+    pub lives: Vec<(i64, Life)>,
+    /// The mark of the newest entry there is, 0 if there never was one.
+    pub last: i64,
+}
+
 /// The answer to one chunk of a close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closed {
@@ -403,8 +418,13 @@ pub trait Store: Send + Sync + 'static {
         cursor: Option<&str>,
     ) -> Result<Option<Page>, StoreError>;
 
-    /// Says that the sink has this life. Counts only for the present generation and revision.
+    /// Says that the sink has this life. Counts only for the present generation and revision. The first time it
+    /// does, the log has a new entry, with the mark `max(last + 1, now)`.
     async fn ack(&self, shard: Shard, life: Life) -> Result<Acked, StoreError>;
+
+    /// The entries of the log of acks behind a mark, oldest first, at most `limit`; with `None` none, only where the
+    /// log stands. The newest [`LOG_LIVES`] are kept. What is answered is as durable as an applied frame.
+    async fn acked(&self, shard: Shard, after: Option<i64>, limit: usize) -> Result<AckLog, StoreError>;
 
     /// Moves one chunk of a life up into its parents, atomically; the last ends it in a tombstone.
     ///

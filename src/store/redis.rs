@@ -12,9 +12,9 @@ mod probe;
 pub use probe::probe;
 
 use super::{
-    Acked, Acks, Answer, Closed, Due, Durability, Frame, Head, Late, Life, MAX_ADVANCE, Open, OpenBuckets, OpenLife,
-    PAGE_SOURCES, Page, Policy, Sealed, Shard, Store, StoreError, TOMBSTONE_TTL, VISIBILITY, WAITING_RECHECK, When,
-    WriterId, keys, open_buckets,
+    AckLog, Acked, Acks, Answer, Closed, Due, Durability, Frame, Head, LOG_LIVES, Late, Life, MAX_ADVANCE, Open,
+    OpenBuckets, OpenLife, PAGE_SOURCES, Page, Policy, Sealed, Shard, Store, StoreError, TOMBSTONE_TTL, VISIBILITY,
+    WAITING_RECHECK, When, WriterId, keys, open_buckets,
 };
 use crate::clock::Clock;
 use crate::stats::Millis;
@@ -42,6 +42,7 @@ struct Scripts {
     seal: Script,
     page: Script,
     ack: Script,
+    acked: Script,
     close: Script,
     open: Script,
     forget: Script,
@@ -62,6 +63,7 @@ impl Scripts {
             seal: Script::new("seal", &[CLOCK_LUA, LIFE_LUA, include_str!("lua/seal.lua")]),
             page: Script::new("page", &[include_str!("lua/page.lua")]),
             ack: Script::new("ack", &[CLOCK_LUA, LIFE_LUA, include_str!("lua/ack.lua")]),
+            acked: Script::new("acked", &[include_str!("lua/acked.lua")]),
             close: Script::new("close", &with_states(include_str!("lua/close.lua"))),
             open: Script::new("open", &[include_str!("lua/open.lua")]),
             forget: Script::new("forget", &[include_str!("lua/forget.lua")]),
@@ -356,15 +358,35 @@ impl Store for RedisStore {
     }
 
     async fn ack(&self, shard: Shard, life: Life) -> Result<Acked, StoreError> {
-        let keys = [keys::head(shard), keys::due(shard), keys::bucket(shard, &life.bucket)];
+        let keys = [keys::head(shard), keys::due(shard), keys::bucket(shard, &life.bucket), keys::log(shard)];
         let mut call = self.clocked(&self.scripts.ack, &keys);
         call.arg(keys::bucket_name(&life.bucket)).arg(life.bucket.end).arg(life.generation).arg(life.revision);
+        call.arg(LOG_LIVES);
         Ok(match text(self.rollover.run(&call).await?)?.as_str() {
             "IGNORED" => Acked::Ignored,
             "DIRTY" => Acked::Dirty,
             "CLEAN" => Acked::Clean,
             _ => return Err(unexpected("an answer to ack")),
         })
+    }
+
+    async fn acked(&self, shard: Shard, after: Option<i64>, limit: usize) -> Result<AckLog, StoreError> {
+        let mut call = self.scripts.acked.call(&[keys::head(shard), keys::log(shard)]);
+        match after {
+            // No mark is negative.
+            Some(mark) => call.arg(mark.max(0)),
+            None => call.arg(""),
+        };
+        call.arg(limit);
+        let mut reply = Reply::of(self.queries.run(&call).await?)?;
+        let epoch = reply.text()?;
+        let epoch = if epoch.is_empty() { None } else { Some(number(&epoch)?) };
+        let mut log = AckLog { epoch, whole: reply.text()? == "1", last: reply.number()?, lives: Vec::new() };
+        while !reply.is_empty() {
+            let (mark, life) = (reply.number()?, reply.text()?);
+            log.lives.push((mark, parse_life(&life)?));
+        }
+        Ok(log)
     }
 
     async fn close(
@@ -546,6 +568,13 @@ fn number<T: std::str::FromStr>(text: &str) -> Result<T, StoreError> {
 
 fn parse_bucket(name: &str) -> Result<Bucket, StoreError> {
     keys::parse_bucket_name(name).ok_or_else(|| unexpected("a bucket's name"))
+}
+
+/// `name generation revision`
+fn parse_life(text: &str) -> Result<Life, StoreError> {
+    let mut parts = text.split(' ');
+    let mut part = || parts.next().ok_or_else(|| unexpected("a life"));
+    Ok(Life { bucket: parse_bucket(part()?)?, generation: number(part()?)?, revision: number(part()?)? })
 }
 
 fn unexpected(what: &str) -> StoreError {

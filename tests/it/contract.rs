@@ -9,6 +9,7 @@ mod closing;
 mod early;
 mod forgetting;
 mod lives;
+mod log;
 mod loss;
 mod reading;
 mod schedule;
@@ -125,6 +126,9 @@ for_each_store! {
     schedule::a_seal_raises_the_revision_only_if_dirty,
     schedule::revisions_rise_while_the_clock_stands_back,
     schedule::an_ack_counts_only_for_the_present_revision,
+    log::every_first_ack_of_a_revision_is_logged,
+    log::a_closed_life_stays_in_the_log,
+    log::a_full_log_says_what_it_has_dropped,
     reading::pages_hold_every_source_once,
     reading::a_page_of_another_generation_is_refused,
     reading::a_page_may_be_newer_than_the_seal,

@@ -17,8 +17,9 @@ use meanwhile::stats::calendar::{Bucket, Family, Period};
 use meanwhile::stats::moments::Moments;
 use meanwhile::store::nodes::{NODE_TTL, Node, Registered};
 use meanwhile::store::{
-    Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenBuckets, OpenLife, PAGE_SOURCES, Page, Policy,
-    Sealed, Shard, Store, StoreError, TOMBSTONE_TTL, VISIBILITY, WAITING_RECHECK, When, WriterId, open_buckets,
+    AckLog, Acked, Answer, Closed, Due, Durability, Frame, Head, LOG_LIVES, Life, Open, OpenBuckets, OpenLife,
+    PAGE_SOURCES, Page, Policy, Sealed, Shard, Store, StoreError, TOMBSTONE_TTL, VISIBILITY, WAITING_RECHECK, When,
+    WriterId, open_buckets,
 };
 use rules::{Present, due_again};
 use std::collections::BTreeMap;
@@ -207,13 +208,33 @@ impl Store for Oracle {
         let Some(present) = state.lives.get_mut(&life.bucket).filter(exactly) else {
             return Ok(Acked::Ignored);
         };
-        present.acked = life.revision;
+        let anew = std::mem::replace(&mut present.acked, life.revision) != life.revision;
+        if anew {
+            let mark = now.max(state.log.last().map_or(0, |(mark, _)| *mark) + 1);
+            state.log.push((mark, life));
+            state.acks += 1;
+            let dropped = state.log.len().saturating_sub(LOG_LIVES);
+            state.log.drain(..dropped);
+        }
+        let present = state.lives.get_mut(&life.bucket).expect("found above");
         if let Some(since) = present.dirty_since {
             present.due = due_again(life.bucket, now, since, self.policy.grace);
             return Ok(Acked::Dirty);
         }
         present.due = now.max(life.bucket.end + self.policy.lateness);
         Ok(Acked::Clean)
+    }
+
+    async fn acked(&self, _: Shard, after: Option<i64>, limit: usize) -> Result<AckLog, StoreError> {
+        let state = self.state.lock().unwrap();
+        let last = state.log.last().map_or(0, |(mark, _)| *mark);
+        let mut log = AckLog { epoch: state.epoch, whole: true, lives: Vec::new(), last };
+        if let Some(after) = after {
+            let oldest = state.log.first().map(|(mark, _)| *mark);
+            log.whole = state.log.len() == state.acks || oldest.is_some_and(|oldest| after >= oldest);
+            log.lives = state.log.iter().filter(|(mark, _)| *mark > after).take(limit).copied().collect();
+        }
+        Ok(log)
     }
 
     async fn close(&self, _: Shard, life: Life, family: &Family, _: u64, when: When) -> Result<Closed, StoreError> {

@@ -8,8 +8,8 @@ use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::{Bucket, Family, Period};
 use meanwhile::store::nodes::{Node, Registered};
 use meanwhile::store::{
-    Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenBuckets, Page, Policy, Sealed, Shard, Store,
-    StoreError, When, WriterId,
+    AckLog, Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenBuckets, Page, Policy, Sealed, Shard,
+    Store, StoreError, When, WriterId,
 };
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -178,6 +178,11 @@ impl Store for Unreliable {
     async fn ack(&self, shard: Shard, life: Life) -> Result<Acked, StoreError> {
         self.reach()?;
         self.inner.ack(shard, life).await
+    }
+
+    async fn acked(&self, shard: Shard, after: Option<i64>, limit: usize) -> Result<AckLog, StoreError> {
+        self.reach()?;
+        self.inner.acked(shard, after, limit).await
     }
 
     async fn close(

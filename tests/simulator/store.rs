@@ -12,8 +12,8 @@ use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::{Bucket, Family, Period};
 use meanwhile::store::nodes::{Node, Registered};
 use meanwhile::store::{
-    Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenBuckets, Page, Policy, Sealed, Shard, Store,
-    StoreError, When, WriterId,
+    AckLog, Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenBuckets, Page, Policy, Sealed, Shard,
+    Store, StoreError, When, WriterId,
 };
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -200,6 +200,10 @@ impl Store for NodeStore {
 
     async fn ack(&self, shard: Shard, life: Life) -> Result<Acked, StoreError> {
         self.call(Side::Rollover, "ack", |_| Effect::Changes, move |oracle| at_once(oracle.ack(shard, life))).await
+    }
+
+    async fn acked(&self, _: Shard, _: Option<i64>, _: usize) -> Result<AckLog, StoreError> {
+        unreachable!("nobody watches here")
     }
 
     async fn close(&self, _: Shard, life: Life, family: &Family, _: u64, when: When) -> Result<Closed, StoreError> {

@@ -12,8 +12,8 @@ use crate::stats::row::{LifeRow, Row, Update};
 use crate::stats::source::SourceSpan;
 use crate::store::nodes::{Node, Registered};
 use crate::store::{
-    Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenBuckets, OpenLife, Page, Policy, Sealed,
-    Shard, Store, StoreError, When, WriterId,
+    AckLog, Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenBuckets, OpenLife, Page, Policy,
+    Sealed, Shard, Store, StoreError, When, WriterId,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -174,6 +174,10 @@ impl Store for World {
         let from: usize = cursor.map_or(0, |cursor| cursor.parse().unwrap());
         let sources = held.sources.iter().skip(from).take(2).map(|(s, m)| (Arc::clone(s), *m)).collect();
         Ok(Some(Page { sources, next: (from + 2 < held.sources.len()).then(|| (from + 2).to_string()) }))
+    }
+
+    async fn acked(&self, _: Shard, _: Option<i64>, _: usize) -> Result<AckLog, StoreError> {
+        unreachable!("a query does not ask for it")
     }
 
     async fn ack(&self, _: Shard, _: Life) -> Result<Acked, StoreError> {

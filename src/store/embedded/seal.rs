@@ -3,6 +3,7 @@
 //!
 //! Called by `embedded.rs`.
 
+use super::acks;
 use super::clocks::Clocks;
 use super::tables::{LifeRecord, Lives};
 use super::{DatabaseResult, Inner};
@@ -52,6 +53,9 @@ pub(super) fn ack(inner: &Inner, t: &WriteTransaction, shard: Shard, acked: Life
         return Ok(Acked::Ignored);
     }
     clocks.save(t, shard)?;
+    if life.acked != life.revision {
+        acks::note(t, shard, acked, clocks.now)?;
+    }
     life.acked = life.revision;
     let answer = if life.dirty > 0 {
         life.due = clocks.due_at(&acked.bucket, life.dirty);

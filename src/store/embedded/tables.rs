@@ -32,6 +32,10 @@ pub(super) const TOMBSTONES_BY_TIME: TableDefinition<(Shard, i64, &str), ()> =
     TableDefinition::new("tombstones_by_time");
 /// shard -> highest end of a closed bucket that is no longer remembered.
 pub(super) const FORGOTTEN: TableDefinition<Shard, i64> = TableDefinition::new("forgotten");
+/// (shard, mark) -> bucket name, generation, revision of a life that the sink has.
+pub(super) const LOG: TableDefinition<(Shard, i64), (&str, i64, i64)> = TableDefinition::new("log");
+/// shard -> mark of the newest entry there ever was, how many there were.
+pub(super) const LOGGED: TableDefinition<Shard, (i64, u64)> = TableDefinition::new("logged");
 /// bucket name and source -> a state that could not be read, kept for a person to look at.
 pub(super) const ASIDE: TableDefinition<&str, &[u8]> = TableDefinition::new("aside");
 

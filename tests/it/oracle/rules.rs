@@ -35,6 +35,9 @@ pub(crate) struct State {
     pub(super) forgotten: Option<Millis>,
     /// Drained, and not founded since.
     pub(super) drained: bool,
+    /// The log of acks, as much of it as is kept, and how many there were.
+    pub(super) log: Vec<(Millis, Life)>,
+    pub(super) acks: usize,
     /// By number, with the `elapsed` at which each was last heard of.
     pub(super) nodes: BTreeMap<u64, (Node, Millis)>,
 }
