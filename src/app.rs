@@ -76,7 +76,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
         tokio::spawn(until_stopped(stopped.clone()))
     };
     let query = Arc::new(Query::new(Arc::clone(&store), sink.clone(), Arc::clone(&calendar)));
-    let hub = Hub::new(Arc::clone(&query), open_bus(&config)?, http::live_rows);
+    let hub = Hub::new(Arc::clone(&store), Arc::clone(&query), open_bus(&config)?, http::live_rows);
     let service = Service {
         query,
         hub: Arc::clone(&hub),

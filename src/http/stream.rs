@@ -10,10 +10,10 @@ use super::parameters::{Parameters, refuse};
 use super::problem::{Kind, Problem};
 use crate::live::channel::Channel;
 use crate::live::outbox::{Body, Frame};
-use crate::live::{Client, LiveError};
+use crate::live::{Client, LiveError, Position, PositionError};
 use axum::body::{Body as HttpBody, Bytes};
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde_json::json;
@@ -22,7 +22,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-pub(super) const PARAMETERS: [&str; 1] = ["channel"];
+pub(super) const PARAMETERS: [&str; 2] = ["channel", "since"];
+/// What a browser that comes back says; stronger than the parameter, which is of its first time.
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Shorter than the shortest read timeout of proxies in use, 30 s.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// What a browser waits, in milliseconds, before it comes back.
@@ -31,21 +33,33 @@ const RETRY: u32 = 2_000;
 const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 #[utoipa::path(get, path = "/v1/stream", tag = "live",
-    params(("channel" = Vec<String>, Query, example = json!(["live:kitchen"]),
-        description = "Up to 100, repeated: live:SOURCE for the present buckets of a source, any other name for what is published there")),
+    params(
+        ("channel" = Vec<String>, Query, example = json!(["live:kitchen"]),
+        description = "Up to 100, repeated: live:SOURCE for the present buckets of a source, closed:SOURCE for its rows as they are written, any other name for what is published there"),
+        ("since" = Option<String>, Query, description = "The id of the last `closed` event that was heard: those behind it come first"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The same, as browsers say it"),
+    ),
     responses((status = 200, content_type = "text/event-stream", body = String,
-        description = "Server-Sent Events: welcome, then live, message and gap, each with JSON as its data")),
+        description = "Server-Sent Events: welcome, then live, closed, message, recovered and gap, each with JSON as its data")),
 )]
-pub(super) async fn stream(State(service): State<Service>, raw: RawQuery) -> Result<Response, Problem> {
+pub(super) async fn stream(
+    State(service): State<Service>,
+    raw: RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let parameters = Parameters::read(&raw, &PARAMETERS, "channel")?;
     let names = parameters.all("channel");
     if names.is_empty() {
         return Err(refuse("channel", "it is missing: write ?channel=live:SOURCE, or the name of a channel"));
     }
+    let since = since(&parameters, &headers)?;
     let mut client = service.hub.connect();
     for name in names {
         let channel = Channel::subscribed(name).map_err(|error| refuse("channel", &format!("\"{name}\": {error}")))?;
-        client.subscribe(channel).await.map_err(|error| with_the_sink(failed(&error), &service.nodes))?;
+        client
+            .subscribe(channel, since.as_ref())
+            .await
+            .map_err(|error| with_the_sink(failed(&error), &service.nodes))?;
     }
     let welcome = event("welcome", &json!({"instance": service.instance.to_string()}).to_string());
     let first = Bytes::from(format!("retry: {RETRY}\n{}", String::from_utf8_lossy(&welcome)));
@@ -59,6 +73,14 @@ pub(super) async fn stream(State(service): State<Service>, raw: RawQuery) -> Res
     let headers =
         [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store"), (UNBUFFERED, "no")];
     Ok((headers, HttpBody::from_stream(events)).into_response())
+}
+
+/// Where a client that comes back stopped.
+fn since(parameters: &Parameters, headers: &HeaderMap) -> Result<Option<Position>, Problem> {
+    let header = headers.get(LAST_EVENT_ID).map(|id| String::from_utf8_lossy(id.as_bytes()));
+    let Some(id) = header.as_deref().or(parameters.one("since")).filter(|id| !id.is_empty()) else { return Ok(None) };
+    let refused = |error: PositionError| refuse("since", &format!("\"{id}\": {error}"));
+    id.parse().map(Some).map_err(refused)
 }
 
 /// The next event, or a sign of life; `None` at the end.
@@ -84,6 +106,13 @@ fn encode(channel: &Arc<str>, body: &Body) -> Bytes {
             let rows = std::str::from_utf8(rows).expect("rows are JSON");
             event("live", &format!(r#"{{"channel":{},"rows":{rows}}}"#, json!(**channel)))
         }
+        Body::Closed { row, position } => {
+            let row = std::str::from_utf8(row).expect("rows are JSON");
+            let row = row.strip_prefix('[').and_then(|row| row.strip_suffix(']')).expect("an array of one");
+            let data = format!(r#"{{"channel":{},"row":{row}}}"#, json!(**channel));
+            [format!("id: {position}\n").as_bytes(), &event("closed", &data)].concat().into()
+        }
+        Body::Recovered(all) => event("recovered", &json!({"channel": **channel, "recovered": all}).to_string()),
         Body::Gap(missed) => {
             let missed = (*missed > 0).then_some(*missed);
             event("gap", &json!({"channel": **channel, "missed": missed}).to_string())

@@ -19,6 +19,8 @@ pub enum Channel {
     Messages(Arc<str>),
     /// The present buckets of a source, as they change.
     Live(Arc<str>),
+    /// The rows of a source, whenever one was written to the sink.
+    Closed(Arc<str>),
 }
 
 /// Why a name is not one of a channel.
@@ -28,7 +30,7 @@ pub enum ChannelError {
     Empty,
     #[error("the name of a channel is at most {MAX_CHANNEL_BYTES} bytes long")]
     TooLong,
-    #[error("live: takes the id of one source behind it")]
+    #[error("live: and closed: take the id of one source behind them")]
     NoSource,
     #[error("names that begin with live: or closed: are the service's own")]
     Reserved,
@@ -41,8 +43,10 @@ impl Channel {
     /// If no channel can have this name.
     pub fn subscribed(name: &str) -> Result<Self, ChannelError> {
         check_length(name)?;
-        if let Some(id) = name.strip_prefix(LIVE) {
-            return if source::check(id).is_ok() { Ok(Self::Live(id.into())) } else { Err(ChannelError::NoSource) };
+        for (prefix, of) in [(LIVE, Self::Live as fn(Arc<str>) -> Self), (CLOSED, Self::Closed)] {
+            if let Some(id) = name.strip_prefix(prefix) {
+                return if source::check(id).is_ok() { Ok(of(id.into())) } else { Err(ChannelError::NoSource) };
+            }
         }
         Self::published(name)
     }
@@ -73,6 +77,7 @@ impl fmt::Display for Channel {
         match self {
             Self::Messages(name) => f.write_str(name),
             Self::Live(source) => write!(f, "{LIVE}{source}"),
+            Self::Closed(source) => write!(f, "{CLOSED}{source}"),
         }
     }
 }
@@ -92,6 +97,7 @@ mod tests {
         check("Live:kitchen", Channel::Messages("Live:kitchen".into()));
         check("live:kitchen", Channel::Live("kitchen".into()));
         check("live:a:b", Channel::Live("a:b".into()));
+        check("closed:kitchen", Channel::Closed("kitchen".into()));
         let long = "x".repeat(MAX_CHANNEL_BYTES);
         check(&long, Channel::Messages(long.as_str().into()));
     }
@@ -102,7 +108,7 @@ mod tests {
         check("", ChannelError::Empty);
         check(&"x".repeat(MAX_CHANNEL_BYTES + 1), ChannelError::TooLong);
         check("live:", ChannelError::NoSource);
-        check("closed:kitchen", ChannelError::Reserved);
+        check("closed:", ChannelError::NoSource);
         assert_eq!(Channel::published("live:kitchen"), Err(ChannelError::Reserved));
         assert_eq!(Channel::published("closed:"), Err(ChannelError::Reserved));
         assert!(Channel::published("closed").is_ok());

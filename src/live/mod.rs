@@ -7,24 +7,33 @@
 //! gone nothing is left. Without Redis messages stay in the process.
 
 pub mod channel;
+mod closings;
 pub mod outbox;
 mod poll;
+mod position;
 
+use crate::clock;
 use crate::query::{Query, StatsRow};
 use crate::stats::Millis;
-use crate::store::StoreError;
 use crate::store::redis::bus::{Bus, Heard};
+use crate::store::{Store, StoreError};
 use crate::telemetry::metrics;
 use bytes::Bytes;
 use channel::Channel;
 use outbox::{Body, Frame, Outbox};
+pub use position::{Position, PositionError};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use tokio::sync::Notify;
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout_at;
 
 /// Channels one client may be subscribed to.
 pub const MAX_CHANNELS: usize = 100;
+
+/// For a client to be let in among those who are told of closed buckets, while the store or the sink may be away.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Makes JSON of the present rows of a source; what it looks like is the transports' to say.
 pub type Encode = fn(&[StatsRow]) -> Vec<u8>;
@@ -44,18 +53,33 @@ pub enum LiveError {
 pub struct Hub {
     registry: Mutex<Registry>,
     bus: Option<Arc<Bus>>,
+    store: Arc<dyn Store>,
     query: Arc<Query>,
     encode: Encode,
     clients: AtomicU64,
     /// The first source is watched, or another one.
     watched: Notify,
+    /// Somebody wants to be told of closed buckets.
+    told: Notify,
 }
 
 #[derive(Default)]
 struct Registry {
     /// A channel is here as long as somebody listens.
     channels: HashMap<Channel, Subscribers>,
+    /// Who wants to be told of closed buckets, and is not yet.
+    joiners: Vec<Joiner>,
     ended: bool,
+}
+
+struct Joiner {
+    client: u64,
+    outbox: Arc<Outbox>,
+    source: Arc<str>,
+    /// What it was told of last.
+    since: Option<Position>,
+    /// Told that it is in; nobody listens if it has gone.
+    done: oneshot::Sender<()>,
 }
 
 struct Subscribers {
@@ -76,9 +100,10 @@ pub struct Client {
 impl Hub {
     /// `bus`: how messages travel between instances; `None` if there are no others.
     #[must_use]
-    pub fn new(query: Arc<Query>, bus: Option<Arc<Bus>>, encode: Encode) -> Arc<Self> {
-        let (registry, clients, watched) = (Mutex::default(), AtomicU64::new(1), Notify::new());
-        Arc::new(Self { registry, bus, query, encode, clients, watched })
+    pub fn new(store: Arc<dyn Store>, query: Arc<Query>, bus: Option<Arc<Bus>>, encode: Encode) -> Arc<Self> {
+        let (registry, clients) = (Mutex::default(), AtomicU64::new(1));
+        let (watched, told) = (Notify::new(), Notify::new());
+        Arc::new(Self { registry, bus, store, query, encode, clients, watched, told })
     }
 
     /// Hears what is published, and watches sources, until it is dropped.
@@ -89,7 +114,7 @@ impl Hub {
                 None => std::future::pending().await,
             }
         };
-        tokio::join!(hearing, poll::run(&self, now));
+        tokio::join!(hearing, poll::run(&self, now), closings::run(&self));
     }
 
     /// A new client, subscribed to nothing.
@@ -145,6 +170,32 @@ impl Hub {
         }
     }
 
+    fn join(&self, channel: &Channel, client: u64, outbox: &Arc<Outbox>) {
+        let mut registry = self.lock();
+        let subscribers = registry.channels.entry(channel.clone()).or_insert_with(|| {
+            if let (Some(bus), Channel::Messages(name)) = (&self.bus, channel) {
+                bus.want(name);
+            }
+            Subscribers { name: channel.to_string().into(), by_client: BTreeMap::new(), last: None }
+        });
+        subscribers.by_client.insert(client, Arc::clone(outbox));
+        if let Some(last) = &subscribers.last {
+            outbox.put(last);
+        }
+    }
+
+    fn leave(&self, channel: &Channel, client: u64) {
+        let mut registry = self.lock();
+        let Some(subscribers) = registry.channels.get_mut(channel) else { return };
+        subscribers.by_client.remove(&client);
+        if subscribers.by_client.is_empty() {
+            registry.channels.remove(channel);
+            if let (Some(bus), Channel::Messages(name)) = (&self.bus, channel) {
+                bus.cease(name);
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Registry> {
         self.registry.lock().expect("no panic while it is held")
     }
@@ -152,52 +203,61 @@ impl Hub {
 
 impl Subscribers {
     fn send(&self, frame: &Arc<Frame>) {
-        self.by_client.values().for_each(|outbox| outbox.put(frame));
+        for outbox in self.by_client.values() {
+            outbox.put(frame);
+        }
         metrics::live_frames(self.by_client.len() as u64);
     }
 }
 
 impl Client {
     /// Subscribes to a channel; a second time changes nothing. When it returns, what is published from then on
-    /// comes.
-    pub async fn subscribe(&mut self, channel: Channel) -> Result<(), LiveError> {
+    /// comes. `since`: of closed buckets also what came behind it; no other channel goes back.
+    pub async fn subscribe(&mut self, channel: Channel, since: Option<&Position>) -> Result<(), LiveError> {
         if self.channels.contains(&channel) {
             return Ok(());
         }
         if self.channels.len() == MAX_CHANNELS {
             return Err(LiveError::TooMany);
         }
-        if matches!(channel, Channel::Live(_)) && !self.hub.query.has_sink() {
+        if !matches!(channel, Channel::Messages(_)) && !self.hub.query.has_sink() {
             return Err(LiveError::NoSink);
         }
-        self.join(&channel);
+        // From here on its end cleans up, wherever this one stops.
         self.channels.insert(channel.clone());
-        match (&self.hub.bus, &channel) {
-            (Some(bus), Channel::Messages(name)) => {
-                if let Err(error) = bus.listen(name).await {
-                    self.unsubscribe(&channel);
-                    return Err(error.into());
+        match &channel {
+            Channel::Messages(name) => {
+                self.hub.join(&channel, self.id, &self.outbox);
+                if let Some(bus) = &self.hub.bus {
+                    bus.listen(name).await?;
                 }
             }
-            (_, Channel::Live(_)) => self.hub.watched.notify_one(),
-            _ => {}
+            Channel::Live(_) => {
+                self.hub.join(&channel, self.id, &self.outbox);
+                self.hub.watched.notify_one();
+            }
+            Channel::Closed(source) => self.be_told(source, since).await?,
         }
         Ok(())
     }
 
+    async fn be_told(&self, source: &Arc<str>, since: Option<&Position>) -> Result<(), LiveError> {
+        let deadline = clock::instant() + PATIENCE;
+        let (done, is_in) = oneshot::channel();
+        let (source, since) = (Arc::clone(source), since.cloned());
+        let joiner = Joiner { client: self.id, outbox: Arc::clone(&self.outbox), source, since, done };
+        self.hub.lock().joiners.push(joiner);
+        self.hub.told.notify_one();
+        match timeout_at(deadline, is_in).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(StoreError::Unavailable("the store or the sink cannot be read at present".to_owned()).into()),
+        }
+    }
+
     /// Of a channel it is not subscribed to, does nothing.
     pub fn unsubscribe(&mut self, channel: &Channel) {
-        if !self.channels.remove(channel) {
-            return;
-        }
-        let mut registry = self.hub.lock();
-        let Some(subscribers) = registry.channels.get_mut(channel) else { return };
-        subscribers.by_client.remove(&self.id);
-        if subscribers.by_client.is_empty() {
-            registry.channels.remove(channel);
-            if let (Some(bus), Channel::Messages(name)) = (&self.hub.bus, channel) {
-                bus.cease(name);
-            }
+        if self.channels.remove(channel) {
+            self.hub.leave(channel, self.id);
         }
     }
 
@@ -205,28 +265,11 @@ impl Client {
     pub async fn next(&self) -> Option<Arc<Frame>> {
         self.outbox.next().await
     }
-
-    fn join(&self, channel: &Channel) {
-        let mut registry = self.hub.lock();
-        let subscribers = registry.channels.entry(channel.clone()).or_insert_with(|| {
-            if let (Some(bus), Channel::Messages(name)) = (&self.hub.bus, channel) {
-                bus.want(name);
-            }
-            Subscribers { name: channel.to_string().into(), by_client: BTreeMap::new(), last: None }
-        });
-        subscribers.by_client.insert(self.id, Arc::clone(&self.outbox));
-        if let Some(last) = &subscribers.last {
-            self.outbox.put(last);
-        }
-    }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
-        for channel in std::mem::take(&mut self.channels) {
-            self.channels.insert(channel.clone());
-            self.unsubscribe(&channel);
-        }
+        self.channels.iter().for_each(|channel| self.hub.leave(channel, self.id));
         metrics::live_client(-1);
     }
 }

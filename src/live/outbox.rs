@@ -30,6 +30,10 @@ pub enum Body {
     Message(Bytes),
     /// The present rows of a source, as JSON; takes the place of earlier ones.
     Live(Bytes),
+    /// A row that was written to the sink, as JSON, and where it stands in the log, for those who come back.
+    Closed { row: Bytes, position: Arc<str> },
+    /// Whether all that a client has missed came before this.
+    Recovered(bool),
     /// So many messages were left out here, because the client is slow; 0: nobody knows how many, because
     /// the service was not connected to Redis for a while.
     Gap(u64),
@@ -59,19 +63,21 @@ struct Waiting {
 }
 
 impl Outbox {
-    /// Adds a frame, or makes of it a part of a gap if there is no room.
-    pub fn put(&self, frame: &Arc<Frame>) {
+    /// Adds a frame, or makes of it a part of a gap if there is no room; whether it was added.
+    pub fn put(&self, frame: &Arc<Frame>) -> bool {
         let mut waiting = self.lock();
         if waiting.ended {
-            return;
+            return false;
         }
-        match &frame.body {
+        let kept = match &frame.body {
             Body::Live(_) => waiting.replace(frame),
-            Body::Message(message) => waiting.append(frame, message.len()),
+            Body::Message(bytes) | Body::Closed { row: bytes, .. } => waiting.append(frame, bytes.len()),
+            Body::Recovered(_) => waiting.append(frame, 0),
             Body::Gap(_) => waiting.gap(&frame.channel, frame.body.clone()),
-        }
+        };
         drop(waiting);
         self.arrived.notify_one();
+        kept
     }
 
     /// The next frame, as soon as there is one; `None` after the end. For one caller at a time.
@@ -104,26 +110,29 @@ impl Outbox {
 }
 
 impl Waiting {
-    fn replace(&mut self, frame: &Arc<Frame>) {
+    fn replace(&mut self, frame: &Arc<Frame>) -> bool {
         let same = |old: &&mut Arc<Frame>| matches!(old.body, Body::Live(_)) && old.channel == frame.channel;
         match self.frames.iter_mut().find(same) {
             Some(old) => *old = Arc::clone(frame),
             None => self.frames.push_back(Arc::clone(frame)),
         }
+        true
     }
 
-    fn append(&mut self, frame: &Arc<Frame>, bytes: usize) {
+    fn append(&mut self, frame: &Arc<Frame>, bytes: usize) -> bool {
         // One message always has room, or a long one would never come.
         if self.messages == MAX_MESSAGES || (self.messages > 0 && self.bytes + bytes > MAX_BYTES) {
-            return self.gap(&frame.channel, Body::Gap(1));
+            self.gap(&frame.channel, Body::Gap(1));
+            return false;
         }
         self.messages += 1;
         self.bytes += bytes;
         self.frames.push_back(Arc::clone(frame));
+        true
     }
 
     /// One marker for each channel, behind everything that waits of it.
-    fn gap(&mut self, channel: &Arc<str>, more: Body) {
+    fn gap(&mut self, channel: &Arc<str>, more: Body) -> bool {
         let mut of_channel = self.frames.iter_mut().rev().filter(|frame| frame.channel == *channel);
         match (of_channel.next(), &more) {
             (Some(last), Body::Gap(more)) if matches!(last.body, Body::Gap(_)) => {
@@ -133,14 +142,18 @@ impl Waiting {
             }
             _ => self.frames.push_back(Frame::new(channel, more)),
         }
+        true
     }
 
     fn take(&mut self) -> Option<Arc<Frame>> {
         let frame = self.frames.pop_front()?;
-        if let Body::Message(message) = &frame.body {
-            self.messages -= 1;
-            self.bytes -= message.len();
-        }
+        let bytes = match &frame.body {
+            Body::Message(bytes) | Body::Closed { row: bytes, .. } => bytes.len(),
+            Body::Recovered(_) => 0,
+            Body::Live(_) | Body::Gap(_) => return Some(frame),
+        };
+        self.messages -= 1;
+        self.bytes -= bytes;
         Some(frame)
     }
 }

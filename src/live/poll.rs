@@ -66,7 +66,7 @@ impl Hub {
         let registry = self.lock();
         let watched = registry.channels.keys().filter_map(|channel| match channel {
             Channel::Live(source) => Some(Arc::clone(source)),
-            Channel::Messages(_) => None,
+            _ => None,
         });
         watched.collect()
     }

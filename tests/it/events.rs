@@ -17,6 +17,7 @@ pub(crate) struct Events {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Event {
     pub(crate) name: String,
+    pub(crate) id: Option<String>,
     pub(crate) data: Value,
 }
 
@@ -24,12 +25,23 @@ impl Events {
     /// Listens to channels, encoded already, and returns when the service hears them.
     #[track_caller]
     pub(crate) fn of(url: &str, channels: &[&str]) -> Self {
+        Self::asked(url, channels, "")
+    }
+
+    /// The same, behind the event with this id.
+    #[track_caller]
+    pub(crate) fn after(url: &str, channels: &[&str], id: &str) -> Self {
+        Self::asked(url, channels, &format!("Last-Event-ID: {id}\r\n"))
+    }
+
+    #[track_caller]
+    fn asked(url: &str, channels: &[&str], header: &str) -> Self {
         let host = url.strip_prefix("http://").expect("an address");
         let mut stream = TcpStream::connect(host).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let query = channels.iter().map(|channel| format!("channel={channel}")).collect::<Vec<_>>().join("&");
         // To HTTP/1.0 a stream is answered as it is, without chunks.
-        write!(stream, "GET /v1/stream?{query} HTTP/1.0\r\n\r\n").unwrap();
+        write!(stream, "GET /v1/stream?{query} HTTP/1.0\r\n{header}\r\n").unwrap();
         let mut events = Self { stream: BufReader::new(stream) };
         let head = events.block();
         assert!(head[0].contains(" 200 "), "{head:?}");
@@ -46,7 +58,8 @@ impl Events {
             let field = |name: &str| lines.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
             match (field("event"), field("data")) {
                 (Some(name), Some(data)) => {
-                    return Some(Event { name: name.to_owned(), data: serde_json::from_str(data).unwrap() });
+                    let id = field("id").map(str::to_owned);
+                    return Some(Event { name: name.to_owned(), id, data: serde_json::from_str(data).unwrap() });
                 }
                 _ if lines.is_empty() => return None,
                 // A sign of life.

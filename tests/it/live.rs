@@ -2,11 +2,12 @@
 //! left of who has gone.
 
 use crate::events::Events;
-use crate::http::{Client, array, reading};
+use crate::http::{Client, array, reading, reading_at};
 use crate::operations::metric;
 use crate::servers::RedisServer;
 use crate::service::{On, Service, eventually};
-use serde_json::json;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// An instance on this store.
 fn node(redis: &RedisServer, flags: &[&str]) -> Service {
@@ -51,12 +52,12 @@ fn everybody_hears_on_every_instance_and_from_outside() {
     let nodes = [node(&redis, &[]), node(&redis, &["--role", "ingest"])];
     everybody_hears(&nodes[0].url(), &nodes[1].client());
     everybody_hears(&nodes[1].url(), &nodes[1].client());
-    let mut listeners = nodes.each_ref().map(|node| Events::of(&node.url(), &["my%20channel"]));
-    redis.cli(&["PUBLISH", "my channel", "from outside"]);
-    nodes[0].run(&["publish", "my channel", "from the command line"]);
+    let mut listeners = nodes.each_ref().map(|node| Events::of(&node.url(), &["other%20channel"]));
+    redis.cli(&["PUBLISH", "other channel", "from outside"]);
+    nodes[0].run(&["publish", "other channel", "from the command line"]);
     for events in &mut listeners {
-        assert_eq!(events.message("my channel"), "from outside");
-        assert_eq!(events.message("my channel"), "from the command line");
+        assert_eq!(events.message("other channel"), "from outside");
+        assert_eq!(events.message("other channel"), "from the command line");
     }
 }
 
@@ -216,7 +217,8 @@ fn names_that_are_refused() {
     check(client.get("/v1/stream"), 400, "channel: it is missing");
     check(client.get("/v1/stream?channel="), 400, "a channel has a name");
     check(client.get("/v1/stream?channel=live:"), 400, "the id of one source");
-    check(client.get("/v1/stream?channel=closed:x"), 400, "are the service's own");
+    check(client.get("/v1/stream?channel=closed:"), 400, "the id of one source");
+    check(client.get("/v1/stream?channel=closed:a"), 503, &format!("ask {}", holder.url()));
     let many: Vec<String> = (0..101).map(|n| format!("channel={n}")).collect();
     check(client.get(&format!("/v1/stream?{}", many.join("&"))), 400, "100 channels");
     check(client.get("/v1/stream?channel=live:a"), 503, &format!("ask {}", holder.url()));
@@ -230,4 +232,129 @@ fn names_that_are_refused() {
     redis.cli(&["PUBLISH", "live:a", "false"]);
     redis.cli(&["PUBLISH", "a", "true"]);
     assert_eq!(watching.message("a"), "true");
+}
+
+/// Buckets close while the tests look on.
+const SHORT: [&str; 6] = ["--periods", "1s,1m", "--grace", "100ms", "--lateness", "500ms"];
+
+/// Source, start, generation and revision: a row in one version.
+fn version(row: &Value) -> (String, String, i64, i64) {
+    let text = |name: &str| row[name].as_str().unwrap().to_owned();
+    (text("source"), text("start"), row["generation"].as_i64().unwrap(), row["revision"].as_i64().unwrap())
+}
+
+fn closed_buckets_are_told_of(on: On) {
+    let service = Service::start(on, &SHORT);
+    let client = service.client();
+    let mut events = Events::of(&service.url(), &["closed:a", "closed:b"]);
+    client.post(&array([reading("a", 1.0), reading("b", 2.0), reading("other", 3.0)])).ok();
+    for source in ["a", "b"] {
+        let event = events.next().unwrap();
+        assert_eq!((event.name.as_str(), &event.data["channel"]), ("closed", &json!(format!("closed:{source}"))));
+        let row = &event.data["row"];
+        assert_eq!((&row["source"], &row["period"], &row["count"]), (&json!(source), &json!("1s"), &json!(1)));
+        assert!(row["state"] != "open", "{row}");
+    }
+    // A late reading corrects the row.
+    let start = client.rows("a", "1s")[0]["start"].as_str().unwrap().to_owned();
+    client.post(&reading_at("a", 5.0, &start)).ok();
+    let event = events.next().unwrap();
+    assert_eq!((&event.data["row"]["start"], &event.data["row"]["count"]), (&json!(start), &json!(2)), "{event:?}");
+}
+
+#[test]
+fn closed_buckets_are_told_of_embedded() {
+    closed_buckets_are_told_of(On::Embedded);
+}
+
+#[test]
+fn closed_buckets_are_told_of_redis() {
+    closed_buckets_are_told_of(On::Redis);
+}
+
+/// Clients are cut off again and again, with service and store; each goes on where it stopped, and in the end has heard of
+/// every row in its last version, and of no version twice.
+fn clients_go_on_where_they_stopped(on: On) {
+    const ROUNDS: usize = 4;
+    let mut service = Service::start(on, &SHORT);
+    let sources = ["a", "b.c", "Zürich"];
+    let encoded = ["a", "b.c", "Z%C3%BCrich"];
+    let channels = encoded.map(|id| format!("closed:{id}"));
+    let channels = channels.each_ref().map(String::as_str);
+    let mut heard: Vec<(String, String, i64, i64)> = Vec::new();
+    let mut last: Option<String> = None;
+    let mut posted = 0;
+    for round in 0..ROUNDS {
+        let mut events = match &last {
+            None => Events::of(&service.url(), &channels),
+            Some(id) => Events::after(&service.url(), &channels, id),
+        };
+        let until = heard.len() + 7;
+        let mut recovered = 0;
+        while heard.len() < until || (round > 0 && recovered < sources.len()) {
+            service.client().post(&array(sources.map(|id| reading(id, 1.0)))).ok();
+            posted += 1;
+            let event = events.next().unwrap();
+            if event.name == "recovered" {
+                assert_eq!(event.data["recovered"], true, "{event:?}");
+                recovered += 1;
+                continue;
+            }
+            assert_eq!(event.name, "closed", "{event:?}");
+            heard.push(version(&event.data["row"]));
+            last = event.id;
+        }
+        assert_eq!(recovered, if round == 0 { 0 } else { sources.len() });
+        drop(events);
+        service.client().post(&array(sources.map(|id| reading(id, 1.0)))).ok();
+        posted += 1;
+        service.kill();
+        if on == On::Redis {
+            service.redis().restart();
+        }
+        service.start_again();
+    }
+    // Until everything that was counted is closed, and told of.
+    let client = service.client();
+    let all = || sources.iter().zip(encoded).flat_map(|(_, id)| client.rows(id, "1s")).collect::<Vec<_>>();
+    eventually("all is closed", || all().iter().all(|row| row["state"] == "closed").then_some(()));
+    let mut events = Events::after(&service.url(), &channels, last.as_ref().unwrap());
+    let mut recovered = 0;
+    while recovered < sources.len() {
+        let event = events.next().unwrap();
+        match event.name.as_str() {
+            "closed" if event.data["row"]["period"] == "1s" => heard.push(version(&event.data["row"])),
+            "closed" => {}
+            "recovered" => recovered += 1,
+            other => panic!("{other}: {event:?}"),
+        }
+    }
+    let count: u64 = all().iter().map(|row| row["count"].as_u64().unwrap()).sum();
+    assert_eq!(count, posted * sources.len() as u64);
+    for row in all() {
+        assert!(heard.contains(&version(&row)), "nobody was told of {row}");
+    }
+    let distinct: BTreeSet<_> = heard.iter().collect();
+    assert_eq!(distinct.len(), heard.len(), "a version was told of twice: {heard:?}");
+}
+
+#[test]
+fn clients_go_on_where_they_stopped_embedded() {
+    clients_go_on_where_they_stopped(On::Embedded);
+}
+
+#[test]
+fn clients_go_on_where_they_stopped_redis() {
+    clients_go_on_where_they_stopped(On::Redis);
+}
+
+#[test]
+fn who_comes_back_with_another_stores_place_is_told() {
+    let service = Service::start(On::Embedded, &SHORT);
+    let mut events = Events::after(&service.url(), &["closed:a"], "1.5.a");
+    let event = events.next().unwrap();
+    assert_eq!((event.name.as_str(), &event.data["recovered"]), ("recovered", &json!(false)));
+    let answer = service.client().get("/v1/stream?channel=closed:a&since=x");
+    assert_eq!(answer.status, 400, "{answer:?}");
+    assert!(answer.json()["detail"].as_str().unwrap().starts_with("since: \"x\": it is not the id of an event"));
 }

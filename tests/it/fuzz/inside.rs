@@ -65,7 +65,7 @@ impl Inside {
             let nodes = Nodes::join(Arc::clone(&store), me).await.unwrap();
             let query = Arc::new(Query::new(Arc::clone(&store), Some(sink), Arc::clone(&calendar)));
             router(Service {
-                hub: Hub::new(Arc::clone(&query), None, live_rows),
+                hub: Hub::new(Arc::clone(&store), Arc::clone(&query), None, live_rows),
                 query,
                 calendar,
                 committer: Arc::new(committer),

@@ -1,0 +1,215 @@
+//! Tells of rows that were written to the sink, from the log of acks, and lets clients go on where they stopped.
+//!
+//! Run by the hub. The log says which buckets were written (`store/mod.rs`); their rows are read for the sources
+//! somebody listens to, and for no others. A row is told of by the entry that has its version: one that was
+//! corrected before it could be read is told of once, with the correction. Every instance reads the log for
+//! itself, so that it does not matter which one wrote.
+
+use super::channel::Channel;
+use super::outbox::{Body, Frame};
+use super::{Hub, Joiner, Position};
+use crate::query::{MAX_SOURCES, QueryError, StatsRow};
+use crate::store::{AckLog, Life};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// How soon after the ack.
+const EVERY: Duration = Duration::from_millis(250);
+/// While the store or the sink is away.
+const EVERY_AWAY: Duration = Duration::from_secs(2);
+/// Entries read at once.
+const ENTRIES: usize = 200;
+/// There is one shard; see `Store::shards`.
+const SHARD: u16 = 0;
+
+/// Where one is in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    epoch: Option<i64>,
+    mark: i64,
+}
+
+/// Until dropped.
+pub(super) async fn run(hub: &Hub) {
+    let mut place: Option<Place> = None;
+    loop {
+        if !hub.is_anyone_told() {
+            place = None;
+            hub.told.notified().await;
+            continue;
+        }
+        let pause = match round(hub, &mut place).await {
+            Ok(()) | Err(QueryError::Moving) => EVERY,
+            // Said where it happened; nothing is lost, it comes later.
+            Err(_) => EVERY_AWAY,
+        };
+        sleep(pause).await;
+    }
+}
+
+/// Lets in who has come, then tells everybody what is new.
+async fn round(hub: &Hub, place: &mut Option<Place>) -> Result<(), QueryError> {
+    let mut at = if let Some(at) = *place {
+        at
+    } else {
+        let log = acked(hub, None).await?;
+        *place.insert(Place { epoch: log.epoch, mark: log.last })
+    };
+    let joiners = hub.joiners();
+    match missed(hub, &joiners, at).await {
+        Ok(missed) => joiners.into_iter().zip(missed).for_each(|(joiner, missed)| hub.let_in(joiner, &missed)),
+        Err(broken) => {
+            hub.come_again(joiners);
+            return Err(broken);
+        }
+    }
+    loop {
+        let log = acked(hub, Some(at.mark)).await?;
+        if log.epoch != at.epoch || !log.whole {
+            hub.tell_of_gap();
+            *place = Some(Place { epoch: log.epoch, mark: log.last });
+            return Ok(());
+        }
+        let sources = hub.told_sources();
+        for (mark, life) in &log.lives {
+            for row in rows(hub, life, &sources).await? {
+                hub.tell(&row, at.epoch, *mark);
+            }
+            at.mark = *mark;
+            *place = Some(at);
+        }
+        if log.lives.len() < ENTRIES {
+            return Ok(());
+        }
+    }
+}
+
+/// What a client that comes has missed.
+#[derive(Default)]
+struct Missed {
+    events: Vec<Arc<Frame>>,
+    /// Whether that is all; nothing for one that did not ask.
+    all: Option<bool>,
+}
+
+/// For each joiner, what stands in the log between its last event and here.
+async fn missed(hub: &Hub, joiners: &[Joiner], at: Place) -> Result<Vec<Missed>, QueryError> {
+    let known = |since: &&Position| Some(since.epoch) == at.epoch;
+    let asking: Vec<(&Joiner, &Position)> = joiners.iter().filter_map(|j| Some((j, j.since.as_ref()?))).collect();
+    let first = asking.iter().map(|(_, since)| *since).filter(known).map(|since| since.mark).min();
+    let (lives, whole_from) = match first {
+        // The entry itself may have been told of in part.
+        Some(first) => behind(hub, first - 1, at.mark).await?,
+        None => (Vec::new(), at.mark),
+    };
+    let sources: BTreeSet<Arc<str>> = asking.iter().map(|(joiner, _)| Arc::clone(&joiner.source)).collect();
+    let sources: Vec<Arc<str>> = sources.into_iter().collect();
+    let mut told = Vec::new();
+    for (mark, life) in lives {
+        told.extend(rows(hub, &life, &sources).await?.into_iter().map(|row| (mark, row)));
+    }
+    let missed = joiners.iter().map(|joiner| {
+        let Some(since) = &joiner.since else { return Missed::default() };
+        let name: Arc<str> = Channel::Closed(Arc::clone(&joiner.source)).to_string().into();
+        let own = told
+            .iter()
+            .filter(|(mark, row)| row.source == joiner.source && (*mark, &*row.source) > (since.mark, &*since.source));
+        let all = known(&since) && since.mark >= whole_from;
+        Missed { events: own.map(|(mark, row)| hub.closing(&name, row, at.epoch, *mark)).collect(), all: Some(all) }
+    });
+    Ok(missed.collect())
+}
+
+/// The entries behind a mark, up to another one, and from which mark on nothing is missing there.
+async fn behind(hub: &Hub, mut after: i64, until: i64) -> Result<(Vec<(i64, Life)>, i64), QueryError> {
+    let (mut lives, mut whole_from) = (Vec::new(), after);
+    loop {
+        let log = acked(hub, Some(after)).await?;
+        if !log.whole {
+            whole_from = log.lives.first().map_or(log.last, |(mark, _)| *mark);
+        }
+        lives.extend(log.lives.iter().filter(|(mark, _)| *mark <= until));
+        match log.lives.last() {
+            Some((mark, _)) if log.lives.len() == ENTRIES && *mark < until => after = *mark,
+            _ => return Ok((lives, whole_from)),
+        }
+    }
+}
+
+async fn acked(hub: &Hub, after: Option<i64>) -> Result<AckLog, QueryError> {
+    hub.store.acked(SHARD, after, ENTRIES).await.map_err(|error| QueryError::Unavailable(error.to_string()))
+}
+
+/// The rows of these sources in the version of a life, in the order of the ids.
+async fn rows(hub: &Hub, life: &Life, sources: &[Arc<str>]) -> Result<Vec<StatsRow>, QueryError> {
+    let mut found = Vec::new();
+    for sources in sources.chunks(MAX_SOURCES) {
+        found.extend(hub.query.written(sources, life).await?);
+    }
+    found.sort_unstable_by(|a, b| a.source.cmp(&b.source));
+    Ok(found)
+}
+
+impl Hub {
+    fn is_anyone_told(&self) -> bool {
+        let registry = self.lock();
+        !registry.joiners.is_empty() || registry.channels.keys().any(|channel| matches!(channel, Channel::Closed(_)))
+    }
+
+    fn told_sources(&self) -> Vec<Arc<str>> {
+        let registry = self.lock();
+        let told = registry.channels.keys().filter_map(|channel| match channel {
+            Channel::Closed(source) => Some(Arc::clone(source)),
+            _ => None,
+        });
+        told.collect()
+    }
+
+    fn joiners(&self) -> Vec<Joiner> {
+        std::mem::take(&mut self.lock().joiners)
+    }
+
+    fn come_again(&self, joiners: Vec<Joiner>) {
+        self.lock().joiners.extend(joiners);
+    }
+
+    /// Subscribes a client that has come, after what it has missed.
+    fn let_in(&self, joiner: Joiner, missed: &Missed) {
+        let channel = Channel::Closed(Arc::clone(&joiner.source));
+        let mut kept = true;
+        for event in &missed.events {
+            kept &= joiner.outbox.put(event);
+        }
+        if let Some(all) = missed.all {
+            joiner.outbox.put(&Frame::new(&channel.to_string().into(), Body::Recovered(all && kept)));
+        }
+        self.join(&channel, joiner.client, &joiner.outbox);
+        // It has gone meanwhile.
+        if joiner.done.send(()).is_err() {
+            self.leave(&channel, joiner.client);
+        }
+    }
+
+    fn closing(&self, name: &Arc<str>, row: &StatsRow, epoch: Option<i64>, mark: i64) -> Arc<Frame> {
+        let position = Position { epoch: epoch.unwrap_or_default(), mark, source: Arc::clone(&row.source) };
+        let row = (self.encode)(std::slice::from_ref(row)).into();
+        Frame::new(name, Body::Closed { row, position: position.to_string().into() })
+    }
+
+    fn tell(&self, row: &StatsRow, epoch: Option<i64>, mark: i64) {
+        let registry = self.lock();
+        if let Some(subscribers) = registry.channels.get(&Channel::Closed(Arc::clone(&row.source))) {
+            subscribers.send(&self.closing(&subscribers.name, row, epoch, mark));
+        }
+    }
+
+    fn tell_of_gap(&self) {
+        let registry = self.lock();
+        let told = registry.channels.iter().filter(|(channel, _)| matches!(channel, Channel::Closed(_)));
+        for (_, subscribers) in told {
+            subscribers.send(&Frame::new(&subscribers.name, Body::Gap(0)));
+        }
+    }
+}
