@@ -10,6 +10,9 @@ use std::time::Duration;
 /// Longer than any event takes; heartbeats come more often.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Signs of life, 15 s apart, before an event that is to come.
+const HEARTBEATS: usize = 5;
+
 pub(crate) struct Events {
     stream: BufReader<TcpStream>,
 }
@@ -53,7 +56,7 @@ impl Events {
 
     /// The next event; `None` at the end of the stream.
     pub(crate) fn next(&mut self) -> Option<Event> {
-        loop {
+        for _ in 0..HEARTBEATS {
             let lines = self.block();
             let field = |name: &str| lines.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
             match (field("event"), field("data")) {
@@ -66,6 +69,7 @@ impl Events {
                 _ => assert!(lines.iter().all(|line| line.starts_with(':')), "{lines:?}"),
             }
         }
+        panic!("waited in vain for an event");
     }
 
     /// The text of the next message of a channel; nothing else may come.

@@ -348,6 +348,40 @@ fn clients_go_on_where_they_stopped_redis() {
     clients_go_on_where_they_stopped(On::Redis);
 }
 
+/// A row that was corrected twice in the meantime is told of once.
+#[test]
+fn what_was_corrected_meanwhile_is_told_of_once() {
+    let service = Service::start(On::Embedded, &["--periods", "1h,1d", "--grace", "50ms", "--lateness", "100ms"]);
+    let client = service.client();
+    let mut events = Events::of(&service.url(), &["closed:a"]);
+    let mut count = 0;
+    let mut post_and_wait = || {
+        client.post(&reading_at("a", 1.0, "2026-01-05")).ok();
+        count += 1;
+        eventually("it is written", || {
+            let row = &client.rows("a", "1h")[0];
+            (row["count"] == count && row["state"] != "open").then_some(())
+        });
+    };
+    post_and_wait();
+    let first = events.next().unwrap();
+    assert_eq!(first.data["row"]["count"], 1, "{first:?}");
+    drop(events);
+    post_and_wait();
+    post_and_wait();
+    let mut events = Events::after(&service.url(), &["closed:a"], first.id.as_ref().unwrap());
+    let mut told = Vec::new();
+    loop {
+        let event = events.next().unwrap();
+        if event.name == "recovered" {
+            break;
+        }
+        told.push((event.data["row"]["period"].clone(), event.data["row"]["count"].clone()));
+    }
+    let hours: Vec<_> = told.iter().filter(|(period, _)| period == "1h").collect();
+    assert_eq!(hours, [&(json!("1h"), json!(3))], "{told:?}");
+}
+
 #[test]
 fn who_comes_back_with_another_stores_place_is_told() {
     let service = Service::start(On::Embedded, &SHORT);

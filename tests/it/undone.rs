@@ -175,6 +175,26 @@ async fn a_crash_in_a_drain_doubles_nothing() {
     }
 }
 
+/// Somebody may have been told of it.
+#[tokio::test]
+async fn what_is_read_in_the_log_of_acks_is_not_undone() {
+    let home = temporary();
+    let clock = Clock::manual(T0);
+    let embedded = store(home.path(), &clock);
+    embedded.found(0).await.unwrap();
+    let calendar = calendar("1m");
+    let minute = calendar.bucket("1m".parse().unwrap(), T0);
+    embedded.apply(0, &Frame::new(WRITER, 1, 0, vec![], vec![delta(minute, "a", &[1.0])])).await.unwrap();
+    let sealed = embedded.seal(0, minute, &calendar.family(&minute), When::InTime).await.unwrap();
+    let Sealed::Sealed { life, .. } = sealed else { panic!("{sealed:?}") };
+    embedded.ack(0, life).await.unwrap();
+    let log = embedded.acked(0, Some(0), 9).await.unwrap();
+    assert_eq!(log.lives.len(), 1);
+    let files = temporary();
+    copy(home.path(), files.path());
+    assert_eq!(store(files.path(), &clock).acked(0, Some(0), 9).await.unwrap(), log);
+}
+
 async fn drain_out(store: Arc<EmbeddedStore>, sink: Arc<dyn Sink>) {
     let mut rollover = Rollover::new(store, sink, Arc::new(calendar("1m,1h,1d")), None);
     let last = rollover.orders().drain();
