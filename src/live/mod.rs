@@ -130,13 +130,12 @@ impl Hub {
 
     /// Sends a message to everybody who listens to a channel, on every instance.
     pub async fn publish(&self, channel: &Channel, message: Bytes) -> Result<(), LiveError> {
-        match &self.bus {
-            Some(bus) => Ok(bus.publish(&channel.to_string(), &message).await?),
-            None => {
-                self.deliver(channel, Body::Message(message));
-                Ok(())
-            }
+        if let Some(bus) = &self.bus {
+            bus.publish(&channel.to_string(), &message).await?;
+        } else {
+            self.deliver(channel, Body::Message(message));
         }
+        Ok(())
     }
 
     /// Ends every client: the service stops.

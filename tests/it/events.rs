@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 /// Longer than any event takes; heartbeats come more often.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Signs of life, 15 s apart, before an event that is to come.
 const HEARTBEATS: usize = 5;
