@@ -70,7 +70,7 @@ fn in_every_format_redis() {
 /// What a request brought in time is too late when it is repeated: the answer is that of the request.
 fn repeated_later(on: On) {
     let mut service =
-        Service::start(on, &["--late", "refuse", "--periods", "1s,1m", "--grace", "50ms", "--lateness", "100ms"]);
+        Service::start(on, &["--late", "refuse", "--periods", "1s,1m", "--grace", "50ms", "--lateness", "3s"]);
     let client = service.client();
     let time = now();
     // Parts of 2,000 readings: the middle one comes too late as a whole.

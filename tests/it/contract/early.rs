@@ -110,7 +110,10 @@ pub(super) async fn a_coarse_bucket_need_not_wait_when_asked_now(world: World) {
 /// What moved up into a life that is on its way already would leave with it, and never be in its row.
 pub(super) async fn a_half_moved_bucket_waits_for_a_parent_that_is_drained(world: World) {
     let minute = half_closed(&world, T0).await;
-    assert!(matches!(close(&world, minute, 0).await, Closed::More(_)));
+    // Until the parent has more sources than Redis moves in one chunk, which is all of a small hash.
+    for _ in 0..2 {
+        assert!(matches!(close(&world, minute, 0).await, Closed::More(_)));
+    }
     let Sealed::Sealed { life: hour, .. } = seal_now(&world, world.bucket("1h", T0)).await else {
         panic!("not sealed")
     };
