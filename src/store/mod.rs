@@ -93,7 +93,8 @@ pub struct KeyRecord {
     pub id: [u8; 16],
     /// Identifies the body and the query of the request.
     pub fingerprint: [u8; 16],
-    /// At least the policy's, at most [`MAX_IDEMPOTENCY_TTL`].
+    /// For how long repetitions may come; at least the policy's, at most [`MAX_IDEMPOTENCY_TTL`]. It is found for half
+    /// of the policy's longer, because a frame may be on its way for as long.
     pub ttl: Millis,
 }
 
@@ -166,7 +167,7 @@ pub enum Answer {
     /// The writer's sequence has a hole: the store lost frames. `last` is the last one it knows.
     Gap { last: u64 },
     /// The frame's oldest request is older than half the key TTL: what it would count may have been
-    /// counted for another node and forgotten since.
+    /// counted for another node, and forgotten since.
     Stale,
     /// These keys (index in the frame, recorded fingerprint) have been counted.
     Seen(Vec<(usize, [u8; 16])>),

@@ -48,12 +48,14 @@ fn record_keys(
     if frame.keys.is_empty() {
         return Ok(());
     }
+    // Until then a repetition that came in time may arrive.
+    let on_the_way = ttl / 2;
     let mut keys = transaction.open_table(tables::KEYS)?;
     let mut slices = transaction.open_table(tables::SLICES)?;
     for key in &frame.keys {
-        // Four slices per policy's TTL, a day for longer ones; a slice expires as a whole.
-        let length = if key.ttl <= ttl { (ttl / 4).max(1) } else { DAY };
-        let slice = (elapsed + key.ttl + length - 1) / length * length;
+        // Four slices in the time of the usual ones, a day for longer ones; a slice expires as a whole.
+        let length = if key.ttl <= ttl { ((ttl + on_the_way) / 4).max(1) } else { DAY };
+        let slice = (elapsed + key.ttl + on_the_way + length - 1) / length * length;
         keys.insert((shard, slice, key.id), key.fingerprint)?;
         slices.insert((shard, slice), ())?;
     }

@@ -151,13 +151,15 @@ for _, bucket in ipairs(buckets) do
 end
 write_aside(KEYS[5], aside)
 
--- Keys are kept in slices that expire as a whole: four per policy's TTL, a day for longer ones.
+-- A repetition may come until a key's TTL is over and be on its way for half of the policy's, so keys are kept for
+-- both, in slices that expire as a whole: four in the time of the usual ones, a day for longer ones.
+local on_the_way = math.floor(ttl / 2)
 for i = 1, key_count do
   local id = ARGV[keys_at + (i - 1) * 3]
   local fingerprint = ARGV[keys_at + (i - 1) * 3 + 1]
   local key_ttl = tonumber(ARGV[keys_at + (i - 1) * 3 + 2])
-  local length = key_ttl <= ttl and math.max(math.floor(ttl / 4), 1) or DAY
-  local slice = text(math.ceil((elapsed + key_ttl) / length) * length)
+  local length = key_ttl <= ttl and math.max(math.floor((ttl + on_the_way) / 4), 1) or DAY
+  local slice = text(math.ceil((elapsed + key_ttl + on_the_way) / length) * length)
   redis.call('HSET', slice_prefix .. slice, id, fingerprint)
   redis.call('ZADD', KEYS[4], slice, slice)
 end

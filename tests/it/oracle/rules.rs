@@ -177,7 +177,7 @@ impl State {
             return Err(StoreError::Refused("a sum is not finite".into()));
         }
         for key in &frame.keys {
-            let expires = self.elapsed + key.ttl;
+            let expires = self.elapsed + key.ttl + policy.idempotency_ttl / 2;
             self.keys.insert(key.id, Key { fingerprint: key.fingerprint, expires, remembered: false });
         }
         self.writers.insert(frame.writer, (frame.sequence, frame.checksum));

@@ -14,9 +14,8 @@ use meanwhile::stats::Millis;
 use meanwhile::store::{Late, Store, WriterId};
 use std::sync::Arc;
 
-/// A client repeats a request for half the time to live of its key: the other half is for what a repetition may be
-/// held up on its way.
-const REPEATED_FOR: Millis = POLICY.idempotency_ttl / 2;
+/// A client repeats a request as long as it may.
+const REPEATED_FOR: Millis = POLICY.idempotency_ttl;
 const MOST_REQUESTS: usize = 6;
 const MOST_ATTEMPTS: u32 = 4;
 impl Schedule {
