@@ -18,6 +18,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(5);
 /// Seconds for an answer: all else stands still meanwhile.
 const ANSWER_TIMEOUT: &str = "0.5";
+/// Answers that are waited for until a replica has become a primary.
+const PROMOTE_ATTEMPTS: usize = 20;
 /// A file larger than this is written anew, so that each start has little to read.
 const REWRITE_FROM: &str = "16mb";
 
@@ -64,7 +66,8 @@ impl Redis {
     /// Makes it a primary; whether it has heard.
     pub(crate) fn promote(&mut self) -> bool {
         self.primary = None;
-        self.cli(&["REPLICAOF", "NO", "ONE"]).is_some()
+        // It may be waiting for its disk.
+        (0..PROMOTE_ATTEMPTS).any(|_| self.cli(&["REPLICAOF", "NO", "ONE"]).is_some())
     }
 
     /// Starts it and waits until it has read its file.
