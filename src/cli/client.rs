@@ -8,7 +8,7 @@ use crate::config::{Secret, ServerArgs};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use std::fmt;
-use std::io;
+use std::io::{self, Read};
 use std::time::Duration;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -146,18 +146,51 @@ impl Client {
         self.answer::<IgnoredAny>(request.query_pairs(query.iter().copied()).send(body)).map(drop)
     }
 
+    /// Asks for an answer without an end, and returns when it has begun. Reading it fails with `TimedOut` if nothing
+    /// comes for `silence`.
+    pub fn stream(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        headers: &[(&str, &[u8])],
+        silence: Duration,
+    ) -> Result<impl Read + Send + use<>, ClientError> {
+        let mut request = self.agent.get(format!("{}{path}", self.base)).query_pairs(query.iter().copied());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.config().timeout_recv_body(None).timeout_per_read(Some(silence)).build();
+        let mut response = request.call().map_err(|error| self.no_answer(&error))?;
+        if response.status().is_success() {
+            return Ok(response.into_body().into_reader());
+        }
+        Err(self.problem(&mut response))
+    }
+
     fn answer<T: DeserializeOwned>(
         &self,
         result: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
     ) -> Result<T, ClientError> {
         let mut response = result.map_err(|error| self.no_answer(&error))?;
-        let status = response.status();
-        let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec();
-        let body = body.map_err(|error| self.no_answer(&error))?;
-        if status.is_success() {
-            return serde_json::from_slice(&body)
-                .map_err(|error| ClientError::Strange { url: Secret::new(&self.base), reason: error.to_string() });
+        if !response.status().is_success() {
+            return Err(self.problem(&mut response));
         }
+        serde_json::from_slice(&self.body(&mut response)?)
+            .map_err(|error| ClientError::Strange { url: Secret::new(&self.base), reason: error.to_string() })
+    }
+
+    fn body(&self, response: &mut ureq::http::Response<ureq::Body>) -> Result<Vec<u8>, ClientError> {
+        let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec();
+        body.map_err(|error| self.no_answer(&error))
+    }
+
+    /// What an answer says that is no success.
+    fn problem(&self, response: &mut ureq::http::Response<ureq::Body>) -> ClientError {
+        let status = response.status();
+        let body = match self.body(response) {
+            Ok(body) => body,
+            Err(error) => return error,
+        };
         let mut problem: Problem = serde_json::from_slice(&body).unwrap_or_default();
         problem.status = status.as_u16();
         if problem.title.is_empty() {
@@ -166,7 +199,7 @@ impl Client {
             problem.title = format!("{} answered {phrase}", Secret::new(&self.base));
             problem.detail = Some("set MEANWHILE_URL if this is not the address of a meanwhile service".to_owned());
         }
-        Err(ClientError::Problem(Box::new(problem)))
+        ClientError::Problem(Box::new(problem))
     }
 
     fn no_answer(&self, error: &ureq::Error) -> ClientError {
@@ -184,7 +217,7 @@ impl Client {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use std::io::{BufRead, BufReader, Read, Write};
+    use std::io::{BufRead, BufReader, Write};
     use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::thread::JoinHandle;
 

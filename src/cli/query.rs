@@ -5,7 +5,7 @@
 //! page is in `query/print.rs`.
 
 mod axis;
-mod plot;
+pub(super) mod plot;
 mod print;
 
 use self::plot::{Band, Look};
@@ -17,7 +17,6 @@ use crate::clock::Clock;
 use crate::config::{self, ServerArgs};
 use crate::stats::calendar::{Calendar, Period, Zone};
 use crate::stats::{Millis, timestamp};
-use anyhow::Context;
 use serde::Deserialize;
 
 /// What is shown without a range: a screen, not a history.
@@ -128,6 +127,7 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<()> {
     let look = Look {
         zone: zone.clone(),
         width: output::width(),
+        rows: plot::ROWS,
         unicode: config::locale_is_utf8(),
         band: args.band.unwrap_or_default(),
     };
@@ -178,10 +178,7 @@ fn survey(client: &Client, ids: &[String]) -> anyhow::Result<(Calendar, Option<(
         // An id is its own first completion in the order of ids.
         let page = sources::page(client, id, Some("1"), None)?;
         if calendar.is_none() {
-            let periods: Result<_, _> = page.periods.iter().map(|period| period.parse()).collect();
-            let known = periods.and_then(|periods| Calendar::new(periods, page.timezone.parse()?));
-            calendar =
-                Some(known.context("the service names its periods in a way unknown here; is this client older?")?);
+            calendar = Some(page.calendar()?);
         }
         let zone = calendar.as_ref().expect("set above").zone();
         for source in page.sources.iter().filter(|source| source.source == *id) {
@@ -208,12 +205,17 @@ fn plan(calendar: &Calendar, span: Option<(Millis, Millis)>, period: Option<Peri
     if asked != Range::default() {
         return (period, asked);
     }
+    // Open to the right: what begins while we ask is welcome.
+    (period, Range { from: Some(newest(calendar, period, last, NEWEST_BUCKETS)), to: None })
+}
+
+/// Where the first of so many buckets begins of which the last one holds `last`.
+pub(super) fn newest(calendar: &Calendar, period: Period, last: Millis, buckets: usize) -> Millis {
     let mut oldest = calendar.bucket(period, last);
-    for _ in 1..NEWEST_BUCKETS {
+    for _ in 1..buckets {
         oldest = calendar.bucket(period, oldest.start - 1);
     }
-    // Open to the right: what begins while we ask is welcome.
-    (period, Range { from: Some(oldest.start), to: None })
+    oldest.start
 }
 
 /// Whether at most [`NEWEST_BUCKETS`] buckets of the period cover `[from, to)`.

@@ -1,12 +1,13 @@
 //! `meanwhile sources`: the known sources with their first and last bucket.
 //!
-//! Asks `GET /v1/sources`, page by page; `query.rs` asks it too, for the span of its sources and the
+//! Asks `GET /v1/sources`, page by page; `query.rs` and `watch.rs` ask it too, for the span of its sources and the
 //! periods and time zone of the service.
 
 use super::client::{Client, ClientError};
 use super::output;
 use crate::config::ServerArgs;
-use crate::stats::calendar::Zone;
+use crate::stats::calendar::{Calendar, Zone};
+use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 pub const EXAMPLES: &str = "EXAMPLES:
@@ -57,6 +58,15 @@ pub(super) struct Page {
     /// The stored periods.
     pub periods: Vec<String>,
     pub timezone: String,
+}
+
+impl Page {
+    /// The periods and the time zone of the service.
+    pub(super) fn calendar(&self) -> anyhow::Result<Calendar> {
+        let periods: Result<_, _> = self.periods.iter().map(|period| period.parse()).collect();
+        let known = periods.and_then(|periods| Calendar::new(periods, self.timezone.parse()?));
+        known.context("the service names its periods in a way unknown here; is this client older?")
+    }
 }
 
 /// One page: the sources with this prefix in the order of their ids, at most `limit` if given.

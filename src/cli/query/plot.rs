@@ -1,7 +1,7 @@
 //! A plot in text: the mean over time as a line of steps, in the band of its minimum and maximum or
 //! of its standard deviation.
 //!
-//! Called by `print.rs`; the time axis is `axis.rs`. Own, because a step from bucket to bucket in a
+//! Called by `print.rs` and `cli/watch/screen.rs`; the time axis is `axis.rs`. Own, because a step from bucket to bucket in a
 //! band, on a local clock, is less code than to lay it out for a library. A bucket is as wide as it
 //! is long; what was never measured stays blank. Pure: values in, text out.
 
@@ -11,8 +11,8 @@ use crate::stats::calendar::Zone;
 use std::cmp::Ordering;
 use std::fmt::Write;
 
-/// Rows of a plot at most; several plots of a screen's width stay comparable.
-const ROWS: f64 = 16.0;
+/// Rows of a plot at most, where nothing else decides; several plots of a screen's width stay comparable.
+pub(in crate::cli) const ROWS: usize = 16;
 /// Below this a plot says nothing; the lines are then wider than the terminal.
 const MIN_COLUMNS: usize = 16;
 /// Columns a label of the time axis takes, with what keeps it from the next one.
@@ -24,7 +24,7 @@ const TINY: f64 = 1e-280;
 
 /// What is shown around the mean.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Band {
+pub(in crate::cli) enum Band {
     /// From the smallest reading to the largest
     #[default]
     Minmax,
@@ -34,7 +34,7 @@ pub(super) enum Band {
 
 /// One bucket.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Point {
+pub(in crate::cli) struct Point {
     pub start: Millis,
     pub end: Millis,
     pub count: f64,
@@ -45,16 +45,18 @@ pub(super) struct Point {
 }
 
 /// The buckets of one source, in any order.
-pub(super) struct Series {
+pub(in crate::cli) struct Series {
     pub source: String,
     pub points: Vec<Point>,
 }
 
 /// How to draw.
-pub(super) struct Look {
+pub(in crate::cli) struct Look {
     pub zone: Zone,
     /// Characters of a line.
     pub width: usize,
+    /// Of a plot at most, without its heading and its axis; at least 3.
+    pub rows: usize,
     /// Whether more than ASCII can be shown.
     pub unicode: bool,
     pub band: Band,
@@ -99,7 +101,7 @@ const ASCII: Ink = Ink {
 };
 
 /// Draws the sources below each other, over the same time. Empty if there is nothing to draw.
-pub(super) fn draw(series: &[Series], period: &str, look: &Look) -> String {
+pub(in crate::cli) fn draw(series: &[Series], period: &str, look: &Look) -> String {
     let points = || series.iter().flat_map(|series| &series.points);
     let (Some(from), Some(to)) = (points().map(|p| p.start).min(), points().map(|p| p.end).max()) else {
         return String::new();
@@ -109,7 +111,7 @@ pub(super) fn draw(series: &[Series], period: &str, look: &Look) -> String {
         Band::Minmax => "min..max".to_owned(),
         Band::Stddev => format!("{} stddev", ink.around),
     };
-    let scales: Vec<Scale> = series.iter().map(|series| Scale::of(&series.points)).collect();
+    let scales: Vec<Scale> = series.iter().map(|series| Scale::of(&series.points, look.rows)).collect();
     let lengths = scales.iter().flat_map(|scale| (0..scale.rows).map(|row| scale.label(row).len()));
     // One for all, so that the same time stands in the same column.
     let margin = lengths.max().unwrap_or(0);
@@ -231,7 +233,7 @@ enum Digits {
 
 impl Scale {
     /// Of as few rows as hold all points at a unit of 1, 2, 2.5 or 5 times a power of ten.
-    fn of(points: &[Point]) -> Self {
+    fn of(points: &[Point], rows: usize) -> Self {
         let mut low = points.iter().map(|point| point.low).fold(f64::INFINITY, f64::min);
         let mut high = points.iter().map(|point| point.high).fold(f64::NEG_INFINITY, f64::max);
         let size = low.abs().max(high.abs());
@@ -239,7 +241,7 @@ impl Scale {
             let around = if size < TINY { 0.5 } else { size * 0.05 };
             (low, high) = (low - around, high + around);
         }
-        let wanted = (high - low) / (ROWS - 2.0);
+        let wanted = (high - low) / (rows.max(3) - 2) as f64;
         let mut power = wanted.log10().floor() as i32;
         let near = |factor: &f64| factor * 10f64.powi(power) >= wanted;
         let factor = [1.0, 2.0, 2.5, 5.0].into_iter().find(near).unwrap_or(10.0);

@@ -212,7 +212,8 @@ mod tests {
     }
 
     fn printer(format: Format, zone: &str, several: bool) -> Printer {
-        let look = Look { zone: zone.parse().unwrap(), width: 40, unicode: false, band: Band::Stddev };
+        let look =
+            Look { zone: zone.parse().unwrap(), width: 40, rows: plot::ROWS, unicode: false, band: Band::Stddev };
         Printer::new(format, look, several)
     }
 

@@ -21,7 +21,7 @@ fn hours(from: &str, values: &[Option<(f64, f64, f64)>]) -> Series {
 }
 
 fn look(zone: &str, width: usize, unicode: bool) -> Look {
-    Look { zone: zone.parse().unwrap(), width, unicode, band: Band::Minmax }
+    Look { zone: zone.parse().unwrap(), width, rows: ROWS, unicode, band: Band::Minmax }
 }
 
 /// A day that warms up, with a gap.
@@ -149,7 +149,7 @@ fn more_buckets_than_columns_share_them() {
 #[test]
 fn labels_tell_rows_apart() {
     let labels = |low: f64, high: f64| {
-        let scale = Scale::of(&[Point { start: 0, end: 1, count: 1.0, mean: low, low, high }]);
+        let scale = Scale::of(&[Point { start: 0, end: 1, count: 1.0, mean: low, low, high }], ROWS);
         let labels: Vec<_> = (0..scale.rows).map(|row| scale.label(row)).filter(|label| !label.is_empty()).collect();
         let ends = [labels.first().unwrap(), labels.last().unwrap()].map(String::as_str).join(" ");
         (labels.len(), ends)
