@@ -54,7 +54,8 @@ fn send(hub: &Hub, sources: &[Arc<str>], rows: Vec<StatsRow>, known: &mut HashMa
         by_source.entry(Arc::clone(&row.source)).or_default().push(row);
     }
     for (source, rows) in by_source {
-        if known.get(&source) != Some(&rows) {
+        // Between two looks all may have gone and others come, to whom nothing was sent.
+        if known.get(&source) != Some(&rows) || hub.is_new(&source) {
             hub.show(&source, &rows);
             known.insert(source, rows);
         }
@@ -69,6 +70,12 @@ impl Hub {
             _ => None,
         });
         watched.collect()
+    }
+
+    /// Whether nothing was sent since somebody watches this source.
+    fn is_new(&self, source: &Arc<str>) -> bool {
+        let registry = self.lock();
+        registry.channels.get(&Channel::Live(Arc::clone(source))).is_some_and(|subscribers| subscribers.last.is_none())
     }
 
     /// Sends the present rows of a source, also to those that come later.

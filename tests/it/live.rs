@@ -205,6 +205,15 @@ fn statistics_move_redis() {
 }
 
 #[test]
+fn who_comes_right_after_the_last_one_has_gone_sees_the_present_rows() {
+    let service = Service::start(On::Embedded, &[]);
+    for _ in 0..20 {
+        let mut watching = Events::of(&service.url(), &["live:kitchen"]);
+        assert_eq!(watching.next().unwrap().data["rows"], json!([]));
+    }
+}
+
+#[test]
 fn names_that_are_refused() {
     let redis = RedisServer::start_durable();
     let holder = node(&redis, &[]);
