@@ -5,7 +5,7 @@
 use clap::Parser;
 use meanwhile::cli::{
     Cli, Command, Usage, check, completions, config, copy, drain, import, man, migrate, output, publish, query, serve,
-    sources, state,
+    sources, state, watch,
 };
 use std::process::ExitCode;
 
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Query(args) => query::run(&args),
         Command::Sources(args) => sources::run(&args),
         Command::State(args) => state::run(&args),
+        Command::Watch(args) => watch::run(&args),
         Command::Copy(args) => copy::run(&args),
         Command::Drain(args) => drain::run(&args),
         Command::Publish(args) => publish::run(&args),

@@ -270,6 +270,23 @@ pub(super) mod tests {
         Some(request + &String::from_utf8(content).unwrap())
     }
 
+    #[test]
+    fn a_stream_without_a_sign_of_life_is_broken() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let thread = std::thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n:\n\r\n").unwrap();
+            stream
+        });
+        let client = Client::new(&ServerArgs { url }).unwrap();
+        let mut stream = client.stream("/v1/stream", &[], &[], Duration::from_millis(200)).unwrap();
+        let _open = thread.join().unwrap();
+        let mut buffer = [0; 16];
+        assert_eq!(stream.read(&mut buffer).unwrap(), 2, "what came is there before the rest has come");
+        assert_eq!(stream.read(&mut buffer).unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
     fn get_error(status: &'static str, body: &'static str) -> String {
         let (client, served) = serve(vec![(status, body)]);
         let error = client.get::<serde_json::Value>("/v1/sources", &[]).unwrap_err().to_string();

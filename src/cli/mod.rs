@@ -21,6 +21,7 @@ mod reload;
 pub mod serve;
 pub mod sources;
 pub mod state;
+pub mod watch;
 pub mod when;
 
 /// Exact statistics per source and time bucket, folded as the readings arrive.
@@ -64,6 +65,10 @@ pub enum Command {
     /// Show the open state of a source as the store holds it, in decimal
     #[command(after_help = state::EXAMPLES)]
     State(state::StateArgs),
+
+    /// Show sources in the terminal as they change: present buckets, closed ones, a plot
+    #[command(after_help = watch::EXAMPLES)]
+    Watch(watch::WatchArgs),
 
     /// Bring the rows of one sink into another, states and versions included
     #[command(after_help = copy::EXAMPLES)]

@@ -49,6 +49,7 @@ mod smuggling;
 mod systemd;
 mod undone;
 mod version;
+mod watching;
 mod ways_in;
 mod weather;
 mod year;
