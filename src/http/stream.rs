@@ -10,7 +10,7 @@ use super::parameters::{Parameters, refuse};
 use super::problem::{Kind, Problem};
 use crate::live::channel::Channel;
 use crate::live::outbox::{Body, Frame};
-use crate::live::{Client, LiveError, Position, PositionError};
+use crate::live::{Client, LiveError, Position, PositionError, Transport};
 use axum::body::{Body as HttpBody, Bytes};
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, header};
@@ -53,7 +53,7 @@ pub(super) async fn stream(
         return Err(refuse("channel", "it is missing: write ?channel=live:SOURCE, or the name of a channel"));
     }
     let since = since(&parameters, &headers)?;
-    let mut client = service.hub.connect();
+    let mut client = service.hub.connect(Transport::Events);
     for name in names {
         let channel = Channel::subscribed(name).map_err(|error| refuse("channel", &format!("\"{name}\": {error}")))?;
         client

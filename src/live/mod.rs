@@ -18,6 +18,7 @@ use crate::stats::Millis;
 use crate::store::redis::bus::{Bus, Heard};
 use crate::store::{Store, StoreError};
 use crate::telemetry::metrics;
+pub use crate::telemetry::metrics::Transport;
 use bytes::Bytes;
 use channel::Channel;
 use outbox::{Body, Frame, Outbox};
@@ -95,6 +96,7 @@ pub struct Client {
     id: u64,
     outbox: Arc<Outbox>,
     channels: BTreeSet<Channel>,
+    transport: Transport,
 }
 
 impl Hub {
@@ -118,14 +120,14 @@ impl Hub {
     }
 
     /// A new client, subscribed to nothing.
-    pub fn connect(self: &Arc<Self>) -> Client {
+    pub fn connect(self: &Arc<Self>, transport: Transport) -> Client {
         let id = self.clients.fetch_add(1, Ordering::Relaxed);
         let outbox = Arc::<Outbox>::default();
         if self.lock().ended {
             outbox.end();
         }
-        metrics::live_client(1);
-        Client { hub: Arc::clone(self), id, outbox, channels: BTreeSet::new() }
+        metrics::live_client(transport, 1);
+        Client { hub: Arc::clone(self), id, outbox, channels: BTreeSet::new(), transport }
     }
 
     /// Sends a message to everybody who listens to a channel, on every instance.
@@ -260,6 +262,15 @@ impl Client {
         }
     }
 
+    /// It is connected in another way than before.
+    pub fn moved_to(&mut self, transport: Transport) {
+        if self.transport != transport {
+            metrics::live_client(self.transport, -1);
+            metrics::live_client(transport, 1);
+            self.transport = transport;
+        }
+    }
+
     /// What comes next; `None` after the end of the service.
     pub async fn next(&self) -> Option<Arc<Frame>> {
         self.outbox.next().await
@@ -269,6 +280,6 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         self.channels.iter().for_each(|channel| self.hub.leave(channel, self.id));
-        metrics::live_client(-1);
+        metrics::live_client(self.transport, -1);
     }
 }

@@ -81,13 +81,14 @@ pub const METRICS: [(&str, Kind, &str); 25] = [
     ),
     (OPEN_BUCKETS, Kind::Gauge, "Buckets in the store"),
     (OLDEST_DUE, Kind::Gauge, "For how long the longest due bucket waits to be written or closed; 0 if none is due"),
-    (LIVE_CLIENTS, Kind::Gauge, "Clients that watch channels at present"),
+    (LIVE_CLIENTS, Kind::Gauge, "Clients connected at present to hear channels, by the way they are connected"),
     (LIVE_FRAMES, Kind::Counter, "Messages and present rows handed to live clients, each as often as it had listeners"),
 ];
 
 /// How the outcomes of readings are named in the label.
 const OUTCOMES: [&str; 4] = ["accepted", "duplicate", "refused", "too_late"];
 const SIDES: [&str; 2] = ["store", "sink"];
+const TRANSPORTS: [&str; 3] = ["events", "polling", "websocket"];
 
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
 
@@ -123,7 +124,7 @@ fn describe() {
 }
 
 fn begin_at_zero() {
-    let labelled = [BUILD, REQUESTS, REQUEST_SECONDS, TURNED_AWAY, READINGS, ROLLOVER_ERRORS];
+    let labelled = [BUILD, REQUESTS, REQUEST_SECONDS, TURNED_AWAY, READINGS, ROLLOVER_ERRORS, LIVE_CLIENTS];
     for (name, kind, _) in METRICS.iter().filter(|(name, ..)| !labelled.contains(name)) {
         match kind {
             Kind::Counter => counter!(*name).absolute(0),
@@ -137,6 +138,9 @@ fn begin_at_zero() {
     }
     for side in SIDES {
         counter!(ROLLOVER_ERRORS, "side" => side).absolute(0);
+    }
+    for transport in TRANSPORTS {
+        gauge!(LIVE_CLIENTS, "transport" => transport).set(0.0);
     }
 }
 
@@ -250,9 +254,20 @@ pub fn rows_older(rows: usize) {
     counter!(ROWS_OLDER).increment(rows as u64);
 }
 
-/// So many clients more watch channels, or fewer.
-pub fn live_client(more: i8) {
-    gauge!(LIVE_CLIENTS).increment(f64::from(more));
+/// How a live client is connected; the order is that of the labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Server-Sent Events.
+    Events,
+    /// Socket.IO by one request after the other.
+    Polling,
+    /// Socket.IO over a WebSocket.
+    Websocket,
+}
+
+/// So many clients more are connected in this way, or fewer.
+pub fn live_client(transport: Transport, more: i8) {
+    gauge!(LIVE_CLIENTS, "transport" => TRANSPORTS[transport as usize]).increment(f64::from(more));
 }
 
 /// Something was handed to so many live clients.

@@ -89,7 +89,10 @@ fn one_connection_whatever_the_number_of_channels() {
     drop(listen(1));
     eventually("the channels are left", || subscribed_channels(&redis).is_empty().then_some(()));
     eventually("the clients are gone", || {
-        nodes.iter().all(|node| metric(&node.client(), "meanwhile_live_clients") == Some(0.0)).then_some(())
+        nodes
+            .iter()
+            .all(|node| metric(&node.client(), "meanwhile_live_clients{transport=\"events\"}") == Some(0.0))
+            .then_some(())
     });
     let mut again = Events::of(&nodes[0].url(), &["channel-0-1"]);
     redis.cli(&["PUBLISH", "channel-0-1", "again"]);
