@@ -56,6 +56,8 @@ const MAX_BODIES_BYTES: usize = 256 * 1024 * 1024;
 /// Connections that the system completes while none is accepted. With the 128 that it would be otherwise, a
 /// burst of clients drives others into the second that TCP waits before it knocks again.
 const BACKLOG: u32 = 4096;
+/// Bytes that wait in the system for a client; it takes this twice, for its own needs.
+const SEND_BUFFER_BYTES: u32 = 64 * 1024;
 /// Refusals that are spoken at once; beyond them a connection is closed without a word.
 const MAX_REFUSALS: usize = 128;
 /// The pause after a failed accept: descriptors do not come back faster.
@@ -105,6 +107,8 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // A port is free again at once when the service is started anew.
     socket.set_reuseaddr(true)?;
+    // Accepted connections have it from here: what a client does not read waits where it is counted.
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }

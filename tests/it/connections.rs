@@ -8,16 +8,18 @@ use crate::raw::Raw;
 use crate::service::eventually;
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use futures_util::StreamExt;
+use hyper_util::rt::TokioIo;
 use meanwhile::http::server::{Limits, listen, serve};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Semaphore, oneshot};
 
 /// More than the buffers of any system take.
@@ -47,6 +49,7 @@ impl Serving {
             .route("/quick", get(async || "quick"))
             .route("/large", get(async || Body::from(vec![b'x'; LARGE])))
             .route("/panic", get(async || -> &str { panic!("the secret of the house") }))
+            .route("/upgraded", get(upgrade))
             .route("/held", get(wait))
             .route("/body", post(read))
             .with_state(Arc::clone(&held));
@@ -87,6 +90,21 @@ async fn wait(State(held): State<Arc<Held>>) -> &'static str {
     held.waiting.fetch_add(1, Ordering::SeqCst);
     held.go.acquire().await.unwrap().forget();
     "held"
+}
+
+/// Writes on one side, and ends when the other has nothing more to read.
+async fn upgrade(request: Request) -> (StatusCode, [(&'static str, &'static str); 2]) {
+    tokio::spawn(async {
+        let upgraded = TokioIo::new(hyper::upgrade::on(request).await.unwrap());
+        let (mut reader, mut writer) = tokio::io::split(upgraded);
+        let writing = tokio::spawn(async move {
+            let _ = writer.write_all(&vec![b'x'; LARGE]).await;
+            std::future::pending::<()>().await;
+        });
+        while reader.read(&mut [0]).await.is_ok_and(|read| read > 0) {}
+        writing.abort();
+    });
+    (StatusCode::SWITCHING_PROTOCOLS, [("Connection", "Upgrade"), ("Upgrade", "anything")])
 }
 
 async fn read(body: Body) -> (StatusCode, String) {
@@ -211,6 +229,21 @@ fn an_answer_that_is_taken_slowly_arrives() {
         bytes += slow.take(LARGE / 20);
     }
     assert!(bytes + slow.rest().len() > LARGE);
+}
+
+/// Who reads and who writes are two there: that nothing is taken ends both.
+#[test]
+fn an_upgraded_connection_that_is_not_read_is_given_up() {
+    let serving = Serving::start(Limits { stall: SHORT, connections: 1, ..Limits::default() });
+    let mut slow = serving.connect();
+    slow.send("GET /upgraded HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\nUpgrade: anything\r\n\r\n");
+    assert_eq!(slow.answer().map(|answer| answer.status), Some(101));
+    eventually("the slow reader is closed", || {
+        let mut next = serving.connect();
+        next.send(QUICK);
+        next.answer().filter(|answer| answer.status == 200)
+    });
+    assert!(slow.rest().len() < LARGE);
 }
 
 /// Connections are accepted in the order in which they are made, so all that came before one whose request

@@ -15,7 +15,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -80,6 +80,9 @@ pub(super) struct Wire {
     since: Instant,
     /// Since when nothing of an answer is taken.
     stalled: Option<Instant>,
+    /// Nothing was taken for too long: whoever reads from an upgraded connection, apart from who writes, hears of it.
+    given_up: bool,
+    reader: Option<Waker>,
     timer: Option<Pin<Box<Sleep>>>,
     /// Hyper's own answer in our words, and how much of it is written.
     instead: Option<(Vec<u8>, usize)>,
@@ -91,8 +94,9 @@ pub(super) struct Wire {
 impl Wire {
     pub(super) fn new(stream: TcpStream, turn: Arc<Turn>, limits: Limits) -> Self {
         let since = clock::instant();
-        let (stalled, timer, instead) = (None, None, None);
-        Self { stream, turn, limits, since, stalled, timer, instead, heard: false, head_timed_out: false }
+        let (stalled, reader, timer, instead) = (None, None, None, None);
+        let (given_up, heard, head_timed_out) = (false, false, false);
+        Self { stream, turn, limits, since, stalled, given_up, reader, timer, instead, heard, head_timed_out }
     }
 
     /// The end of a connection that failed: whoever was sent away hears why.
@@ -132,6 +136,8 @@ impl Wire {
         }
         let since = *self.stalled.get_or_insert_with(clock::instant);
         if self.is_over(cx, since + self.limits.stall) {
+            self.given_up = true;
+            self.reader.take().into_iter().for_each(Waker::wake);
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         Poll::Pending
@@ -168,6 +174,9 @@ fn unreadable(answer: &[u8]) -> Problem {
 
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.given_up {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
         if polled.is_pending()
@@ -177,6 +186,9 @@ impl AsyncRead for Wire {
             // Who connects ahead of need and says nothing does not expect an answer.
             self.head_timed_out = self.heard && self.turn.phase() == HEAD;
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        if polled.is_pending() {
+            self.reader = Some(cx.waker().clone());
         }
         if buf.filled().len() > before {
             self.heard = true;
