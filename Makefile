@@ -74,4 +74,4 @@ lint:
 
 # What the tests need besides the toolchain.
 tools:
-	@scripts/tools redis-server postgres chromium systemd-analyze python3 curl cc
+	@scripts/tools redis-server postgres chromium systemd-analyze python3 curl cc node npm

@@ -20,6 +20,7 @@ mod publish;
 mod readings;
 mod receive;
 pub mod server;
+mod socket;
 mod sources;
 mod state;
 mod stats;
@@ -61,6 +62,9 @@ pub struct Service {
 }
 
 /// Everything the service answers.
+///
+/// # Panics
+/// Outside of a runtime: sockets have a task that waits for the end of the service.
 pub fn router(service: Service) -> Router {
     let routes = Router::new()
         // taking readings
@@ -88,6 +92,9 @@ pub fn router(service: Service) -> Router {
         .route("/metrics", get(operations::metrics))
         .route("/v1/nodes", get(nodes::nodes))
         .route("/openapi.json", get(openapi::serve));
+    let sockets = socket::sockets(&service);
+    // A protocol of its own, which OpenAPI has no words for.
+    let routes = socket::PATHS.iter().fold(routes, |routes, path| routes.route(path, sockets.clone()));
     let instance = service.instance.clone();
     observe::layer(with_fallbacks(routes).with_state(service), instance)
 }

@@ -23,7 +23,8 @@ use utoipa::{OpenApi, ToSchema};
     info(
         title = "meanwhile",
         description = "Exact statistics per source and time bucket. Every answer has X-Request-Id and X-Instance; every \
-                       answer that is not a success, but for /readyz, is a problem document (RFC 9457).",
+                       answer that is not a success, but for /readyz, is a problem document (RFC 9457). \
+                       /socket.io/ is Socket.IO, a protocol of its own.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     paths(

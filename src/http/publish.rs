@@ -17,7 +17,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 /// Bytes of a message: more is better fetched by those who want it.
-const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+pub(super) const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
 /// What was handed to whoever listens.
 #[derive(Serialize, ToSchema)]

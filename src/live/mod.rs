@@ -1,6 +1,6 @@
 //! Who hears what: channels, their subscribers, and what is sent to them.
 //!
-//! Called by `http/{stream,publish}.rs`, which know how clients are connected; calls the query for statistics
+//! Called by `http/{stream,socket,publish}.rs`, which know how clients are connected; calls the query for statistics
 //! (`live/poll.rs`) and Redis Pub/Sub for messages. Guarantees: one connection to Redis for all channels of the
 //! process, and channels nobody listens to cost nothing; the messages of a channel come in their order; a client
 //! that is slow costs a bounded amount (`live/outbox.rs`) and is told what it missed; of a client that is
@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout_at;
 
 /// Channels one client may be subscribed to.
@@ -62,6 +62,7 @@ pub struct Hub {
     watched: Notify,
     /// Somebody wants to be told of closed buckets.
     told: Notify,
+    ending: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -70,7 +71,6 @@ struct Registry {
     channels: HashMap<Channel, Subscribers>,
     /// Who wants to be told of closed buckets, and is not yet.
     joiners: Vec<Joiner>,
-    ended: bool,
 }
 
 struct Joiner {
@@ -105,7 +105,8 @@ impl Hub {
     pub fn new(store: Arc<dyn Store>, query: Arc<Query>, bus: Option<Arc<Bus>>, encode: Encode) -> Arc<Self> {
         let (registry, clients) = (Mutex::default(), AtomicU64::new(1));
         let (watched, told) = (Notify::new(), Notify::new());
-        Arc::new(Self { registry, bus, store, query, encode, clients, watched, told })
+        let ending = watch::channel(false).0;
+        Arc::new(Self { registry, bus, store, query, encode, clients, watched, told, ending })
     }
 
     /// Hears what is published, and watches sources, until it is dropped.
@@ -123,9 +124,6 @@ impl Hub {
     pub fn connect(self: &Arc<Self>, transport: Transport) -> Client {
         let id = self.clients.fetch_add(1, Ordering::Relaxed);
         let outbox = Arc::<Outbox>::default();
-        if self.lock().ended {
-            outbox.end();
-        }
         metrics::live_client(transport, 1);
         Client { hub: Arc::clone(self), id, outbox, channels: BTreeSet::new(), transport }
     }
@@ -142,11 +140,17 @@ impl Hub {
 
     /// Ends every client: the service stops.
     pub fn end(&self) {
-        let mut registry = self.lock();
-        registry.ended = true;
+        self.ending.send_replace(true);
+        let registry = self.lock();
         for subscribers in registry.channels.values() {
             subscribers.by_client.values().for_each(|outbox| outbox.end());
         }
+    }
+
+    /// Returns when the service stops.
+    pub async fn ended(&self) {
+        // The sender is here, so there is nothing else that it could return for.
+        let _ = self.ending.subscribe().wait_for(|ending| *ending).await;
     }
 
     fn hear(&self, heard: Heard<'_>) {
@@ -180,6 +184,10 @@ impl Hub {
             Subscribers { name: channel.to_string().into(), by_client: BTreeMap::new(), last: None }
         });
         subscribers.by_client.insert(client, Arc::clone(outbox));
+        // It came too late to be ended with the others.
+        if *self.ending.borrow() {
+            outbox.end();
+        }
         if let Some(last) = &subscribers.last {
             outbox.put(last);
         }
@@ -255,10 +263,11 @@ impl Client {
         }
     }
 
-    /// Of a channel it is not subscribed to, does nothing.
+    /// Of a channel it is not subscribed to, does nothing. When it returns, nothing of the channel comes any more.
     pub fn unsubscribe(&mut self, channel: &Channel) {
         if self.channels.remove(channel) {
             self.hub.leave(channel, self.id);
+            self.outbox.forget(&channel.to_string());
         }
     }
 

@@ -44,6 +44,15 @@ impl Frame {
     pub fn new(channel: &Arc<str>, body: Body) -> Arc<Self> {
         Arc::new(Self { channel: Arc::clone(channel), body, event: OnceLock::new() })
     }
+
+    /// Its bytes towards [`MAX_BYTES`], if it is one of the messages that are counted.
+    fn counted(&self) -> Option<usize> {
+        match &self.body {
+            Body::Message(bytes) | Body::Closed { row: bytes, .. } => Some(bytes.len()),
+            Body::Recovered(_) => Some(0),
+            Body::Live(_) | Body::Gap(_) => None,
+        }
+    }
 }
 
 /// See the module.
@@ -71,8 +80,9 @@ impl Outbox {
         }
         let kept = match &frame.body {
             Body::Live(_) => waiting.replace(frame),
-            Body::Message(bytes) | Body::Closed { row: bytes, .. } => waiting.append(frame, bytes.len()),
-            Body::Recovered(_) => waiting.append(frame, 0),
+            Body::Message(_) | Body::Closed { .. } | Body::Recovered(_) => {
+                waiting.append(frame, frame.counted().unwrap_or_default())
+            }
             Body::Gap(_) => waiting.gap(&frame.channel, frame.body.clone()),
         };
         drop(waiting);
@@ -93,6 +103,20 @@ impl Outbox {
                 }
             }
             self.arrived.notified().await;
+        }
+    }
+
+    /// What waits of a channel is not sent.
+    pub fn forget(&self, channel: &str) {
+        let mut waiting = self.lock();
+        let frames = std::mem::take(&mut waiting.frames);
+        (waiting.messages, waiting.bytes) = (0, 0);
+        for frame in frames.into_iter().filter(|frame| *frame.channel != *channel) {
+            if let Some(bytes) = frame.counted() {
+                waiting.messages += 1;
+                waiting.bytes += bytes;
+            }
+            waiting.frames.push_back(frame);
         }
     }
 
@@ -147,13 +171,10 @@ impl Waiting {
 
     fn take(&mut self) -> Option<Arc<Frame>> {
         let frame = self.frames.pop_front()?;
-        let bytes = match &frame.body {
-            Body::Message(bytes) | Body::Closed { row: bytes, .. } => bytes.len(),
-            Body::Recovered(_) => 0,
-            Body::Live(_) | Body::Gap(_) => return Some(frame),
-        };
-        self.messages -= 1;
-        self.bytes -= bytes;
+        if let Some(bytes) = frame.counted() {
+            self.messages -= 1;
+            self.bytes -= bytes;
+        }
         Some(frame)
     }
 }

@@ -12,6 +12,7 @@ mod senders;
 mod servers;
 mod service;
 mod sink_files;
+mod sockets;
 mod world;
 
 // The service from the outside: HTTP, the commands, the files of the sink.
@@ -46,6 +47,7 @@ mod retention;
 mod retries;
 mod sample_data;
 mod smuggling;
+mod socketio;
 mod systemd;
 mod undone;
 mod version;

@@ -84,6 +84,13 @@ impl Raw {
         taken.len()
     }
 
+    /// The next byte.
+    pub(crate) fn byte(&mut self) -> u8 {
+        let mut byte = [0];
+        self.stream.read_exact(&mut byte).expect("a byte");
+        byte[0]
+    }
+
     /// Whether the service closes the connection without another byte.
     pub(crate) fn is_closed(&mut self) -> bool {
         // A reset is a close as well, but a timeout is not.

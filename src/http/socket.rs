@@ -1,0 +1,67 @@
+//! `/socket.io/`: channels over Socket.IO, for clients of its protocols 4 and 5 (Engine.IO 3 and 4).
+//!
+//! Mounted by the route table. The library speaks the protocol, with WebSocket or with one request after the other,
+//! and closes who gives no sign of life; each client has a task of its own (`session.rs`) that carries out what it
+//! asks for (`asking.rs`) and hands it what its channels bring (`telling.rs`). Who hears what is the hub's (`live/`).
+//! What cannot be read is answered by the library, in the words its clients know.
+
+mod asking;
+mod session;
+mod telling;
+
+use super::Service;
+use super::publish::MAX_MESSAGE_BYTES;
+use axum::routing::{MethodRouter, any_service};
+use session::{begin, meet};
+use socketioxide::extract::SocketRef;
+use socketioxide::handler::ConnectHandler;
+use socketioxide::{ParserConfig, SocketIo};
+use std::convert::Infallible;
+use std::future::ready;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What clients ask for, with or without the slash at the end; what the oldest of them ask for behind it is
+/// answered 400.
+pub(super) const PATHS: [&str; 3] = ["/socket.io", "/socket.io/", "/socket.io/{*rest}"];
+
+/// Packets that wait in the library for one connection; more of them wait in the outbox of the client, where they are
+/// counted.
+const MAX_PACKETS: usize = 16;
+/// Bytes of one packet from a client: a message of which every character has to be escaped.
+const MAX_PACKET_BYTES: usize = 8 * MAX_MESSAGE_BYTES;
+/// Bytes of one request with packets: what clients expect who know no other limit.
+const MAX_BODY_BYTES: u64 = 1024 * 1024;
+/// Binary parts of one packet; a message has one.
+const MAX_BINARIES: usize = 4;
+/// For a client to say that it wants to talk, behind its first request.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What takes the requests of [`PATHS`], until the service stops.
+pub(super) fn sockets(service: &Service) -> MethodRouter<Service> {
+    let parser = ParserConfig::common()
+        .max_incoming_binaries(MAX_BINARIES)
+        .max_incoming_binary_buf_size(MAX_PACKET_BYTES)
+        .packet_completion_timeout(CONNECT_TIMEOUT);
+    let (sockets, io) = SocketIo::builder()
+        .max_buffer_size(MAX_PACKETS)
+        .max_payload(MAX_BODY_BYTES)
+        .ws_max_message_size(MAX_PACKET_BYTES)
+        .ws_max_frame_size(MAX_PACKET_BYTES)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .with_parser(parser)
+        .build_svc();
+    let service = service.clone();
+    let hub = Arc::clone(&service.hub);
+    let meet = move |socket: SocketRef| {
+        meet(&socket, service);
+        ready(Ok::<_, Infallible>(()))
+    };
+    io.ns("/", begin.with(meet));
+    tokio::spawn(async move {
+        hub.ended().await;
+        // Clients take it for a lost connection, and come back by themselves.
+        SocketIo::close(&io).await;
+    });
+    any_service(sockets)
+}

@@ -1,0 +1,192 @@
+//! One client of Socket.IO, from its coming to its going.
+//!
+//! Called by `socket.rs` for each of them. Guarantees: what a client asks for is carried out in its order; what waits
+//! for it is bounded here, in the library and in its outbox, whatever it asks for and however slowly it reads; when
+//! the connection ends, by whatever, nothing of it is left.
+
+use super::asking::{Arrived, Reply, Verb, Wish};
+use super::telling::{emit, tell};
+use crate::http::Service;
+use crate::http::nodes::with_the_sink;
+use crate::http::stream::failed;
+use crate::live::{Client, LiveError, Transport};
+use serde_json::json;
+use socketioxide::extract::SocketRef;
+use socketioxide::socket::Socket;
+use socketioxide::{SendError, SocketError, TransportType};
+use std::future::ready;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::yield_now;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+/// Events of one client that wait for their turn: a client that sends a thousand without waiting for answers is
+/// well.
+const MAX_ASKED: usize = 1_024;
+/// Bytes of them: 16 of the largest messages.
+const MAX_ASKED_BYTES: usize = 1024 * 1024;
+const TOO_MUCH: &str = "too much at once: wait for the answers to what you have asked for";
+/// Until it is tried again whether there is room for a packet, growing: a client that reads has room at once, one that
+/// does not costs ten looks a second.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// How soon a change from requests to a WebSocket is counted.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// An event whose turn comes.
+struct Asked {
+    verb: Verb,
+    wish: Result<Wish, String>,
+    reply: Reply,
+    /// For its bytes, until it is done.
+    room: OwnedSemaphorePermit,
+}
+
+/// Lets the session begin.
+#[derive(Clone)]
+struct Begin(mpsc::Sender<SocketRef>);
+
+/// Listens to a client; before it hears that it is connected, so that nothing it says is lost.
+pub(super) fn meet(socket: &SocketRef, service: Service) {
+    let (asked, asking) = mpsc::channel(MAX_ASKED);
+    let room = Arc::new(Semaphore::new(MAX_ASKED_BYTES));
+    for verb in Verb::ALL {
+        let (asked, room) = (asked.clone(), Arc::clone(&room));
+        // Runs before the next event is read, so they keep their order.
+        socket.on(verb.name(), move |arrived: Arrived| {
+            take(verb, arrived, &asked, room);
+            ready(())
+        });
+    }
+    let gone = Arc::new(Notify::new());
+    let going = Arc::clone(&gone);
+    socket.on_disconnect(move || {
+        going.notify_one();
+        ready(())
+    });
+    let (begin, mut begun) = mpsc::channel(1);
+    socket.extensions.insert(Begin(begin));
+    tokio::spawn(async move {
+        // The socket is not held before it is connected: if that never happens, it takes this with it.
+        let Some(socket) = begun.recv().await else { return };
+        tokio::select! {
+            () = gone.notified() => {}
+            // That the connection is gone was found out here.
+            Err(Gone) = attend(&socket, &service, asking) => {}
+        }
+    });
+}
+
+/// The client is connected.
+pub(super) async fn begin(socket: SocketRef) {
+    if let Some(Begin(begin)) = socket.extensions.remove() {
+        // Nobody waits if it has gone.
+        let _ = begin.try_send(socket);
+    }
+}
+
+fn take(verb: Verb, arrived: Arrived, asked: &mpsc::Sender<Asked>, room: Arc<Semaphore>) {
+    let Arrived { arguments, bytes, reply } = arrived;
+    let wish = arguments.ok_or_else(|| "the arguments cannot be read".to_owned());
+    let wish = wish.and_then(|arguments| Wish::read(verb, arguments));
+    let room = u32::try_from(bytes).ok().and_then(|bytes| room.try_acquire_many_owned(bytes).ok());
+    let (Some(room), Ok(place)) = (room, asked.try_reserve()) else {
+        // There may be no room for this either: who asks that much and does not listen is not told.
+        let _ = refuse(&reply, verb, TOO_MUCH);
+        return;
+    };
+    place.send(Asked { verb, wish, reply, room });
+}
+
+/// Says that something is not done, as an answer if one is wanted, and else as an event.
+fn refuse(reply: &Reply, verb: Verb, reason: &str) -> Result<(), SendError> {
+    if reply.is_wanted() {
+        return reply.send(reason);
+    }
+    emit(&reply.socket, "refused", &json!({"event": verb.name(), "reason": reason}))
+}
+
+/// The connection has ended.
+struct Gone;
+
+async fn attend(socket: &Socket, service: &Service, mut asking: mpsc::Receiver<Asked>) -> Result<(), Gone> {
+    let mut client = service.hub.connect(transport(socket));
+    let welcome = json!({"instance": service.instance.to_string()});
+    send(|| emit(socket, "welcome", &welcome)).await?;
+    let mut looks = interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        client.moved_to(transport(socket));
+        tokio::select! {
+            asked = asking.recv() => {
+                let Asked { verb, wish, reply, room } = asked.ok_or(Gone)?;
+                let done = match wish {
+                    Ok(wish) => carry_out(service, &mut client, wish).await,
+                    Err(reason) => Err(reason),
+                };
+                match done {
+                    Ok(()) => send(|| reply.send("ok")).await?,
+                    Err(reason) => send(|| refuse(&reply, verb, &reason)).await?,
+                }
+                drop(room);
+            }
+            frame = client.next() => match frame {
+                Some(frame) => send(|| tell(socket, &frame)).await?,
+                // The service stops; all connections are being closed.
+                None => return std::future::pending().await,
+            },
+            _ = looks.tick(), if socket.transport_type() == TransportType::Polling => {}
+        }
+    }
+}
+
+fn transport(socket: &Socket) -> Transport {
+    match socket.transport_type() {
+        TransportType::Polling => Transport::Polling,
+        TransportType::Websocket => Transport::Websocket,
+    }
+}
+
+/// Waits for room and sends.
+async fn send(send: impl Fn() -> Result<(), SendError>) -> Result<(), Gone> {
+    let mut pause = None;
+    loop {
+        match send() {
+            Ok(()) => return Ok(()),
+            Err(SendError::Socket(SocketError::Closed)) => return Err(Gone),
+            // Nothing of ours cannot be written as JSON, so that one, too, says that there is no room.
+            Err(SendError::Socket(SocketError::InternalChannelFull) | SendError::Serialize(_)) => {}
+        }
+        match pause {
+            // Whoever empties it may only wait for its turn.
+            None => yield_now().await,
+            Some(pause) => sleep(pause).await,
+        }
+        pause = Some(pause.map_or(PAUSE_MIN, |pause| (2 * pause).min(PAUSE_MAX)));
+    }
+}
+
+/// # Errors
+/// Why not, for the client.
+async fn carry_out(service: &Service, client: &mut Client, wish: Wish) -> Result<(), String> {
+    match wish {
+        Wish::Subscribe(channels, since) => {
+            for channel in channels {
+                let name = channel.to_string();
+                let subscribed = client.subscribe(channel, since.as_ref()).await;
+                subscribed.map_err(|error| format!("\"{name}\": {}", reason(service, &error)))?;
+            }
+        }
+        Wish::Unsubscribe(channels) => channels.iter().for_each(|channel| client.unsubscribe(channel)),
+        Wish::Publish(channel, message) => {
+            service.hub.publish(&channel, message).await.map_err(|error| reason(service, &error))?;
+        }
+    }
+    Ok(())
+}
+
+/// In the words of the answers to requests.
+fn reason(service: &Service, error: &LiveError) -> String {
+    with_the_sink(failed(error), &service.nodes).detail().to_owned()
+}
