@@ -178,3 +178,30 @@ impl Waiting {
         Some(frame)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_forgotten_is_neither_sent_nor_counted() {
+        let [a, b]: [Arc<str>; 2] = ["a".into(), "b".into()];
+        let message =
+            |channel, text: &'static str| Frame::new(channel, Body::Message(Bytes::from_static(text.as_bytes())));
+        let outbox = Outbox::default();
+        for _ in 0..MAX_MESSAGES - 1 {
+            assert!(outbox.put(&message(&a, "left")));
+        }
+        assert!(outbox.put(&message(&b, "stays")));
+        assert!(!outbox.put(&message(&a, "too much")));
+        outbox.put(&Frame::new(&b, Body::Live(Bytes::from_static(b"[]"))));
+        outbox.forget("a");
+        for _ in 0..MAX_MESSAGES - 1 {
+            assert!(outbox.put(&message(&b, "fits")));
+        }
+        assert!(!outbox.put(&message(&b, "too much")));
+        assert_eq!(outbox.next().await.unwrap().body, Body::Message(Bytes::from_static(b"stays")));
+        assert_eq!(outbox.next().await.unwrap().body, Body::Live(Bytes::from_static(b"[]")));
+        assert_eq!(outbox.next().await.unwrap().body, Body::Message(Bytes::from_static(b"fits")));
+    }
+}
