@@ -12,7 +12,7 @@ mod telling;
 use super::Service;
 use super::publish::MAX_MESSAGE_BYTES;
 use axum::routing::{MethodRouter, any_service};
-use session::{begin, meet};
+use session::{Behind, begin, meet};
 use socketioxide::extract::SocketRef;
 use socketioxide::handler::ConnectHandler;
 use socketioxide::{ParserConfig, SocketIo};
@@ -51,10 +51,11 @@ pub(super) fn sockets(service: &Service) -> MethodRouter<Service> {
         .connect_timeout(CONNECT_TIMEOUT)
         .with_parser(parser)
         .build_svc();
-    let service = service.clone();
     let hub = Arc::clone(&service.hub);
+    let behind =
+        Behind { hub: Arc::clone(&hub), nodes: Arc::clone(&service.nodes), instance: service.instance.clone() };
     let meet = move |socket: SocketRef| {
-        meet(&socket, service);
+        meet(&socket, behind);
         ready(Ok::<_, Infallible>(()))
     };
     io.ns("/", begin.with(meet));

@@ -161,6 +161,7 @@ fn clients_come_back_after_a_stop() {
         sockets.connected(&n.to_string(), mode);
     }
     service.stop();
+    assert!(!service.log().contains("stopped with requests in flight"), "{}", service.log());
     for n in 0..ways.len() {
         let reason = sockets.next(&n.to_string());
         let lost = ["transport close", "transport error"].map(|why| ("disconnect".to_owned(), json!([why])));

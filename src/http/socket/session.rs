@@ -6,10 +6,11 @@
 
 use super::asking::{Arrived, Reply, Verb, Wish};
 use super::telling::{emit, tell};
-use crate::http::Service;
+use crate::http::Instance;
 use crate::http::nodes::with_the_sink;
 use crate::http::stream::failed;
-use crate::live::{Client, LiveError, Transport};
+use crate::live::{Client, Hub, LiveError, Transport};
+use crate::nodes::Nodes;
 use serde_json::json;
 use socketioxide::extract::SocketRef;
 use socketioxide::socket::Socket;
@@ -34,6 +35,15 @@ const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// How soon a change from requests to a WebSocket is counted.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// What stands behind all sessions. Not the whole service: the library may hold this for longer than the stop of the
+/// service waits for what takes readings.
+#[derive(Clone)]
+pub(super) struct Behind {
+    pub(super) hub: Arc<Hub>,
+    pub(super) nodes: Arc<Nodes>,
+    pub(super) instance: Instance,
+}
+
 /// An event whose turn comes.
 struct Asked {
     verb: Verb,
@@ -48,7 +58,7 @@ struct Asked {
 struct Begin(mpsc::Sender<SocketRef>);
 
 /// Listens to a client; before it hears that it is connected, so that nothing it says is lost.
-pub(super) fn meet(socket: &SocketRef, service: Service) {
+pub(super) fn meet(socket: &SocketRef, service: Behind) {
     let (asked, asking) = mpsc::channel(MAX_ASKED);
     let room = Arc::new(Semaphore::new(MAX_ASKED_BYTES));
     for verb in Verb::ALL {
@@ -72,6 +82,7 @@ pub(super) fn meet(socket: &SocketRef, service: Service) {
         let Some(socket) = begun.recv().await else { return };
         tokio::select! {
             () = gone.notified() => {}
+            () = service.hub.ended() => {}
             // That the connection is gone was found out here.
             Err(Gone) = attend(&socket, &service, asking) => {}
         }
@@ -110,7 +121,7 @@ fn refuse(reply: &Reply, verb: Verb, reason: &str) -> Result<(), SendError> {
 /// The connection has ended.
 struct Gone;
 
-async fn attend(socket: &Socket, service: &Service, mut asking: mpsc::Receiver<Asked>) -> Result<(), Gone> {
+async fn attend(socket: &Socket, service: &Behind, mut asking: mpsc::Receiver<Asked>) -> Result<(), Gone> {
     let mut client = service.hub.connect(transport(socket));
     let welcome = json!({"instance": service.instance.to_string()});
     send(|| emit(socket, "welcome", &welcome)).await?;
@@ -133,8 +144,8 @@ async fn attend(socket: &Socket, service: &Service, mut asking: mpsc::Receiver<A
             }
             frame = client.next() => match frame {
                 Some(frame) => send(|| tell(socket, &frame)).await?,
-                // The service stops; all connections are being closed.
-                None => return std::future::pending().await,
+                // The service stops.
+                None => return Err(Gone),
             },
             _ = looks.tick(), if socket.transport_type() == TransportType::Polling => {}
         }
@@ -169,7 +180,7 @@ async fn send(send: impl Fn() -> Result<(), SendError>) -> Result<(), Gone> {
 
 /// # Errors
 /// Why not, for the client.
-async fn carry_out(service: &Service, client: &mut Client, wish: Wish) -> Result<(), String> {
+async fn carry_out(service: &Behind, client: &mut Client, wish: Wish) -> Result<(), String> {
     match wish {
         Wish::Subscribe(channels, since) => {
             for channel in channels {
@@ -187,6 +198,6 @@ async fn carry_out(service: &Service, client: &mut Client, wish: Wish) -> Result
 }
 
 /// In the words of the answers to requests.
-fn reason(service: &Service, error: &LiveError) -> String {
+fn reason(service: &Behind, error: &LiveError) -> String {
     with_the_sink(failed(error), &service.nodes).detail().to_owned()
 }
