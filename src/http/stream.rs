@@ -53,14 +53,12 @@ pub(super) async fn stream(
         return Err(refuse("channel", "it is missing: write ?channel=live:SOURCE, or the name of a channel"));
     }
     let since = since(&parameters, &headers)?;
+    let named =
+        |name: &&str| Channel::subscribed(name).map_err(|error| refuse("channel", &format!("\"{name}\": {error}")));
+    let channels = names.iter().map(named).collect::<Result<Vec<Channel>, Problem>>()?;
     let mut client = service.hub.connect(Transport::Events);
-    for name in names {
-        let channel = Channel::subscribed(name).map_err(|error| refuse("channel", &format!("\"{name}\": {error}")))?;
-        client
-            .subscribe(channel, since.as_ref())
-            .await
-            .map_err(|error| with_the_sink(failed(&error), &service.nodes))?;
-    }
+    let subscribed = client.subscribe(channels, since.as_ref()).await;
+    subscribed.map_err(|error| with_the_sink(failed(&error), &service.nodes))?;
     let welcome = event("welcome", &json!({"instance": service.instance.to_string()}).to_string());
     let first = Bytes::from(format!("retry: {RETRY}\n{}", String::from_utf8_lossy(&welcome)));
     let events = stream::unfold((client, Some(first)), |(client, first)| async {

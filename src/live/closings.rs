@@ -10,7 +10,8 @@ use super::outbox::{Body, Frame};
 use super::{Hub, Joiner, Position};
 use crate::query::{MAX_SOURCES, QueryError, StatsRow};
 use crate::store::{AckLog, Life};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -104,20 +105,26 @@ async fn missed(hub: &Hub, joiners: &[Joiner], at: Place) -> Result<Vec<Missed>,
         Some(first) => behind(hub, first - 1, at.mark).await?,
         None => (Vec::new(), at.mark),
     };
-    let sources: BTreeSet<Arc<str>> = asking.iter().map(|(joiner, _)| Arc::clone(&joiner.source)).collect();
+    let sources: BTreeSet<Arc<str>> = asking.iter().flat_map(|(joiner, _)| joiner.sources.iter().cloned()).collect();
     let sources: Vec<Arc<str>> = sources.into_iter().collect();
-    let mut told = Vec::new();
+    // One frame for all who get it, however many come at once.
+    let mut told: HashMap<Arc<str>, Vec<(i64, Arc<Frame>)>> = HashMap::new();
     for (mark, life) in lives {
-        told.extend(rows(hub, &life, &sources).await?.into_iter().map(|row| (mark, row)));
+        for row in rows(hub, &life, &sources).await? {
+            let name = Channel::Closed(Arc::clone(&row.source)).to_string().into();
+            let event = hub.closing(&name, &row, at.epoch, mark);
+            told.entry(row.source).or_default().push((mark, event));
+        }
     }
     let missed = joiners.iter().map(|joiner| {
         let Some(since) = &joiner.since else { return Missed::default() };
-        let name: Arc<str> = Channel::Closed(Arc::clone(&joiner.source)).to_string().into();
-        let own = told
-            .iter()
-            .filter(|(mark, row)| row.source == joiner.source && (*mark, &*row.source) > (since.mark, &*since.source));
+        let mut own: BTreeMap<(i64, &str), &Arc<Frame>> = BTreeMap::new();
+        for source in &joiner.sources {
+            own.extend(told.get(source).into_iter().flatten().map(|(mark, event)| ((*mark, &**source), event)));
+        }
+        let events = own.range((Bound::Excluded((since.mark, &*since.source)), Bound::Unbounded));
         let all = known(&since) && since.mark >= whole_from;
-        Missed { events: own.map(|(mark, row)| hub.closing(&name, row, at.epoch, *mark)).collect(), all: Some(all) }
+        Missed { events: events.map(|(_, event)| Arc::clone(event)).collect(), all: Some(all) }
     });
     Ok(missed.collect())
 }
@@ -177,18 +184,22 @@ impl Hub {
 
     /// Subscribes a client that has come, after what it has missed.
     fn let_in(&self, joiner: Joiner, missed: &Missed) {
-        let channel = Channel::Closed(Arc::clone(&joiner.source));
         let mut kept = true;
         for event in &missed.events {
             kept &= joiner.outbox.put(event);
         }
-        if let Some(all) = missed.all {
-            joiner.outbox.put(&Frame::new(&channel.to_string().into(), Body::Recovered(all && kept)));
+        let channels: Vec<Channel> = joiner.sources.into_iter().map(Channel::Closed).collect();
+        for channel in &channels {
+            if let Some(all) = missed.all {
+                joiner.outbox.put(&Frame::new(&channel.to_string().into(), Body::Recovered(all && kept)));
+            }
+            self.join(channel, joiner.client, &joiner.outbox);
         }
-        self.join(&channel, joiner.client, &joiner.outbox);
         // It has gone meanwhile.
         if joiner.done.send(()).is_err() {
-            self.leave(&channel, joiner.client);
+            for channel in &channels {
+                self.leave(channel, joiner.client);
+            }
         }
     }
 

@@ -76,7 +76,7 @@ struct Registry {
 struct Joiner {
     client: u64,
     outbox: Arc<Outbox>,
-    source: Arc<str>,
+    sources: Vec<Arc<str>>,
     /// What it was told of last.
     since: Option<Position>,
     /// Told that it is in; nobody listens if it has gone.
@@ -220,41 +220,45 @@ impl Subscribers {
 }
 
 impl Client {
-    /// Subscribes to a channel; a second time changes nothing. When it returns, what is published from then on
-    /// comes. `since`: of closed buckets also what came behind it; no other channel goes back.
-    pub async fn subscribe(&mut self, channel: Channel, since: Option<&Position>) -> Result<(), LiveError> {
-        if self.channels.contains(&channel) {
-            return Ok(());
-        }
-        if self.channels.len() == MAX_CHANNELS {
-            return Err(LiveError::TooMany);
-        }
-        if !matches!(channel, Channel::Messages(_)) && !self.hub.query.has_sink() {
-            return Err(LiveError::NoSink);
-        }
-        // From here on its end cleans up, wherever this one stops.
-        self.channels.insert(channel.clone());
-        match &channel {
-            Channel::Messages(name) => {
-                self.hub.join(&channel, self.id, &self.outbox);
-                if let Some(bus) = &self.hub.bus {
-                    bus.listen(name).await?;
+    /// Subscribes to channels; to one a second time changes nothing. When it returns, what is published from then on
+    /// comes. `since`: of closed buckets also what came behind it, in the order of the log over all these channels, so
+    /// that behind the place of one event is all that was not told before it; no other channel goes back.
+    pub async fn subscribe(&mut self, channels: Vec<Channel>, since: Option<&Position>) -> Result<(), LiveError> {
+        let mut closed = Vec::new();
+        for channel in channels {
+            if self.channels.contains(&channel) {
+                continue;
+            }
+            if self.channels.len() == MAX_CHANNELS {
+                return Err(LiveError::TooMany);
+            }
+            if !matches!(channel, Channel::Messages(_)) && !self.hub.query.has_sink() {
+                return Err(LiveError::NoSink);
+            }
+            // From here on its end cleans up, wherever this one stops.
+            self.channels.insert(channel.clone());
+            match &channel {
+                Channel::Messages(name) => {
+                    self.hub.join(&channel, self.id, &self.outbox);
+                    if let Some(bus) = &self.hub.bus {
+                        bus.listen(name).await?;
+                    }
                 }
+                Channel::Live(_) => {
+                    self.hub.join(&channel, self.id, &self.outbox);
+                    self.hub.watched.notify_one();
+                }
+                Channel::Closed(source) => closed.push(Arc::clone(source)),
             }
-            Channel::Live(_) => {
-                self.hub.join(&channel, self.id, &self.outbox);
-                self.hub.watched.notify_one();
-            }
-            Channel::Closed(source) => self.be_told(source, since).await?,
         }
-        Ok(())
+        if closed.is_empty() { Ok(()) } else { self.be_told(closed, since).await }
     }
 
-    async fn be_told(&self, source: &Arc<str>, since: Option<&Position>) -> Result<(), LiveError> {
+    async fn be_told(&self, sources: Vec<Arc<str>>, since: Option<&Position>) -> Result<(), LiveError> {
         let deadline = clock::instant() + PATIENCE;
         let (done, is_in) = oneshot::channel();
-        let (source, since) = (Arc::clone(source), since.cloned());
-        let joiner = Joiner { client: self.id, outbox: Arc::clone(&self.outbox), source, since, done };
+        let (outbox, since) = (Arc::clone(&self.outbox), since.cloned());
+        let joiner = Joiner { client: self.id, outbox, sources, since, done };
         self.hub.lock().joiners.push(joiner);
         self.hub.told.notify_one();
         match timeout_at(deadline, is_in).await {

@@ -404,3 +404,33 @@ fn who_comes_back_with_another_stores_place_is_told() {
     assert_eq!(answer.status, 400, "{answer:?}");
     assert!(answer.json()["detail"].as_str().unwrap().starts_with("since: \"x\": it is not the id of an event"));
 }
+
+/// One id stands for all channels of a client: whatever it is cut off after, what comes behind it has all the rest.
+#[test]
+fn clients_of_several_channels_are_cut_off_after_each_event() {
+    let service = Service::start(On::Embedded, &["--periods", "1h", "--grace", "50ms", "--lateness", "100ms"]);
+    let client = service.client();
+    let written = |source: &str| {
+        client.post(&reading_at(source, 1.0, "2026-01-05")).ok();
+        eventually("it is written", || (client.rows(source, "1h")[0]["state"] != "open").then_some(()));
+    };
+    let channels = ["closed:a", "closed:b", "closed:c"];
+    let mut events = Events::of(&service.url(), &channels);
+    written("c");
+    let mut last = events.next().unwrap().id.unwrap();
+    drop(events);
+    for source in ["b", "a"] {
+        written(source);
+    }
+    let mut heard = Vec::new();
+    loop {
+        let event = Events::after(&service.url(), &channels, &last).next().unwrap();
+        if event.name == "recovered" {
+            assert_eq!(event.data["recovered"], true, "{event:?}");
+            break;
+        }
+        heard.push(event.data["row"]["source"].as_str().unwrap().to_owned());
+        last = event.id.unwrap();
+    }
+    assert_eq!(heard, ["b", "a"], "in the order of the log");
+}
