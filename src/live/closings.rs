@@ -50,28 +50,39 @@ pub(super) async fn run(hub: &Hub) {
     }
 }
 
-/// Lets in who has come, then tells everybody what is new.
+/// Tells everybody what is new, then lets in who has come.
 async fn round(hub: &Hub, place: &mut Option<Place>) -> Result<(), QueryError> {
+    // Taken before the log is read, which then has all that they were told of, also by another instance.
+    let joiners = hub.joiners();
+    let missed = match tell_on(hub, place).await {
+        Ok(at) => missed(hub, &joiners, at).await,
+        Err(broken) => Err(broken),
+    };
+    match missed {
+        Ok(missed) => {
+            joiners.into_iter().zip(missed).for_each(|(joiner, missed)| hub.let_in(joiner, &missed));
+            Ok(())
+        }
+        Err(broken) => {
+            hub.come_again(joiners);
+            Err(broken)
+        }
+    }
+}
+
+/// Tells everybody what is new; up to where.
+async fn tell_on(hub: &Hub, place: &mut Option<Place>) -> Result<Place, QueryError> {
     let mut at = if let Some(at) = *place {
         at
     } else {
         let log = acked(hub, None).await?;
         *place.insert(Place { epoch: log.epoch, mark: log.last })
     };
-    let joiners = hub.joiners();
-    match missed(hub, &joiners, at).await {
-        Ok(missed) => joiners.into_iter().zip(missed).for_each(|(joiner, missed)| hub.let_in(joiner, &missed)),
-        Err(broken) => {
-            hub.come_again(joiners);
-            return Err(broken);
-        }
-    }
     loop {
         let log = acked(hub, Some(at.mark)).await?;
         if log.epoch != at.epoch || !log.whole {
             hub.tell_of_gap();
-            *place = Some(Place { epoch: log.epoch, mark: log.last });
-            return Ok(());
+            return Ok(*place.insert(Place { epoch: log.epoch, mark: log.last }));
         }
         let sources = hub.told_sources();
         for (mark, life) in &log.lives {
@@ -82,7 +93,7 @@ async fn round(hub: &Hub, place: &mut Option<Place>) -> Result<(), QueryError> {
             *place = Some(at);
         }
         if log.lives.len() < ENTRIES {
-            return Ok(());
+            return Ok(at);
         }
     }
 }

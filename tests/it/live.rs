@@ -4,6 +4,7 @@
 use crate::events::Events;
 use crate::http::{Client, array, reading, reading_at};
 use crate::operations::metric;
+use crate::postgres_server::Database;
 use crate::servers::RedisServer;
 use crate::service::{On, Service, eventually};
 use serde_json::{Value, json};
@@ -433,4 +434,32 @@ fn clients_of_several_channels_are_cut_off_after_each_event() {
         last = event.id.unwrap();
     }
     assert_eq!(heard, ["b", "a"], "in the order of the log");
+}
+
+/// What one instance has told, another one that reads the log a moment later does not tell again.
+#[test]
+fn clients_that_change_the_instance_hear_nothing_twice() {
+    const ROUNDS: usize = 12;
+    let redis = RedisServer::start_durable();
+    let database = Database::new();
+    let url = database.url();
+    let sink = ["--sink", &url];
+    let nodes = [0, 1].map(|_| node(&redis, &[&SHORT[..], &sink[..]].concat()));
+    let _others = nodes.each_ref().map(|node| Events::of(&node.url(), &["closed:a"]));
+    let mut events = Events::of(&nodes[0].url(), &["closed:a"]);
+    let mut heard = Vec::new();
+    for round in 1..=ROUNDS {
+        nodes[0].client().post(&reading("a", 1.0)).ok();
+        let id = loop {
+            let event = events.next().unwrap();
+            assert!(event.name == "closed" || event.name == "recovered", "{event:?}");
+            if event.name == "closed" {
+                heard.push((event.data["row"]["period"].to_string(), version(&event.data["row"])));
+                break event.id.unwrap();
+            }
+        };
+        events = Events::after(&nodes[round % 2].url(), &["closed:a"], &id);
+    }
+    let distinct: BTreeSet<_> = heard.iter().collect();
+    assert_eq!(distinct.len(), heard.len(), "a version was told of twice: {heard:?}");
 }
