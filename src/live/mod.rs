@@ -87,7 +87,7 @@ struct Subscribers {
     name: Arc<str>,
     by_client: BTreeMap<u64, Arc<Outbox>>,
     /// Of a source: its rows as they were sent last.
-    last: Option<Arc<Frame>>,
+    last: Option<(Vec<StatsRow>, Arc<Frame>)>,
 }
 
 /// One connected client; what it is subscribed to ends with it.
@@ -188,7 +188,7 @@ impl Hub {
         if *self.ending.borrow() {
             outbox.end();
         }
-        if let Some(last) = &subscribers.last {
+        if let Some((_, last)) = &subscribers.last {
             outbox.put(last);
         }
     }

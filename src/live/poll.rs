@@ -20,21 +20,16 @@ const EVERY_AWAY: Duration = Duration::from_secs(5);
 
 /// Until dropped.
 pub(super) async fn run(hub: &Hub, now: impl Fn() -> Millis) {
-    // The rows of each source as they were sent last; what has gone out of view is forgotten.
-    let mut known: HashMap<Arc<str>, Vec<StatsRow>> = HashMap::new();
     loop {
-        let mut watched = hub.watched_sources();
+        let watched = hub.watched_sources();
         if watched.is_empty() {
-            known.clear();
             hub.watched.notified().await;
             continue;
         }
-        watched.sort_unstable();
-        known.retain(|source, _| watched.binary_search(source).is_ok());
         let mut pause = EVERY;
         for sources in watched.chunks(MAX_SOURCES) {
             match hub.query.current(sources, now()).await {
-                Ok(rows) => send(hub, sources, rows, &mut known),
+                Ok(rows) => send(hub, sources, rows),
                 Err(QueryError::Moving) => {}
                 // Said where it happened; clients see the last rows until it is over.
                 Err(_) => {
@@ -47,18 +42,14 @@ pub(super) async fn run(hub: &Hub, now: impl Fn() -> Millis) {
     }
 }
 
-fn send(hub: &Hub, sources: &[Arc<str>], rows: Vec<StatsRow>, known: &mut HashMap<Arc<str>, Vec<StatsRow>>) {
+fn send(hub: &Hub, sources: &[Arc<str>], rows: Vec<StatsRow>) {
     let mut by_source: HashMap<Arc<str>, Vec<StatsRow>> =
         sources.iter().map(|source| (Arc::clone(source), Vec::new())).collect();
     for row in rows {
         by_source.entry(Arc::clone(&row.source)).or_default().push(row);
     }
     for (source, rows) in by_source {
-        // Between two looks all may have gone and others come, to whom nothing was sent.
-        if known.get(&source) != Some(&rows) || hub.is_new(&source) {
-            hub.show(&source, &rows);
-            known.insert(source, rows);
-        }
+        hub.show(&source, rows);
     }
 }
 
@@ -72,18 +63,15 @@ impl Hub {
         watched.collect()
     }
 
-    /// Whether nothing was sent since somebody watches this source.
-    fn is_new(&self, source: &Arc<str>) -> bool {
-        let registry = self.lock();
-        registry.channels.get(&Channel::Live(Arc::clone(source))).is_some_and(|subscribers| subscribers.last.is_none())
-    }
-
-    /// Sends the present rows of a source, also to those that come later.
-    fn show(&self, source: &Arc<str>, rows: &[StatsRow]) {
+    /// Sends the present rows of a source if they have changed, also to those that come later.
+    fn show(&self, source: &Arc<str>, rows: Vec<StatsRow>) {
         let mut registry = self.lock();
         let Some(subscribers) = registry.channels.get_mut(&Channel::Live(Arc::clone(source))) else { return };
-        let frame = Frame::new(&subscribers.name, Body::Live((self.encode)(rows).into()));
+        if subscribers.last.as_ref().is_some_and(|(known, _)| *known == rows) {
+            return;
+        }
+        let frame = Frame::new(&subscribers.name, Body::Live((self.encode)(&rows).into()));
         subscribers.send(&frame);
-        subscribers.last = Some(frame);
+        subscribers.last = Some((rows, frame));
     }
 }
