@@ -177,6 +177,9 @@ impl Hub {
 
     fn join(&self, channel: &Channel, client: u64, outbox: &Arc<Outbox>) {
         let mut registry = self.lock();
+        if registry.ended {
+            outbox.end();
+        }
         let subscribers = registry.channels.entry(channel.clone()).or_insert_with(|| {
             if let (Some(bus), Channel::Messages(name)) = (&self.bus, channel) {
                 bus.want(name);

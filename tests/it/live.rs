@@ -9,6 +9,8 @@ use crate::servers::RedisServer;
 use crate::service::{On, Service, eventually};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::io::Write;
+use std::net::TcpStream;
 
 /// An instance on this store.
 fn node(redis: &RedisServer, flags: &[&str]) -> Service {
@@ -462,4 +464,19 @@ fn clients_that_change_the_instance_hear_nothing_twice() {
     }
     let distinct: BTreeSet<_> = heard.iter().collect();
     assert_eq!(distinct.len(), heard.len(), "a version was told of twice: {heard:?}");
+}
+
+/// A client that is let in after the service was told to stop does not hold it up.
+#[test]
+fn streams_that_are_about_to_begin_end_with_the_service() {
+    let mut service = Service::start(On::Redis, &[]);
+    service.redis().signal("STOP");
+    let mut stream = TcpStream::connect(service.url().strip_prefix("http://").unwrap()).unwrap();
+    stream.write_all(b"GET /v1/stream?channel=closed:a HTTP/1.0\r\n\r\n").unwrap();
+    eventually("it has come", || (metric(&service.client(), "meanwhile_live_clients") == Some(1.0)).then_some(()));
+    service.signal("TERM");
+    eventually("it stops", || service.log().contains("stopping: ").then_some(()));
+    service.redis().signal("CONT");
+    assert_eq!(service.ended(), Some(0), "{}", service.log());
+    assert!(!service.log().contains("requests in flight"), "{}", service.log());
 }
