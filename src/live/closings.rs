@@ -171,8 +171,10 @@ async fn rows(hub: &Hub, life: &Life, sources: &[Arc<str>]) -> Result<Vec<StatsR
 }
 
 impl Hub {
+    /// Forgets who has gone before it could be let in.
     fn is_anyone_told(&self) -> bool {
-        let registry = self.lock();
+        let mut registry = self.lock();
+        registry.joiners.retain(|joiner| !joiner.done.is_closed());
         !registry.joiners.is_empty() || registry.channels.keys().any(|channel| matches!(channel, Channel::Closed(_)))
     }
 
