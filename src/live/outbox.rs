@@ -49,8 +49,7 @@ impl Frame {
     fn counted(&self) -> Option<usize> {
         match &self.body {
             Body::Message(bytes) | Body::Closed { row: bytes, .. } => Some(bytes.len()),
-            Body::Recovered(_) => Some(0),
-            Body::Live(_) | Body::Gap(_) => None,
+            Body::Live(_) | Body::Recovered(_) | Body::Gap(_) => None,
         }
     }
 }
@@ -80,8 +79,11 @@ impl Outbox {
         }
         let kept = match &frame.body {
             Body::Live(_) => waiting.replace(frame),
-            Body::Message(_) | Body::Closed { .. } | Body::Recovered(_) => {
-                waiting.append(frame, frame.counted().unwrap_or_default())
+            Body::Message(_) | Body::Closed { .. } => waiting.append(frame, frame.counted().unwrap_or_default()),
+            // One for each channel, so it always has room.
+            Body::Recovered(_) => {
+                waiting.frames.push_back(Arc::clone(frame));
+                true
             }
             Body::Gap(_) => waiting.gap(&frame.channel, frame.body.clone()),
         };
@@ -203,5 +205,22 @@ mod tests {
         assert_eq!(outbox.next().await.unwrap().body, Body::Message(Bytes::from_static(b"stays")));
         assert_eq!(outbox.next().await.unwrap().body, Body::Live(Bytes::from_static(b"[]")));
         assert_eq!(outbox.next().await.unwrap().body, Body::Message(Bytes::from_static(b"fits")));
+    }
+
+    #[tokio::test]
+    async fn who_has_missed_more_than_has_room_is_told_so() {
+        let (outbox, name) = (Outbox::default(), "closed:a".into());
+        let closed = |n: usize| Body::Closed { row: Bytes::from_static(b"[]"), position: n.to_string().into() };
+        for n in 0..MAX_MESSAGES {
+            assert!(outbox.put(&Frame::new(&name, closed(n))));
+        }
+        assert!(!outbox.put(&Frame::new(&name, closed(MAX_MESSAGES))));
+        outbox.put(&Frame::new(&name, Body::Recovered(false)));
+        for n in 0..MAX_MESSAGES {
+            assert_eq!(outbox.next().await.unwrap().body, closed(n));
+        }
+        assert_eq!(outbox.next().await.unwrap().body, Body::Gap(1));
+        assert_eq!(outbox.next().await.unwrap().body, Body::Recovered(false));
+        assert!(outbox.put(&Frame::new(&name, closed(0))));
     }
 }
