@@ -164,15 +164,18 @@ impl Bus {
         sink: &mut PubSubSink,
         before: &BTreeSet<Arc<str>>,
     ) -> Result<BTreeSet<Arc<str>>, Lost> {
-        let unwanted: BTreeSet<Arc<str>> = self.subscribed.borrow().difference(&self.lock()).cloned().collect();
-        let (leaving, new): (Vec<_>, Vec<_>) = unwanted.into_iter().partition(|name| before.contains(name));
+        let (leaving, new): (Vec<_>, Vec<_>) = {
+            let wanted = self.lock();
+            let unwanted: BTreeSet<Arc<str>> = self.subscribed.borrow().difference(&wanted).cloned().collect();
+            let (leaving, new): (Vec<_>, Vec<_>) = unwanted.into_iter().partition(|name| before.contains(name));
+            // All at once, before anybody can want one of them again: who comes then waits for a new confirmation.
+            if !leaving.is_empty() {
+                self.subscribed
+                    .send_modify(|subscribed| subscribed.retain(|name| leaving.binary_search(name).is_err()));
+            }
+            (leaving, new)
+        };
         for batch in leaving.chunks(BATCH) {
-            // Whoever comes meanwhile must wait for a new confirmation.
-            self.subscribed.send_modify(|subscribed| {
-                for name in batch {
-                    subscribed.remove(name);
-                }
-            });
             let names: Vec<&str> = batch.iter().map(|name| &**name).collect();
             timeout(PATIENCE, sink.unsubscribe(names)).await??;
         }
