@@ -164,7 +164,7 @@ async function showChart() {
     button.addEventListener("click", () => choose(source, p));
     return button;
   }));
-  shown = { rows, period, partial };
+  shown = { source, rows, period, partial };
   showRows();
 }
 
@@ -194,7 +194,11 @@ function watch(source) {
   stream = { source, events, rows: [] };
   events.addEventListener("live", ({ data }) => {
     stream.rows = JSON.parse(data).rows;
-    if (shown !== null && chosen.source === source) showRows();
+    if (shown?.source === source) showRows();
+  });
+  // An answer that is no stream ends it for good: the next refresh begins another one.
+  events.addEventListener("error", () => {
+    if (events.readyState === EventSource.CLOSED && stream?.events === events) stream = null;
   });
 }
 
