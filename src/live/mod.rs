@@ -177,9 +177,6 @@ impl Hub {
 
     fn join(&self, channel: &Channel, client: u64, outbox: &Arc<Outbox>) {
         let mut registry = self.lock();
-        if registry.ended {
-            outbox.end();
-        }
         let subscribers = registry.channels.entry(channel.clone()).or_insert_with(|| {
             if let (Some(bus), Channel::Messages(name)) = (&self.bus, channel) {
                 bus.want(name);
@@ -243,8 +240,11 @@ impl Client {
             match &channel {
                 Channel::Messages(name) => {
                     self.hub.join(&channel, self.id, &self.outbox);
-                    if let Some(bus) = &self.hub.bus {
-                        bus.listen(name).await?;
+                    if let Some(bus) = &self.hub.bus
+                        && let Err(error) = bus.listen(name).await
+                    {
+                        self.unsubscribe(&channel);
+                        return Err(error.into());
                     }
                 }
                 Channel::Live(_) => {
@@ -254,7 +254,17 @@ impl Client {
                 Channel::Closed(source) => closed.push(Arc::clone(source)),
             }
         }
-        if closed.is_empty() { Ok(()) } else { self.be_told(closed, since).await }
+        if closed.is_empty() {
+            return Ok(());
+        }
+        let told = self.be_told(closed.clone(), since).await;
+        if told.is_err() {
+            // So that it can be asked for again.
+            for source in closed {
+                self.unsubscribe(&Channel::Closed(source));
+            }
+        }
+        told
     }
 
     async fn be_told(&self, sources: Vec<Arc<str>>, since: Option<&Position>) -> Result<(), LiveError> {

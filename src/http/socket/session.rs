@@ -183,11 +183,7 @@ async fn send(send: impl Fn() -> Result<(), SendError>) -> Result<(), Gone> {
 async fn carry_out(service: &Behind, client: &mut Client, wish: Wish) -> Result<(), String> {
     match wish {
         Wish::Subscribe(channels, since) => {
-            for channel in channels {
-                let name = channel.to_string();
-                let subscribed = client.subscribe(channel, since.as_ref()).await;
-                subscribed.map_err(|error| format!("\"{name}\": {}", reason(service, &error)))?;
-            }
+            client.subscribe(channels, since.as_ref()).await.map_err(|error| reason(service, &error))?;
         }
         Wish::Unsubscribe(channels) => channels.iter().for_each(|channel| client.unsubscribe(channel)),
         Wish::Publish(channel, message) => {
