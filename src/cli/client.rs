@@ -162,7 +162,7 @@ impl Client {
         let request = request.config().timeout_recv_body(None).timeout_per_read(Some(silence)).build();
         let mut response = request.call().map_err(|error| self.no_answer(&error))?;
         if response.status().is_success() {
-            return Ok(response.into_body().into_reader());
+            return Ok(Stream(response.into_body().into_reader()));
         }
         Err(self.problem(&mut response))
     }
@@ -211,6 +211,18 @@ impl Client {
             ureq::Error::ConnectionFailed | ureq::Error::HostNotFound => ClientError::NoServer(url),
             other => ClientError::NoAnswer { url, reason: other.to_string() },
         }
+    }
+}
+
+/// Tells a silence from other ends of a stream, whoever has noticed it: the system or the library.
+struct Stream<R>(R);
+
+impl<R: Read> Read for Stream<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|error| {
+            let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<ureq::Error>());
+            if matches!(cause, Some(ureq::Error::Timeout(_))) { io::ErrorKind::TimedOut.into() } else { error }
+        })
     }
 }
 
