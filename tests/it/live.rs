@@ -473,7 +473,9 @@ fn streams_that_are_about_to_begin_end_with_the_service() {
     service.redis().signal("STOP");
     let mut stream = TcpStream::connect(service.url().strip_prefix("http://").unwrap()).unwrap();
     stream.write_all(b"GET /v1/stream?channel=closed:a HTTP/1.0\r\n\r\n").unwrap();
-    eventually("it has come", || (metric(&service.client(), "meanwhile_live_clients{transport=\"events\"}") == Some(1.0)).then_some(()));
+    eventually("it has come", || {
+        (metric(&service.client(), "meanwhile_live_clients{transport=\"events\"}") == Some(1.0)).then_some(())
+    });
     service.signal("TERM");
     eventually("it stops", || service.log().contains("stopping: ").then_some(()));
     service.redis().signal("CONT");
