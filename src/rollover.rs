@@ -22,7 +22,7 @@ use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Calendar, Period};
 use crate::stats::row::LifeRow;
 use crate::store::closing::{CloseEnd, drive_close};
-use crate::store::{Acked, Durability, Life, Sealed, Shard, Store, StoreError, When};
+use crate::store::{Acked, Durability, Life, PAGE_PAUSE, Sealed, Shard, Store, StoreError, When};
 use crate::telemetry::metrics::{self, Side};
 use drain::Draining;
 use orders::Desk;
@@ -337,6 +337,7 @@ impl Rollover {
                 return Ok(Some(rows));
             }
             cursor = page.next;
+            sleep(PAGE_PAUSE).await;
         }
     }
 

@@ -3,9 +3,10 @@
 //!
 //! Uses only the contract in `mod.rs`. May be interrupted anywhere and repeated by anybody.
 
-use super::{Closed, Life, Shard, Store, StoreError, When};
+use super::{Closed, Life, PAGE_PAUSE, Shard, Store, StoreError, When};
 use crate::failpoint;
 use crate::stats::calendar::Calendar;
+use tokio::time::sleep;
 
 /// How a driven close ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +33,10 @@ pub async fn drive_close(
         failpoint::pass("moved-up");
         match closed {
             Closed::Done | Closed::Gone => {}
-            Closed::More(cursor) => stack.push((current, cursor)),
+            Closed::More(cursor) => {
+                stack.push((current, cursor));
+                sleep(PAGE_PAUSE).await;
+            }
             Closed::ParentClosing(parent) => stack.extend([(current, cursor), (parent, 0)]),
             Closed::Refused | Closed::Waiting => return Ok(CloseEnd::NotNow),
         }

@@ -20,6 +20,7 @@ pub use crate::stats::policy::{Late, MAX_IDEMPOTENCY_TTL, Policy};
 use nodes::{Node, Registered};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A fixed partition of the sources; there is one, 0, on a single Redis and in the embedded store.
 pub type Shard = u16;
@@ -41,6 +42,9 @@ pub const WRITER_TTL: Millis = 8 * 86_400_000;
 pub const TOMBSTONE_TTL: Millis = 600_000;
 /// Sources per page and per chunk of a close: what one call takes of the time of everyone else, less than 1 ms of Redis.
 pub const PAGE_SOURCES: usize = 200;
+/// Between two such calls for one life: a large one would else keep a processor of Redis' host busy from its first
+/// page to its last chunk, and whoever posts meanwhile waits for a turn.
+pub const PAGE_PAUSE: Duration = Duration::from_millis(1);
 /// Buckets one `open` reads at most; a longer range is read in several calls.
 pub const OPEN_BUCKETS: usize = 2_000;
 /// States one `open` looks up at most, some 8 ms of Redis' time: a look for many sources takes fewer
