@@ -6,7 +6,7 @@
 //! what was sent; failures by the thousand do not fill the log.
 
 use super::problem::Failure;
-use super::server::failed;
+use super::server::{ClientAddress, failed};
 use crate::clock;
 use crate::telemetry::metrics;
 use axum::Router;
@@ -91,6 +91,7 @@ impl Observer {
         let started = clock::instant();
         let id = self.request_id(request.headers().get(REQUEST_ID));
         let method = request.method().clone();
+        let client = request.extensions().get().copied();
         // `other` is what no route takes: a label must not be chosen by clients.
         let route = request.extensions().get::<MatchedPath>().cloned();
         let route = route.as_ref().map_or("other", MatchedPath::as_str);
@@ -105,7 +106,7 @@ impl Observer {
             if status == StatusCode::SERVICE_UNAVAILABLE {
                 metrics::turned_away(failure.name);
             }
-            self.log(&id, &method, route, status, failure);
+            self.log(&id, client, &method, route, status, failure);
         }
         response.headers_mut().insert(REQUEST_ID, id);
         response.headers_mut().insert(INSTANCE, self.header.clone());
@@ -124,13 +125,22 @@ impl Observer {
     }
 
     /// What failed at the service's side is a warning, what a client did wrong is for who looks closely.
-    fn log(&self, id: &HeaderValue, method: &Method, route: &str, status: StatusCode, failure: &Failure) {
+    fn log(
+        &self,
+        id: &HeaderValue,
+        client: Option<ClientAddress>,
+        method: &Method,
+        route: &str,
+        status: StatusCode,
+        failure: &Failure,
+    ) {
         let (id, status) = (id.to_str().unwrap_or_default(), status.as_u16());
+        let client = client.map(|ClientAddress(address)| tracing::field::display(address));
         let Failure { name, detail } = failure;
         if status < 500 {
-            tracing::debug!(request_id = id, %method, route, status, problem = name, "{detail}");
+            tracing::debug!(request_id = id, client, %method, route, status, problem = name, "{detail}");
         } else if self.may_log() {
-            tracing::warn!(request_id = id, %method, route, status, problem = name, "a request failed: {detail}");
+            tracing::warn!(request_id = id, client, %method, route, status, problem = name, "a request failed: {detail}");
         }
     }
 

@@ -13,7 +13,7 @@ mod request;
 mod wire;
 
 pub(super) use body::{Held, Refused};
-pub(super) use request::failed;
+pub(super) use request::{ClientAddress, failed};
 
 use super::problem::{Kind, Problem};
 use crate::clock;
@@ -25,7 +25,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use places::{Full, Places};
-use request::Requests;
+use request::{Requests, RequestsOn};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -175,7 +175,8 @@ impl Server {
                     complaints.say(&format!("{}; the oldest unused one gives way", full.describe(&self.limits)));
                 }
                 let turn = Arc::new(Turn::new(taken.place));
-                tokio::spawn(connection(stream, turn, self.limits, self.requests.clone(), self.stopped.clone()));
+                let requests = self.requests.clone().on(Arc::clone(&turn), ClientAddress(address.ip()));
+                tokio::spawn(connection(stream, turn, self.limits, requests, self.stopped.clone()));
             }
             Err(full) => {
                 let detail = full.describe(&self.limits);
@@ -209,15 +210,14 @@ async fn connection(
     stream: TcpStream,
     turn: Arc<Turn>,
     limits: Limits,
-    requests: Requests,
+    requests: RequestsOn,
     mut stopped: watch::Receiver<bool>,
 ) {
     let wire = Wire::new(stream, Arc::clone(&turn), limits);
-    let service = requests.on(Arc::clone(&turn));
     let mut builder = http1::Builder::new();
     // The timeout of a head is the wire's, which tells a head from a pause.
     builder.max_header_size(MAX_HEAD_BYTES).header_read_timeout(None);
-    let mut connection = builder.serve_connection(TokioIo::new(wire), service).with_upgrades();
+    let mut connection = builder.serve_connection(TokioIo::new(wire), requests).with_upgrades();
     let ended = tokio::select! {
         // A stop is seen before the answer that comes with it, which then says that it is the last.
         biased;

@@ -18,6 +18,7 @@ use hyper::{Request, StatusCode, header};
 use hyper_util::service::TowerToHyperService;
 use std::any::Any;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -38,15 +39,20 @@ impl Requests {
     }
 
     /// The service of one connection.
-    pub(super) fn on(self, turn: Arc<Turn>) -> RequestsOn {
-        RequestsOn { requests: self, turn }
+    pub(super) fn on(self, turn: Arc<Turn>, client: ClientAddress) -> RequestsOn {
+        RequestsOn { requests: self, turn, client }
     }
 }
 
 pub(super) struct RequestsOn {
     requests: Requests,
     turn: Arc<Turn>,
+    client: ClientAddress,
 }
+
+/// Who sends a request; every request has it among its extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::http) struct ClientAddress(pub(in crate::http) IpAddr);
 
 impl Service<Request<Incoming>> for RequestsOn {
     type Response = Response<Answer>;
@@ -60,13 +66,14 @@ impl Service<Request<Incoming>> for RequestsOn {
         let answered = Answered(Some(turn));
         let held = Held::new(Arc::clone(&self.requests.bodies));
         let start = self.requests.limits.body_start;
-        let routes = self.requests.routes.clone();
+        let (routes, client) = (self.requests.routes.clone(), self.client);
         Box::pin(async move {
             if !stays {
                 return Ok(answered.with(given_up()));
             }
             let mut request = request.map(|body| Watched::new(body, Arc::clone(&held), start));
             request.extensions_mut().insert(Arc::clone(&held));
+            request.extensions_mut().insert(client);
             let called = AssertUnwindSafe(async { routes.call(request).await }).catch_unwind().await;
             drop(held);
             let response = match called {
