@@ -207,7 +207,7 @@ fn check_warns_about_what_redis_may_lose_and_changes_nothing() {
     check(1, &["it is a replica"]);
     redis.cli(&["REPLICAOF", "NO", "ONE"]);
     redis.cli(&["ACL", "SETUSER", "default", "-evalsha"]);
-    check(1, &["'evalsha' command", "the right to EVALSHA"]);
+    check(1, &["'evalsha' command", "the rights in deploy/redis-users.acl"]);
     redis.cli(&["ACL", "SETUSER", "default", "+evalsha", "-config"]);
     check(0, &["durability unknown", "CONFIG GET is refused", "appendonly yes"]);
     redis.cli(&["ACL", "SETUSER", "default", "+config"]);

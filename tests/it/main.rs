@@ -45,6 +45,7 @@ mod refusing;
 mod replicas;
 mod retention;
 mod retries;
+mod rights;
 mod sample_data;
 mod smuggling;
 mod socketio;
