@@ -29,6 +29,7 @@ mod drain;
 mod failpoints;
 mod first_steps;
 mod forgetting;
+mod hostile;
 mod imports;
 mod late;
 mod limits;

@@ -59,7 +59,10 @@ fn explained(error: StoreError) -> StoreError {
         ("no connection within", "is this its address, and does a firewall let us through?"),
         ("NOAUTH", "write redis://USER:PASSWORD@HOST:PORT"),
         ("authentication failed", "user or password of the address are not right"),
-        ("NoPerm", "give this user the rights in deploy/redis-users.acl: EVALSHA, SCRIPT LOAD, WAIT, the keys mw:* and others"),
+        (
+            "NoPerm",
+            "give this user the rights in deploy/redis-users.acl: EVALSHA, SCRIPT LOAD, WAIT, the keys mw:* and others",
+        ),
     ];
     let StoreError::Unavailable(said) = error else { return error };
     let remedy = REMEDIES.iter().find(|(sign, _)| said.contains(sign));
