@@ -5,6 +5,7 @@
 
 pub mod calendar;
 pub mod double_double;
+pub mod glob;
 pub mod layout;
 pub mod moments;
 pub mod policy;
