@@ -3,16 +3,13 @@
 //! Used for channels (`live/channel.rs`) and for whatever else lists names that are allowed. Pure. A backslash before
 //! `*`, `?` or a backslash takes that character as it is; anywhere else it is itself. A pattern in which neither `*` nor
 //! `?` stands is a name, with every backslash in it. Whole names are matched, case counts, and no character is special
-//! to `*`. Guarantee: a match takes time in proportion to the name, whatever the pattern, which no name can blow up:
-//! the pattern runs over the name once, all its places at the same time, as bits.
+//! to `*`. Guarantee: a match takes at most as many steps as the lengths of name and pattern multiplied, so no pattern
+//! can blow it up.
 
 use std::fmt;
 
 /// Longest pattern, in bytes: that of the name of a channel.
 pub const MAX_GLOB_BYTES: usize = 1_024;
-
-/// A place for each character of the longest pattern, and the end.
-const WORDS: usize = MAX_GLOB_BYTES / 64 + 1;
 
 /// Why a text is not a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,22 +24,14 @@ pub enum GlobError {
 #[derive(Clone, Debug)]
 pub struct Glob {
     text: Box<str>,
-    /// What stands before the first `*` or `?`, without escapes; all of it if there is none.
-    prefix: Box<str>,
-    /// What comes behind it; none if nothing does.
-    rest: Option<Rest>,
+    tokens: Box<[Token]>,
 }
 
-/// Places 0 to `length` of a pattern: at a place, so many of its characters have been found.
-#[derive(Clone, Debug)]
-struct Rest {
-    length: usize,
-    /// From which places each character leads to the next one; sorted by character.
-    steps: Box<[(char, Box<[u64]>)]>,
-    /// From which places any character leads to the next one: `?`.
-    any: Box<[u64]>,
-    /// At which places any character may be passed over: `*`.
-    runs: Box<[u64]>,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    Just(char),
+    Any,
+    Run,
 }
 
 impl Glob {
@@ -53,105 +42,72 @@ impl Glob {
     pub fn parse(text: &str) -> Result<Self, GlobError> {
         match text.len() {
             0 => Err(GlobError::Empty),
-            1..=MAX_GLOB_BYTES => Ok(Self::read(text)),
+            1..=MAX_GLOB_BYTES => Ok(Self { text: text.into(), tokens: tokens(text) }),
             _ => Err(GlobError::TooLong),
         }
     }
 
-    fn read(text: &str) -> Self {
-        let (mut prefix, mut tokens) = (String::new(), Vec::new());
-        let mut characters = text.chars().peekable();
-        let escapes = text.contains(['*', '?']);
-        while let Some(c) = characters.next() {
-            let token = match c {
-                '*' => Token::Run,
-                '?' => Token::Any,
-                '\\' if escapes => Token::Just(characters.next_if(|c| matches!(c, '*' | '?' | '\\')).unwrap_or(c)),
-                _ => Token::Just(c),
-            };
-            match token {
-                Token::Just(c) if tokens.is_empty() => prefix.push(c),
-                _ => tokens.push(token),
-            }
-        }
-        let rest = (!tokens.is_empty()).then(|| Rest::new(&tokens));
-        Self { text: text.into(), prefix: prefix.into(), rest }
-    }
-
-    /// Whether this is a whole name the pattern stands for. Up to 17 steps for each character of the name, one if
-    /// the pattern has fewer than 64.
+    /// Whether this is a whole name the pattern stands for.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
-        match (name.strip_prefix(&*self.prefix), &self.rest) {
-            (Some(behind), Some(rest)) => rest.matches(behind),
-            (Some(behind), None) => behind.is_empty(),
-            (None, _) => false,
+        let (mut rest, mut at) = (name.chars(), 0);
+        // Where to go on if it does not fit: the last run passes over one character more. Earlier runs need not be
+        // tried again: what comes behind the last one can only begin later with them.
+        let mut again = None;
+        loop {
+            match self.tokens.get(at) {
+                Some(Token::Run) => {
+                    at += 1;
+                    again = Some((rest.clone(), at));
+                    continue;
+                }
+                None if rest.as_str().is_empty() => return true,
+                token => {
+                    let next = rest.next();
+                    let fits = match token {
+                        Some(Token::Just(c)) => next == Some(*c),
+                        Some(Token::Any) => next.is_some(),
+                        _ => false,
+                    };
+                    if fits {
+                        at += 1;
+                        continue;
+                    }
+                }
+            }
+            let Some((from, behind)) = &mut again else { return false };
+            if from.next().is_none() {
+                return false;
+            }
+            (rest, at) = (from.clone(), *behind);
         }
     }
 
     /// The only name it stands for, if there is neither `*` nor `?` in it but escaped ones.
     #[must_use]
-    pub fn exact(&self) -> Option<&str> {
-        self.rest.is_none().then_some(&*self.prefix)
+    pub fn exact(&self) -> Option<String> {
+        let just = |token: &Token| if let Token::Just(c) = token { Some(*c) } else { None };
+        self.tokens.iter().map(just).collect()
     }
+}
+
+fn tokens(text: &str) -> Box<[Token]> {
+    let escapes = text.contains(['*', '?']);
+    let mut characters = text.chars().peekable();
+    let token = || {
+        Some(match characters.next()? {
+            '*' => Token::Run,
+            '?' => Token::Any,
+            '\\' if escapes => Token::Just(characters.next_if(|c| matches!(c, '*' | '?' | '\\')).unwrap_or('\\')),
+            c => Token::Just(c),
+        })
+    };
+    std::iter::from_fn(token).collect()
 }
 
 impl fmt::Display for Glob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Token {
-    Just(char),
-    Any,
-    Run,
-}
-
-impl Rest {
-    fn new(tokens: &[Token]) -> Self {
-        let length = tokens.iter().filter(|token| **token != Token::Run).count();
-        let none = || vec![0; length / 64 + 1].into_boxed_slice();
-        let (mut any, mut runs) = (none(), none());
-        let mut steps: Vec<(char, Box<[u64]>)> = Vec::new();
-        let mut place = 0;
-        for token in tokens {
-            let (word, bit) = (place / 64, 1 << (place % 64));
-            match token {
-                Token::Run => runs[word] |= bit,
-                Token::Any => any[word] |= bit,
-                Token::Just(c) => {
-                    let at = steps.binary_search_by_key(c, |(c, _)| *c).unwrap_or_else(|at| {
-                        steps.insert(at, (*c, none()));
-                        at
-                    });
-                    steps[at].1[word] |= bit;
-                }
-            }
-            place += usize::from(*token != Token::Run);
-        }
-        Self { length, steps: steps.into(), any, runs }
-    }
-
-    fn matches(&self, name: &str) -> bool {
-        let words = self.any.len();
-        let mut at = [0; WORDS];
-        at[0] = 1;
-        for c in name.chars() {
-            let step = self.steps.binary_search_by_key(&c, |(c, _)| *c).ok().map(|found| &self.steps[found].1);
-            let (mut carried, mut alive) = (0, 0);
-            for word in 0..words {
-                let leading = at[word] & (self.any[word] | step.map_or(0, |step| step[word]));
-                at[word] = (at[word] & self.runs[word]) | (leading << 1) | carried;
-                carried = leading >> 63;
-                alive |= at[word];
-            }
-            if alive == 0 {
-                return false;
-            }
-        }
-        at[self.length / 64] & (1 << (self.length % 64)) != 0
     }
 }
 
@@ -190,8 +146,8 @@ mod tests {
         check(r"*\", &[r"\", r"a\"], &["a"]);
         // A name is a name.
         check(r"\\server\share", &[r"\\server\share"], &[r"\server\share"]);
-        assert_eq!(Glob::parse(r"\\server\share").unwrap().exact(), Some(r"\\server\share"));
-        assert_eq!(Glob::parse(r"a\*\?\\").unwrap().exact(), Some(r"a*?\"));
+        assert_eq!(Glob::parse(r"\\server\share").unwrap().exact().as_deref(), Some(r"\\server\share"));
+        assert_eq!(Glob::parse(r"a\*\?\\").unwrap().exact().as_deref(), Some(r"a*?\"));
         assert_eq!(Glob::parse("a*").unwrap().exact(), None);
         assert_eq!(Glob::parse("?").unwrap().exact(), None);
     }
