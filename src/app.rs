@@ -9,7 +9,7 @@ mod node;
 
 use crate::clock::{self, Clock};
 use crate::config::{Acks, Config, SinkUrl, StoreUrl};
-use crate::http::server::{Limits, serve};
+use crate::http::server::{Entrance, Limits, serve};
 use crate::http::{self, Instance, Service};
 use crate::ingest::commit::Committer;
 use crate::live::Hub;
@@ -96,7 +96,8 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
         per_address: config.max_connections_per_address,
         ..Limits::default()
     };
-    let serving = serve(listener, http::router(service), limits, until_stopped(stopped));
+    let entrance = Entrance::new(config.trusted_proxies.clone(), config.proxy_protocol);
+    let serving = serve(listener, http::router(service), limits, entrance, until_stopped(stopped));
     let serving = tokio::spawn(serving);
     let _live = AbortOnDrop(tokio::spawn(Arc::clone(&hub).run(|| Clock::System.now())));
     let _upkeep = AbortOnDrop(tokio::spawn(telemetry::metrics::upkeep()));

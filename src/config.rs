@@ -7,12 +7,14 @@
 
 mod file;
 mod layers;
+mod networks;
 mod retention;
 mod secret_file;
 mod setting;
 mod sharing;
 
 pub use layers::{Effective, Given, LoadError};
+pub use networks::Networks;
 pub use setting::{Origin, Setting};
 pub use sharing::{Acks, Role};
 
@@ -124,10 +126,18 @@ pub struct ServeArgs {
     #[arg(long, value_name = "N", env = "MEANWHILE_MAX_CONNECTIONS", default_value = "10000")]
     pub max_connections: String,
 
-    /// Connections at once from one address; 0: no limit, for a proxy on another machine, through which
-    /// all clients come. Loopback addresses have no limit
+    /// Connections at once from one address; 0: no limit. Loopback addresses and trusted proxies have none
     #[arg(long, value_name = "N", env = "MEANWHILE_MAX_CONNECTIONS_PER_ADDRESS", default_value = "256")]
     pub max_connections_per_address: String,
+
+    /// Proxies that are believed who their clients are (X-Forwarded-For, X-Real-IP): addresses and
+    /// networks such as 10.0.0.0/8, and the word loopback
+    #[arg(long, value_name = "LIST", env = "MEANWHILE_TRUSTED_PROXIES")]
+    pub trusted_proxies: Option<String>,
+
+    /// Connections from trusted proxies begin with a PROXY protocol header, version 1 or 2
+    #[arg(long, env = "MEANWHILE_PROXY_PROTOCOL")]
+    pub proxy_protocol: bool,
 
     /// What to log: a level such as info or debug, or a list such as warn,meanwhile=debug
     #[arg(long, value_name = "FILTER", env = "MEANWHILE_LOG", default_value = "info")]
@@ -201,6 +211,10 @@ pub struct Config {
     pub max_connections: usize,
     /// 0: not limited.
     pub max_connections_per_address: usize,
+    /// Who is believed what it says of its clients.
+    pub trusted_proxies: Networks,
+    /// Whether their connections begin with a PROXY header; only with some of them.
+    pub proxy_protocol: bool,
 }
 
 /// Which store, and where.
@@ -315,6 +329,12 @@ impl TryFrom<&ServeArgs> for Config {
         };
         let store = named("store", store(&args.store))?;
         let shared = matches!(store, StoreUrl::Redis(_));
+        let trusted_proxies: Networks =
+            named("trusted-proxies", args.trusted_proxies.as_deref().unwrap_or_default().parse())?;
+        if args.proxy_protocol && trusted_proxies.is_empty() {
+            let reason = "only proxies may say who their clients are: add --trusted-proxies, such as loopback";
+            return Err(ConfigError { flag: "proxy-protocol", reason: reason.to_owned() });
+        }
         let retain = args.retain.as_deref().map(|rules| retention::parse(rules, &calendar, &policy));
         Ok(Self {
             retain: named("retain", retain.transpose())?.unwrap_or_default(),
@@ -332,6 +352,8 @@ impl TryFrom<&ServeArgs> for Config {
                 "max-connections-per-address",
                 connections(&args.max_connections_per_address, 0),
             )?,
+            trusted_proxies,
+            proxy_protocol: args.proxy_protocol,
         })
     }
 }
@@ -494,6 +516,7 @@ mod tests {
         assert_eq!(config.retain, []);
         let connections = (config.max_connections, config.max_connections_per_address);
         assert_eq!(connections, (MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS));
+        assert_eq!((config.trusted_proxies, config.proxy_protocol), (Networks::default(), false));
     }
 
     #[test]
@@ -515,6 +538,8 @@ mod tests {
             "--retain=1h=2y",
             "--max-connections=1",
             "--max-connections-per-address=0",
+            "--trusted-proxies=10.0.0.0/8",
+            "--proxy-protocol",
         ])
         .unwrap();
         assert_eq!(config.listen.to_string(), "[::1]:0");
@@ -530,6 +555,7 @@ mod tests {
         let kept = Retention { period: Period::Seconds(3600), keep: 732 * 86_400_000 };
         assert_eq!(config.retain, [kept]);
         assert_eq!((config.max_connections, config.max_connections_per_address), (1, 0));
+        assert_eq!((config.trusted_proxies.to_string().as_str(), config.proxy_protocol), ("10.0.0.0/8", true));
     }
 
     #[test]
@@ -570,6 +596,8 @@ mod tests {
         check("--retain=1m=30", &["--retain: ", "30d"]);
         check("--retain=1w=1y", &["--retain: 1w is not stored", "1m, 1h, 1d"]);
         check("--max-connections=0", &["--max-connections: ", "from 1 to 1000000"]);
+        check("--trusted-proxies=proxy", &["--trusted-proxies: ", "10.0.0.0/8", "loopback"]);
+        check("--proxy-protocol", &["--proxy-protocol: ", "--trusted-proxies"]);
         check("--max-connections-per-address=x", &["--max-connections-per-address: ", "from 0 to 1000000"]);
     }
 

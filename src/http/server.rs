@@ -7,13 +7,17 @@
 //! (`server/request.rs`). What a request means is not known here.
 
 mod body;
+mod client;
 mod descriptors;
+mod entrance;
 mod places;
 mod request;
 mod wire;
 
 pub(super) use body::{Held, Refused};
-pub(super) use request::{ClientAddress, failed};
+pub(super) use client::ClientAddress;
+pub use entrance::Entrance;
+pub(super) use request::failed;
 
 use super::problem::{Kind, Problem};
 use crate::clock;
@@ -25,12 +29,12 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use places::{Full, Places};
-use request::{Requests, RequestsOn};
+use request::Requests;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -115,17 +119,24 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Serves until `stop`; then no new connections come in, those without a request are closed, and what is in
 /// flight is answered. Returns when the last connection is closed.
-pub async fn serve(listener: TcpListener, router: Router, mut limits: Limits, stop: impl Future<Output = ()>) {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    mut limits: Limits,
+    entrance: Entrance,
+    stop: impl Future<Output = ()>,
+) {
     limits.connections = within_descriptors(limits.connections);
     let (stopping, stopped) = watch::channel(false);
-    let server = Server {
+    let server = Arc::new(Server {
         limits,
         places: Places::new(limits.connections, limits.per_address, limits.loopback_counts),
-        requests: Requests::new(TowerToHyperService::new(router), limits),
+        requests: Requests::new(TowerToHyperService::new(router), limits, entrance.proxies().clone()),
+        entrance,
         refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
+        complaints: Mutex::default(),
         stopped,
-    };
-    let mut complaints = Complaints::default();
+    });
     tokio::pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -133,13 +144,13 @@ pub async fn serve(listener: TcpListener, router: Router, mut limits: Limits, st
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, address)) => server.welcome(stream, address, &mut complaints),
+            Ok((stream, address)) => server.welcome(stream, address.ip()),
             Err(error) if is_of_the_client(&error) => {}
             Err(error) => {
                 // Most likely there are no more descriptors: one comes back this way.
                 let shed =
                     if server.places.shed_oldest() { "the oldest unused one is closed" } else { "none is unused" };
-                complaints.say(&format!("cannot accept connections ({error}); {shed}"));
+                server.complain(&format!("cannot accept connections ({error}); {shed}"));
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -161,29 +172,25 @@ struct Server {
     limits: Limits,
     places: Arc<Places>,
     requests: Requests,
+    entrance: Entrance,
     refusals: Arc<Semaphore>,
+    complaints: Mutex<Complaints>,
     stopped: watch::Receiver<bool>,
 }
 
 impl Server {
-    fn welcome(&self, stream: TcpStream, address: SocketAddr, complaints: &mut Complaints) {
+    fn welcome(self: &Arc<Self>, stream: TcpStream, peer: IpAddr) {
         // Answers are written whole: waiting for more would only delay them. Fails if the client is gone.
         let _ = stream.set_nodelay(true);
-        match self.places.take(address.ip()) {
+        // A proxy speaks for many; if it says who they are, it is these who are counted.
+        match self.places.take((!self.entrance.is_proxy(peer)).then_some(peer)) {
             Ok(taken) => {
-                if let Some(full) = taken.instead_of_another {
-                    complaints.say(&format!("{}; the oldest unused one gives way", full.describe(&self.limits)));
-                }
-                let turn = Arc::new(Turn::new(taken.place));
-                let requests = self.requests.clone().on(Arc::clone(&turn), ClientAddress(address.ip()));
-                tokio::spawn(connection(stream, turn, self.limits, requests, self.stopped.clone()));
+                self.gave_way(taken.instead_of_another);
+                tokio::spawn(connection(Arc::clone(self), stream, peer, Arc::new(Turn::new(taken.place))));
             }
             Err(full) => {
-                let detail = full.describe(&self.limits);
-                metrics::turned_away(Kind::TooManyConnections.row().1);
-                complaints.say(&format!("{detail}, all in use; new ones are refused"));
+                let problem = self.refusal(full);
                 if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
-                    let problem = Problem::new(Kind::TooManyConnections, format!("{detail}; try again"));
                     tokio::spawn(async move {
                         part(stream, problem).await;
                         drop(permit);
@@ -191,6 +198,46 @@ impl Server {
                 }
             }
         }
+    }
+
+    /// Waits for what a connection has to begin with. Returns who is at its other end, and says why to who may not come
+    /// in.
+    async fn admit(&self, mut stream: TcpStream, peer: IpAddr, turn: &Turn) -> Option<(TcpStream, IpAddr)> {
+        let admitted = match entrance::announced(&mut stream, self.limits.head).await {
+            Ok(None) => Ok(peer),
+            Ok(Some(client)) => match turn.place().belongs_to(client) {
+                Ok(instead_of_another) => {
+                    self.gave_way(instead_of_another);
+                    Ok(client)
+                }
+                Err(full) => Err(self.refusal(full)),
+            },
+            Err(problem) => Err(problem),
+        };
+        match admitted {
+            Ok(client) => Some((stream, client)),
+            Err(problem) => {
+                part(stream, problem).await;
+                None
+            }
+        }
+    }
+
+    fn gave_way(&self, instead_of_another: Option<Full>) {
+        if let Some(full) = instead_of_another {
+            self.complain(&format!("{}; the oldest unused one gives way", full.describe(&self.limits)));
+        }
+    }
+
+    fn refusal(&self, full: Full) -> Problem {
+        let detail = full.describe(&self.limits);
+        metrics::turned_away(Kind::TooManyConnections.row().1);
+        self.complain(&format!("{detail}, all in use; new ones are refused"));
+        Problem::new(Kind::TooManyConnections, format!("{detail}; try again"))
+    }
+
+    fn complain(&self, what: &str) {
+        self.complaints.lock().unwrap_or_else(PoisonError::into_inner).say(what);
     }
 }
 
@@ -206,14 +253,23 @@ impl Full {
 }
 
 /// Serves one connection to its end.
-async fn connection(
-    stream: TcpStream,
-    turn: Arc<Turn>,
-    limits: Limits,
-    requests: RequestsOn,
-    mut stopped: watch::Receiver<bool>,
-) {
-    let wire = Wire::new(stream, Arc::clone(&turn), limits);
+async fn connection(server: Arc<Server>, stream: TcpStream, peer: IpAddr, turn: Arc<Turn>) {
+    let mut stopped = server.stopped.clone();
+    let (stream, client) = if server.entrance.announces(peer) {
+        // On the heap: most connections do without, and keep what they are made with.
+        let admitted = Box::pin(server.admit(stream, peer, &turn));
+        let admitted = tokio::select! {
+            () = turn.place().shed() => None,
+            _ = stopped.wait_for(|stop| *stop) => None,
+            admitted = admitted => admitted,
+        };
+        let Some(admitted) = admitted else { return };
+        admitted
+    } else {
+        (stream, peer)
+    };
+    let requests = server.requests.clone().on(Arc::clone(&turn), client);
+    let wire = Wire::new(stream, Arc::clone(&turn), server.limits);
     let mut builder = http1::Builder::new();
     // The timeout of a head is the wire's, which tells a head from a pause.
     builder.max_header_size(MAX_HEAD_BYTES).header_read_timeout(None);

@@ -13,7 +13,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use futures_util::StreamExt;
 use hyper_util::rt::TokioIo;
-use meanwhile::http::server::{Limits, listen, serve};
+use meanwhile::http::server::{Entrance, Limits, listen, serve};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,6 +44,10 @@ struct Held {
 
 impl Serving {
     fn start(limits: Limits) -> Self {
+        Self::start_behind(Entrance::default(), limits)
+    }
+
+    fn start_behind(entrance: Entrance, limits: Limits) -> Self {
         let held = Arc::new(Held { waiting: AtomicUsize::new(0), go: Semaphore::new(0) });
         let routes = Router::new()
             .route("/quick", get(async || "quick"))
@@ -59,7 +63,7 @@ impl Serving {
             tokio::runtime::Runtime::new().unwrap().block_on(async {
                 let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
                 say.send(listener.local_addr().unwrap()).unwrap();
-                serve(listener, routes, limits, async { drop(stopped.await) }).await;
+                serve(listener, routes, limits, entrance, async { drop(stopped.await) }).await;
             });
         });
         Self { address: said.recv().unwrap(), held, stop: Some(stop), thread }
@@ -156,6 +160,22 @@ fn a_head_that_drips_is_given_up() {
     let mut kept = serving.keep();
     kept.send("GET /quick HT");
     assert_eq!(kept.answer().expect("an answer").status, 408);
+}
+
+#[test]
+fn a_proxy_that_names_nobody_is_given_up() {
+    let entrance = Entrance::new("loopback".parse().unwrap(), true);
+    let serving = Serving::start_behind(entrance, Limits { head: SHORT, ..Limits::default() });
+    for begun in ["", "PROXY TCP4 198.51.100.7 ", "PROXY UNKNOWN no end of the line"] {
+        let mut raw = serving.connect();
+        raw.send(begun);
+        let answer = raw.answer().expect("an answer");
+        assert_eq!((answer.status, answer.problem().as_str()), (400, "unreadable-request"), "{begun:?}");
+        assert!(raw.is_closed(), "{begun:?}");
+    }
+    let mut raw = serving.connect();
+    raw.send("PROXY UNKNOWN\r\n");
+    is_served(&mut raw);
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod sockets;
 mod world;
 
 // The service from the outside: HTTP, the commands, the files of the sink.
+mod addresses;
 mod bad_input;
 mod commands;
 mod configuration;

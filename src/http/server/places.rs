@@ -60,18 +60,13 @@ impl Places {
         Arc::new(Self { connections, per_address, loopback_counts, state: Mutex::default() })
     }
 
-    /// A place for a new connection, which has no request yet.
-    pub(super) fn take(self: &Arc<Self>, ip: IpAddr) -> Result<Taken, Full> {
-        let address = self.counted(ip);
+    /// A place for a new connection, which has no request yet. It counts for no address if none is given.
+    pub(super) fn take(self: &Arc<Self>, ip: Option<IpAddr>) -> Result<Taken, Full> {
+        let address = ip.and_then(|ip| self.counted(ip));
         let mut state = self.state();
         let mut instead_of_another = None;
         if let Some(address) = address {
-            let here = state.addresses.get(&address);
-            if here.is_some_and(|here| here.held >= self.per_address) {
-                let oldest = here.and_then(|here| here.unused.first().copied()).ok_or(Full::Address(address))?;
-                state.shed(oldest);
-                instead_of_another = Some(Full::Address(address));
-            }
+            instead_of_another = state.room_for(address, self.per_address)?;
         }
         if state.held.len() >= self.connections {
             let oldest = state.unused.keys().next().copied().ok_or(Full::Service)?;
@@ -80,11 +75,11 @@ impl Places {
         }
         let shed = Arc::new(Notify::new());
         let id = state.next();
-        state.held.insert(id, Holder { address, pause: None, shed: Arc::clone(&shed) });
-        if let Some(address) = address {
-            state.addresses.entry(address).or_default().held += 1;
-        }
+        state.held.insert(id, Holder { address: None, pause: None, shed: Arc::clone(&shed) });
         state.pause(id);
+        if let Some(address) = address {
+            state.label(id, address);
+        }
         Ok(Taken { place: Place { places: Arc::clone(self), id, shed }, instead_of_another })
     }
 
@@ -118,6 +113,23 @@ impl State {
     fn next(&mut self) -> u64 {
         self.next += 1;
         self.next
+    }
+
+    /// Sees that one more fits under an address; returns the limit that made another give way.
+    fn room_for(&mut self, address: IpAddr, per_address: usize) -> Result<Option<Full>, Full> {
+        let Some(here) = self.addresses.get(&address).filter(|here| here.held >= per_address) else { return Ok(None) };
+        let oldest = here.unused.first().copied().ok_or(Full::Address(address))?;
+        self.shed(oldest);
+        Ok(Some(Full::Address(address)))
+    }
+
+    /// Counts a holder that counted for nobody under an address.
+    fn label(&mut self, id: u64, address: IpAddr) {
+        let Some(holder) = self.held.get_mut(&id).filter(|holder| holder.address.is_none()) else { return };
+        holder.address = Some(address);
+        let here = self.addresses.entry(address).or_default();
+        here.held += 1;
+        here.unused.extend(holder.pause);
     }
 
     fn pause(&mut self, id: u64) {
@@ -171,6 +183,16 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// Counts it, from now on, for the client that a proxy has named. Returns the limit that made another connection of
+    /// this client give way, or what stands in the way.
+    pub(super) fn belongs_to(&self, ip: IpAddr) -> Result<Option<Full>, Full> {
+        let Some(address) = self.places.counted(ip) else { return Ok(None) };
+        let mut state = self.places.state();
+        let gave_way = state.room_for(address, self.places.per_address)?;
+        state.label(self.id, address);
+        Ok(gave_way)
+    }
+
     /// A request has come. False if the place was given to another connection: then this one is about to be
     /// closed, and nothing may be done for it.
     pub(super) fn resume(&self) -> bool {
@@ -204,7 +226,7 @@ mod tests {
     }
 
     fn take(places: &Arc<Places>, from: IpAddr) -> Place {
-        places.take(from).unwrap_or_else(|full| panic!("{full:?}")).place
+        places.take(Some(from)).unwrap_or_else(|full| panic!("{full:?}")).place
     }
 
     fn is_shed(place: &Place) -> bool {
@@ -218,7 +240,7 @@ mod tests {
         // The first had a request meanwhile, so its pause is the youngest.
         assert!(first.resume());
         first.pause();
-        let fourth = places.take(ip(4)).unwrap();
+        let fourth = places.take(Some(ip(4))).unwrap();
         assert_eq!(fourth.instead_of_another, Some(Full::Service));
         assert_eq!([&first, &second, &third].map(is_shed), [false, true, false]);
         assert!(!second.resume(), "a connection that gave way takes no more requests");
@@ -232,10 +254,10 @@ mod tests {
         let places = Places::new(2, 0, false);
         let [first, second] = [1, 2].map(|n| take(&places, ip(n)));
         assert!(first.resume() && second.resume());
-        assert_eq!(places.take(ip(3)).err(), Some(Full::Service));
+        assert_eq!(places.take(Some(ip(3))).err(), Some(Full::Service));
         assert!(!places.shed_oldest());
         drop(first);
-        let third = places.take(ip(3)).unwrap();
+        let third = places.take(Some(ip(3))).unwrap();
         assert_eq!(third.instead_of_another, None);
     }
 
@@ -245,13 +267,39 @@ mod tests {
         let other = take(&places, ip(9));
         let [first, second] = [1, 1].map(|n| take(&places, ip(n)));
         assert!(first.resume());
-        let third = places.take(ip(1)).unwrap();
+        let third = places.take(Some(ip(1))).unwrap();
         assert_eq!(third.instead_of_another, Some(Full::Address(ip(1))));
         assert_eq!([&other, &first, &second].map(is_shed), [false, false, true]);
         assert!(third.place.resume());
-        assert_eq!(places.take(ip(1)).err(), Some(Full::Address(ip(1))));
-        assert!(places.take(ip(2)).is_ok());
+        assert_eq!(places.take(Some(ip(1))).err(), Some(Full::Address(ip(1))));
+        assert!(places.take(Some(ip(2))).is_ok());
         drop((first, second, third, other));
+        let state = places.state();
+        assert_eq!((state.held.len(), state.unused.len(), state.addresses.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_connection_counts_for_whom_its_proxy_names() {
+        let places = Places::new(10, 2, false);
+        let named = || {
+            let place = places.take(None).unwrap().place;
+            place.belongs_to(ip(1)).map(|gave_way| (place, gave_way))
+        };
+        let unnamed = [0; 3].map(|_| places.take(None).unwrap().place);
+        assert!(places.state().addresses.is_empty());
+        let (first, _) = named().unwrap();
+        let second = take(&places, ip(1));
+        assert!(first.resume());
+        let (third, gave_way) = named().unwrap();
+        assert_eq!(gave_way, Some(Full::Address(ip(1))));
+        assert_eq!([&first, &second].map(is_shed), [false, true]);
+        assert!(third.resume());
+        assert_eq!(named().err(), Some(Full::Address(ip(1))));
+        // The pause of a place that was named later is one of its address too.
+        third.pause();
+        assert!(named().is_ok());
+        assert!(is_shed(&third));
+        drop((first, second, third, unnamed));
         let state = places.state();
         assert_eq!((state.held.len(), state.unused.len(), state.addresses.len()), (0, 0, 0));
     }

@@ -5,7 +5,9 @@
 
 use super::Limits;
 use super::body::{Held, Watched};
+use super::client::client;
 use super::wire::Turn;
+use crate::config::Networks;
 use crate::http::problem::{Kind, Problem};
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
@@ -31,28 +33,27 @@ pub(super) struct Requests {
     routes: TowerToHyperService<Router>,
     bodies: Arc<Semaphore>,
     limits: Limits,
+    /// Who is believed what it says of its clients.
+    proxies: Arc<Networks>,
 }
 
 impl Requests {
-    pub(super) fn new(routes: TowerToHyperService<Router>, limits: Limits) -> Self {
-        Self { routes, bodies: Arc::new(Semaphore::new(limits.bodies)), limits }
+    pub(super) fn new(routes: TowerToHyperService<Router>, limits: Limits, proxies: Networks) -> Self {
+        Self { routes, bodies: Arc::new(Semaphore::new(limits.bodies)), limits, proxies: Arc::new(proxies) }
     }
 
     /// The service of one connection.
-    pub(super) fn on(self, turn: Arc<Turn>, client: ClientAddress) -> RequestsOn {
-        RequestsOn { requests: self, turn, client }
+    pub(super) fn on(self, turn: Arc<Turn>, connected: IpAddr) -> RequestsOn {
+        RequestsOn { requests: self, turn, connected }
     }
 }
 
 pub(super) struct RequestsOn {
     requests: Requests,
     turn: Arc<Turn>,
-    client: ClientAddress,
+    /// The other end of the connection.
+    connected: IpAddr,
 }
-
-/// Who sends a request; every request has it among its extensions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::http) struct ClientAddress(pub(in crate::http) IpAddr);
 
 impl Service<Request<Incoming>> for RequestsOn {
     type Response = Response<Answer>;
@@ -66,7 +67,8 @@ impl Service<Request<Incoming>> for RequestsOn {
         let answered = Answered(Some(turn));
         let held = Held::new(Arc::clone(&self.requests.bodies));
         let start = self.requests.limits.body_start;
-        let (routes, client) = (self.requests.routes.clone(), self.client);
+        let client = client(self.connected, request.headers(), &self.requests.proxies);
+        let routes = self.requests.routes.clone();
         Box::pin(async move {
             if !stays {
                 return Ok(answered.with(given_up()));
