@@ -9,8 +9,10 @@ mod node;
 
 use crate::clock::{self, Clock};
 use crate::config::{Acks, Config, SinkUrl, StoreUrl};
+use crate::errorlog::ErrorLog;
 use crate::http::server::{Entrance, Limits, serve};
 use crate::http::{self, Instance, Service};
+use crate::incidents;
 use crate::ingest::commit::Committer;
 use crate::live::Hub;
 use crate::nodes::{NodeError, Nodes};
@@ -22,6 +24,7 @@ use crate::sink::{Sink, SinkError};
 use crate::stats::calendar::Calendar;
 use crate::store::Store;
 use crate::store::embedded::EmbeddedStore;
+use crate::store::errors::ErrorLog as KeptErrors;
 use crate::store::redis::RedisStore;
 use crate::store::redis::bus::Bus;
 use crate::telemetry;
@@ -50,9 +53,11 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     } else {
         (None, Ok(()))
     };
-    let store = open_store(&config).await?;
+    let (store, kept_errors) = open_store(&config).await?;
     let address = listener.local_addr().context("the listener has no address")?;
     let instance = Instance::random();
+    let errors = ErrorLog::new(kept_errors, instance.to_string());
+    let _noting = AbortOnDrop(tokio::spawn(incidents::named("error log", Arc::clone(&errors).run())));
     let me = node::node(instance.to_string(), &config, sink.as_deref(), address);
     let mut shutdown = std::pin::pin!(shutdown);
     let nodes = tokio::select! {
@@ -71,7 +76,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
             .retaining(config.retain.clone(), Clock::System)
             .after(&prepared);
         (progress, orders) = (rollover.progress(), Some(rollover.orders()));
-        tokio::spawn(rollover.run(wake, until_stopped(stopped.clone())))
+        tokio::spawn(incidents::named("rollover", rollover.run(wake, until_stopped(stopped.clone()))))
     } else {
         tokio::spawn(until_stopped(stopped.clone()))
     };
@@ -86,6 +91,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
         progress,
         orders,
         nodes: Arc::clone(&nodes),
+        errors: Arc::clone(&errors),
         role: config.role,
         instance,
         clock: Clock::System,
@@ -98,16 +104,22 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     };
     let entrance = Entrance::new(config.trusted_proxies.clone(), config.proxy_protocol);
     let serving = serve(listener, http::router(service), limits, entrance, until_stopped(stopped));
-    let serving = tokio::spawn(serving);
-    let _live = AbortOnDrop(tokio::spawn(Arc::clone(&hub).run(|| Clock::System.now())));
-    let _upkeep = AbortOnDrop(tokio::spawn(telemetry::metrics::upkeep()));
+    let serving = tokio::spawn(incidents::named("http", serving));
+    let live = Arc::clone(&hub);
+    let live = incidents::kept_alive("live", move || Arc::clone(&live).run(|| Clock::System.now()));
+    let _live = AbortOnDrop(tokio::spawn(live));
+    let _upkeep = AbortOnDrop(tokio::spawn(incidents::kept_alive("metrics", telemetry::metrics::upkeep)));
     say_where(&config, &*store, address);
     telemetry::manager::ready(&format!("listening on http://{address}"));
 
-    let mut core = Core { serving, rolling, committing, staying: tokio::spawn(Arc::clone(&nodes).stay()) };
+    let staying = tokio::spawn(incidents::named("nodes", Arc::clone(&nodes).stay()));
+    let mut core = Core { serving, rolling, committing, staying };
     tokio::select! {
         () = shutdown => {}
-        dead = core.ended_early() => return dead,
+        dead = core.ended_early() => {
+            errors.finish().await;
+            return dead;
+        }
     }
     tracing::info!("stopping: what is in flight is finished first");
     telemetry::manager::stopping();
@@ -116,6 +128,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     hub.end();
     let stopped = core.stop().await;
     nodes.leave().await;
+    errors.finish().await;
     stopped
 }
 
@@ -140,9 +153,13 @@ async fn open_sink(config: &Config, calendar: &Calendar) -> anyhow::Result<(Arc<
     }
 }
 
-async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+/// The store, and the error log in it.
+async fn open_store(config: &Config) -> anyhow::Result<(Arc<dyn Store>, Arc<dyn KeptErrors>)> {
     Ok(match &config.store {
-        StoreUrl::Embedded(directory) => Arc::new(EmbeddedStore::open(directory, config.policy, Clock::System)?),
+        StoreUrl::Embedded(directory) => {
+            let store = Arc::new(EmbeddedStore::open(directory, config.policy, Clock::System)?);
+            (Arc::<EmbeddedStore>::clone(&store), store)
+        }
         StoreUrl::Redis(url) => {
             let store = RedisStore::connect(url.reveal(), config.policy, None).await;
             let store = store.with_context(|| format!("cannot use the store {}", config.store))?;
@@ -150,7 +167,8 @@ async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
             if let (Acks::Replica, Err(error)) = (config.acks, store.barrier(0).await) {
                 tracing::warn!("nothing is acknowledged before a replica confirms it (--acks replica): {error}");
             }
-            Arc::new(store)
+            let store = Arc::new(store);
+            (Arc::<RedisStore>::clone(&store), store)
         }
     })
 }

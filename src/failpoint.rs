@@ -1,4 +1,5 @@
-//! Named places where the process ends itself on purpose, to see what a crash exactly there leaves behind.
+//! Named places where the process ends itself on purpose, to see what a crash exactly there leaves behind, or where
+//! there is a panic, to see that it does not.
 //!
 //! Armed by `cli/serve.rs` with what `config.rs` finds in the environment; passed at every step between a
 //! decoded request and a closed bucket. Only in debug builds: in a release build none of it is left, and
@@ -38,6 +39,19 @@ pub const NAMES: [&str; 18] = [
     "compacted",
 ];
 
+/// Where there is a panic in place of the end.
+pub const PANICS: [&str; 6] = [
+    // A handler; its work on another thread.
+    "state-asked",
+    "body-decoding",
+    // An event of a socket: its arguments, what it asks for.
+    "event-read",
+    "event-begun",
+    // Tasks of their own.
+    "watching",
+    "ticking",
+];
+
 static ARMED: OnceLock<(String, AtomicU64)> = OnceLock::new();
 
 /// Makes the process end itself on its n-th pass of a place: `name:n`.
@@ -45,8 +59,14 @@ static ARMED: OnceLock<(String, AtomicU64)> = OnceLock::new();
 /// # Errors
 /// If there is no such place; it would never be passed.
 pub fn arm(spec: &str) -> Result<(), String> {
-    let wrong = || format!("\"{spec}\" is not a failpoint: write NAME:N, with a name out of {}", NAMES.join(", "));
-    let (name, passes) = spec.split_once(':').filter(|(name, _)| NAMES.contains(name)).ok_or_else(wrong)?;
+    let wrong = || {
+        format!(
+            "\"{spec}\" is not a failpoint: write NAME:N, with a name out of {}",
+            [&NAMES[..], &PANICS].concat().join(", ")
+        )
+    };
+    let (name, passes) =
+        spec.split_once(':').filter(|(name, _)| NAMES.contains(name) || PANICS.contains(name)).ok_or_else(wrong)?;
     let passes: u64 = passes.parse().ok().filter(|&passes| passes > 0).ok_or_else(wrong)?;
     ARMED.get_or_init(|| (name.to_owned(), AtomicU64::new(passes)));
     Ok(())
@@ -60,11 +80,21 @@ pub fn pass(name: &'static str) {
     }
 }
 
+/// Panics if this is the pass it was armed for.
+///
+/// # Panics
+/// That is all it is for.
+#[inline]
+#[track_caller]
+pub fn trip(name: &'static str) {
+    assert!(!reached(name), "the failpoint {name}");
+}
+
 /// Whether this is the pass; for a place that has something to leave half done before it calls [`die`].
 #[inline]
 #[must_use]
 pub fn reached(name: &'static str) -> bool {
-    debug_assert!(NAMES.contains(&name), "{name} is missing in NAMES");
+    debug_assert!(NAMES.contains(&name) || PANICS.contains(&name), "{name} is missing in NAMES");
     if !cfg!(debug_assertions) {
         return false;
     }

@@ -11,6 +11,7 @@ pub mod http;
 
 pub mod live;
 
+pub mod errorlog;
 pub mod ingest;
 pub mod nodes;
 pub mod query;
@@ -18,6 +19,8 @@ pub mod rollover;
 
 pub mod sink;
 pub mod store;
+
+pub mod incidents;
 
 pub mod clock;
 pub mod config;

@@ -215,6 +215,7 @@ impl Rollover {
     /// Does what is due, at most `BUCKETS_PER_TICK` buckets, and returns after how long to come
     /// back at the latest.
     pub async fn tick(&mut self) -> Result<Duration, RolloverError> {
+        failpoint::trip("ticking");
         let mut next = LOOK_EVERY;
         for shard in 0..self.store.shards() {
             let due = self.store.due(shard, BUCKETS_PER_TICK).await?;

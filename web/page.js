@@ -1,7 +1,8 @@
 // The page at `/`: lists the sources and draws the newest buckets of the chosen one, from the same
 // HTTP interface everybody uses. Text from the service is only ever set as text. How the service
-// itself is stands in service.js, the drawing in chart.js.
+// itself is stands in service.js, the error log in errors.js, the drawing in chart.js.
 import { draw, element, number } from "./chart.js";
+import { showErrors } from "./errors.js";
 import { count, showService } from "./service.js";
 
 const REFRESH_MS = 5000;
@@ -229,7 +230,7 @@ function showCommands() {
 // While somebody looks; at once when the tab comes back.
 let timer;
 async function refresh() {
-  await Promise.all([showService(), showSources(), showChart()]);
+  await Promise.all([showService(), showSources(), showChart(), showErrors()]);
   clearTimeout(timer);
   if (document.hidden) unwatch();
   if (!document.hidden) timer = setTimeout(refresh, REFRESH_MS);

@@ -21,6 +21,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
+use tracing_subscriber::layer::Identity;
 
 /// Rows held at once, some 25 MB while they are written: fewer would mean more readings of a bucket
 /// that has more.
@@ -65,7 +66,7 @@ pub fn run(args: &CopyArgs) -> anyhow::Result<()> {
     if are_same(&from, &to) {
         return Err(Usage(format!("--from and --to are the same sink, {to}: name another one")).into());
     }
-    telemetry::install("warn", LogFormat::Text)?;
+    telemetry::install("warn", LogFormat::Text, Identity::new())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("cannot start the runtime")?.block_on(async {
         let (source, zone) = open_source(&from).with_context(|| format!("--from {from}"))?;

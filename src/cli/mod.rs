@@ -11,6 +11,7 @@ pub mod completions;
 pub mod config;
 pub mod copy;
 pub mod drain;
+pub mod errors;
 pub mod import;
 pub mod man;
 pub mod migrate;
@@ -81,6 +82,10 @@ pub enum Command {
     /// Say something to everybody who listens to a channel
     #[command(after_help = publish::EXAMPLES)]
     Publish(publish::PublishArgs),
+
+    /// List unexpected errors of the service, with where they happened and how often
+    #[command(after_help = errors::EXAMPLES)]
+    Errors(errors::ErrorsArgs),
 
     /// Print the script that lets a shell complete commands and flags
     #[command(after_help = completions::EXAMPLES)]

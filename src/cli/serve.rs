@@ -8,6 +8,7 @@ use super::{Usage, config, reload};
 use crate::config::Given;
 use crate::failpoint;
 use crate::http::server::listen;
+use crate::incidents::{self, Noticing};
 use crate::mutant;
 use crate::telemetry;
 use anyhow::Context;
@@ -42,7 +43,9 @@ const FILES_DEADLINE: Duration = Duration::from_secs(5);
 pub fn run(given: &Given) -> anyhow::Result<()> {
     let settings = given.load().map_err(Usage::of)?;
     let config = config::validated(&settings).map_err(Usage::of)?;
-    telemetry::install(&settings.args.log, config::log_format(&settings).map_err(Usage::of)?)?;
+    let format = config::log_format(&settings).map_err(Usage::of)?;
+    telemetry::install(&settings.args.log, format, Noticing)?;
+    incidents::catch_panics();
     telemetry::metrics::install();
     telemetry::manager::install(crate::config::manager_socket());
     for warning in &settings.warnings {

@@ -7,6 +7,7 @@
 mod body;
 mod drain;
 mod encoding;
+mod errors;
 mod format;
 mod idempotency;
 mod nodes;
@@ -28,6 +29,7 @@ mod stream;
 
 use crate::clock::Clock;
 use crate::config::Role;
+use crate::errorlog::ErrorLog;
 use crate::ingest::commit::Committer;
 use crate::live::Hub;
 use crate::nodes::Nodes;
@@ -56,6 +58,8 @@ pub struct Service {
     pub hub: Arc<Hub>,
     /// Who shares the store.
     pub nodes: Arc<Nodes>,
+    /// What went wrong unexpectedly.
+    pub errors: Arc<ErrorLog>,
     pub role: Role,
     pub instance: Instance,
     pub clock: Clock,
@@ -86,11 +90,13 @@ pub fn router(service: Service) -> Router {
         .route("/page.js", get(page::script))
         .route("/chart.js", get(page::chart))
         .route("/service.js", get(page::live_state))
+        .route("/errors.js", get(page::errors))
         // operating
         .route("/healthz", get(operations::healthz))
         .route("/readyz", get(operations::readyz))
         .route("/metrics", get(operations::metrics))
         .route("/v1/nodes", get(nodes::nodes))
+        .route("/v1/errors", get(errors::errors))
         .route("/openapi.json", get(openapi::serve));
     let sockets = socket::sockets(&service);
     // A protocol of its own, which OpenAPI has no words for.

@@ -3,11 +3,13 @@
 //!
 //! Laid around the routes by `mod.rs`. Guarantees: every answer to a request has `X-Request-Id` (the
 //! client's if it is sane, else a new one) and `X-Instance`; labels of metrics are names of the route table, never
-//! what was sent; failures by the thousand do not fill the log.
+//! what was sent; failures by the thousand do not fill the log; what a request fails by without its client's doing is
+//! in the error log, whatever the route, and so is a panic.
 
 use super::problem::Failure;
 use super::server::{ClientAddress, failed};
 use crate::clock;
+use crate::incidents::{self, Class, Context};
 use crate::telemetry::metrics;
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
@@ -97,8 +99,9 @@ impl Observer {
         let route = route.as_ref().map_or("other", MatchedPath::as_str);
 
         // Caught here already, so that this answer too is counted and has its headers.
-        let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
-        let mut response = answered.unwrap_or_else(|panic| failed(&*panic));
+        let context = Context::request(route, id.to_str().unwrap_or_default());
+        let answered = incidents::within(context.clone(), AssertUnwindSafe(next.run(request)).catch_unwind()).await;
+        let mut response = answered.unwrap_or_else(|_| failed(incidents::last_panic()));
 
         let status = response.status();
         metrics::answered(method_label(&method), route, status.as_u16(), started.elapsed());
@@ -106,7 +109,13 @@ impl Observer {
             if status == StatusCode::SERVICE_UNAVAILABLE {
                 metrics::turned_away(failure.name);
             }
+            if failure.is_unexpected {
+                let place = format!("problem {}", failure.name);
+                incidents::note_in(context, Class::Store, &failure.detail, &place);
+            }
             self.log(&id, client, &method, route, status, failure);
+        } else if status == StatusCode::INTERNAL_SERVER_ERROR {
+            incidents::note_in(context, Class::Http, &format!("answered {status} without a reason"), "");
         }
         response.headers_mut().insert(REQUEST_ID, id);
         response.headers_mut().insert(INSTANCE, self.header.clone());
@@ -136,7 +145,7 @@ impl Observer {
     ) {
         let (id, status) = (id.to_str().unwrap_or_default(), status.as_u16());
         let client = client.map(|ClientAddress(address)| tracing::field::display(address));
-        let Failure { name, detail } = failure;
+        let Failure { name, detail, .. } = failure;
         if status < 500 {
             tracing::debug!(request_id = id, client, %method, route, status, problem = name, "{detail}");
         } else if self.may_log() {

@@ -5,7 +5,7 @@
 //! document equal, another holds real answers against the schemas.
 
 use super::problem::Kind;
-use super::{drain, nodes, operations, page, publish, readings, sources, state, stats, stream};
+use super::{drain, errors, nodes, operations, page, publish, readings, sources, state, stats, stream};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -41,12 +41,14 @@ use utoipa::{OpenApi, ToSchema};
         operations::readyz,
         operations::metrics,
         nodes::nodes,
+        errors::errors,
         serve,
         page::html,
         page::style,
         page::script,
         page::chart,
-        page::live_state
+        page::live_state,
+        page::errors
     ),
     components(schemas(Problem, LineError, Reading))
 )]
@@ -104,6 +106,8 @@ struct Problem {
     parameter: Option<String>,
     /// The source that is not known.
     source: Option<String>,
+    /// Of an unexpected error: its row in the error log.
+    error_id: Option<String>,
     /// Of an instance that can do it.
     address: Option<String>,
     /// Known sources whose ids are near an unknown one.
@@ -124,7 +128,7 @@ const ANYWHERE: [Kind; 5] =
     [Kind::UnreadableHead, Kind::HeadTimeout, Kind::HeadTooLarge, Kind::Internal, Kind::TooManyConnections];
 
 /// The kinds of problems a route may answer with, beside those.
-const PROBLEMS: [(&str, &[Kind]); 10] = [
+const PROBLEMS: [(&str, &[Kind]); 11] = [
     (
         "/v1/readings",
         &[
@@ -155,6 +159,7 @@ const PROBLEMS: [(&str, &[Kind]); 10] = [
     ("/v1/sources/{id}", &[Kind::InvalidParameter, Kind::UnknownSource, Kind::Unavailable, Kind::NoSink]),
     ("/v1/drain", &[Kind::InvalidParameter, Kind::Unavailable, Kind::NoSink]),
     ("/v1/nodes", &[Kind::InvalidParameter]),
+    ("/v1/errors", &[Kind::InvalidParameter]),
     ("/readyz", &[Kind::InvalidParameter]),
 ];
 

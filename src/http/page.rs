@@ -15,6 +15,7 @@ const STYLE: &str = include_str!("../../web/page.css");
 const SCRIPT: &str = include_str!("../../web/page.js");
 const CHART: &str = include_str!("../../web/chart.js");
 const LIVE_STATE: &str = include_str!("../../web/service.js");
+const ERRORS: &str = include_str!("../../web/errors.js");
 
 #[utoipa::path(get, path = "/", tag = "page", responses(
     (status = 200, description = "The page for people", body = String, content_type = "text/html"),
@@ -49,6 +50,13 @@ pub(super) async fn chart() -> impl IntoResponse {
 ))]
 pub(super) async fn live_state() -> impl IntoResponse {
     file("text/javascript; charset=utf-8", LIVE_STATE)
+}
+
+#[utoipa::path(get, path = "/errors.js", tag = "page", responses(
+    (status = 200, description = "The part of it that shows the error log", body = String, content_type = "text/javascript"),
+))]
+pub(super) async fn errors() -> impl IntoResponse {
+    file("text/javascript; charset=utf-8", ERRORS)
 }
 
 fn file(content_type: &'static str, content: &'static str) -> impl IntoResponse {

@@ -143,6 +143,8 @@ pub(super) struct Failure {
     /// Last part of the `type`.
     pub(super) name: &'static str,
     pub(super) detail: String,
+    /// For the error log; a panic is there already.
+    pub(super) is_unexpected: bool,
 }
 
 /// An answer that is not a success.
@@ -273,7 +275,8 @@ impl From<CommitError> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let kind = self.kind;
-        let failure = Failure { name: kind.row().1, detail: self.detail.clone() };
+        let is_unexpected = matches!(kind, Kind::NotApplied | Kind::Unavailable | Kind::OutcomeUnknown);
+        let failure = Failure { name: kind.row().1, detail: self.detail.clone(), is_unexpected };
         let (status, body) = self.document();
         let content_type = HeaderValue::from_static(CONTENT_TYPE);
         let mut response = (status, [(header::CONTENT_TYPE, content_type)], body).into_response();

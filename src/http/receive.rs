@@ -10,6 +10,8 @@ use super::idempotency::Fingerprint;
 use super::parameters::{Parameters, refuse};
 use super::problem::{Kind, Problem};
 use super::server::Held;
+use crate::failpoint;
+use crate::incidents;
 use crate::ingest::commit::RequestKey;
 use crate::ingest::decode::columns::{Shape, Wide};
 use crate::ingest::decode::csv::Csv;
@@ -235,15 +237,15 @@ async fn decode_json(
 ) -> Result<Decoded, Problem> {
     let large = body.len() > INLINE_JSON_BYTES;
     let decode = move || {
+        failpoint::trip("body-decoding");
         let mut batch = batch(&calendar, now, precision, keep_lines);
         json::decode(&body, &mut batch).map(|()| batch.finish())
     };
     if !large {
         return Ok(decode()?);
     }
-    // The task is neither aborted nor does the runtime stop before its handlers: only a panic is left.
-    let decoded = tokio::task::spawn_blocking(decode).await;
-    Ok(decoded.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?)
+    let stopping = |_| Problem::new(Kind::NotApplied, "the program is stopping; nothing was counted, try again");
+    Ok(incidents::blocking(decode).await.map_err(stopping)??)
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ pub(super) use request::failed;
 use super::problem::{Kind, Problem};
 use crate::clock;
 use crate::config::{MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS};
+use crate::incidents;
 use crate::telemetry::metrics;
 use axum::Router;
 use descriptors::within_descriptors;
@@ -186,7 +187,8 @@ impl Server {
         match self.places.take((!self.entrance.is_proxy(peer)).then_some(peer)) {
             Ok(taken) => {
                 self.gave_way(taken.instead_of_another);
-                tokio::spawn(connection(Arc::clone(self), stream, peer, Arc::new(Turn::new(taken.place))));
+                let connection = connection(Arc::clone(self), stream, peer, Arc::new(Turn::new(taken.place)));
+                tokio::spawn(incidents::named("connection", connection));
             }
             Err(full) => {
                 let problem = self.refusal(full);

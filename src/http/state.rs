@@ -7,6 +7,7 @@ use super::format;
 use super::parameters::Parameters;
 use super::problem::Problem;
 use super::stats::failed;
+use crate::failpoint;
 use crate::query::Query;
 use axum::extract::{RawQuery, State};
 use axum::http::header;
@@ -17,6 +18,7 @@ use axum::response::{IntoResponse, Response};
     responses((status = 200, description = "Its open lives as the store holds them", body = [format::StateColumns<'static>])),
 )]
 pub(super) async fn state(State(service): State<Service>, raw: RawQuery) -> Result<Response, Problem> {
+    failpoint::trip("state-asked");
     answer(&service.query, &raw).await
 }
 

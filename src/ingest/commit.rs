@@ -13,6 +13,7 @@ mod shard;
 
 use super::fold::{Part, RootDeltas};
 use crate::clock::{self, Clock};
+use crate::incidents;
 use crate::mutant;
 use crate::stats::Millis;
 use crate::stats::calendar::Calendar;
@@ -161,7 +162,7 @@ impl Committer {
         let shared = Arc::new(Shared::default());
         let (queue, works) = mpsc::unbounded_channel();
         let task = shard::Task::new(store, calendar, shard, Arc::clone(&shared), wake, clock).await?;
-        let task = tokio::spawn(task.run(works));
+        let task = tokio::spawn(incidents::named("committer", task.run(works)));
         let waiting = Arc::new(Semaphore::new(MAX_WAITING_DELTAS));
         Ok((Self { queue, waiting, shared, live: Arc::default() }, task))
     }
@@ -175,16 +176,13 @@ impl Committer {
             return Ok(Committed { duplicate: false, too_late: Vec::new() });
         }
         let committer = self.clone();
-        let run = tokio::spawn(async move {
+        let run = incidents::carried(async move {
             match request.key {
                 None => committer.commit_parts(request.parts, None).await,
                 Some(key) => committer.commit_keyed(request.parts, key).await,
             }
         });
-        match run.await {
-            Ok(outcome) => outcome,
-            Err(e) => std::panic::resume_unwind(e.into_panic()),
-        }
+        run.await.unwrap_or_else(|_| Err(CommitError::Unknown("the program is stopping".to_owned())))
     }
 
     /// What the store has lost of what it had confirmed to this process since its start.

@@ -229,7 +229,7 @@ impl Hub {
         }
     }
 
-    fn tell_of_gap(&self) {
+    pub(super) fn tell_of_gap(&self) {
         let registry = self.lock();
         let told = registry.channels.iter().filter(|(channel, _)| matches!(channel, Channel::Closed(_)));
         for (_, subscribers) in told {

@@ -24,8 +24,8 @@ use channel::Channel;
 use outbox::{Body, Frame, Outbox};
 pub use position::{Position, PositionError};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout_at;
@@ -63,6 +63,8 @@ pub struct Hub {
     /// Somebody wants to be told of closed buckets.
     told: Notify,
     ending: watch::Sender<bool>,
+    /// Whether it has been run before: then that has broken off.
+    has_run: AtomicBool,
 }
 
 #[derive(Default)]
@@ -105,12 +107,17 @@ impl Hub {
     pub fn new(store: Arc<dyn Store>, query: Arc<Query>, bus: Option<Arc<Bus>>, encode: Encode) -> Arc<Self> {
         let (registry, clients) = (Mutex::default(), AtomicU64::new(1));
         let (watched, told) = (Notify::new(), Notify::new());
-        let ending = watch::channel(false).0;
-        Arc::new(Self { registry, bus, store, query, encode, clients, watched, told, ending })
+        let (ending, has_run) = (watch::channel(false).0, AtomicBool::new(false));
+        Arc::new(Self { registry, bus, store, query, encode, clients, watched, told, ending, has_run })
     }
 
-    /// Hears what is published, and watches sources, until it is dropped.
+    /// Hears what is published, and watches sources, until it is dropped. If it has failed it may be run again:
+    /// clients are told that something may be missing.
     pub async fn run(self: Arc<Self>, now: impl Fn() -> Millis) {
+        if self.has_run.swap(true, Ordering::SeqCst) {
+            self.hear(Heard::Missed);
+            self.tell_of_gap();
+        }
         let hearing = async {
             match &self.bus {
                 Some(bus) => bus.run(|heard| self.hear(heard)).await,
@@ -206,7 +213,8 @@ impl Hub {
     }
 
     fn lock(&self) -> MutexGuard<'_, Registry> {
-        self.registry.lock().expect("no panic while it is held")
+        // A panic while it was held concerns one channel; the others go on.
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,6 +6,7 @@
 use super::Hub;
 use super::channel::Channel;
 use super::outbox::{Body, Frame};
+use crate::failpoint;
 use crate::query::{MAX_SOURCES, QueryError, StatsRow};
 use crate::stats::Millis;
 use std::collections::HashMap;
@@ -26,6 +27,7 @@ pub(super) async fn run(hub: &Hub, now: impl Fn() -> Millis) {
             hub.watched.notified().await;
             continue;
         }
+        failpoint::trip("watching");
         let mut pause = EVERY;
         for sources in watched.chunks(MAX_SOURCES) {
             match hub.query.current(sources, now()).await {

@@ -28,6 +28,7 @@ mod writer;
 pub use probe::probe;
 
 use super::{Partition, RowPage, RowQuery, Sink, SinkError, WriteReport};
+use crate::incidents;
 use crate::stats::Millis;
 use crate::stats::calendar::{Period, Zone};
 use crate::stats::row::{LifeRow, Row};
@@ -91,9 +92,8 @@ impl CsvSink {
         work: impl FnOnce(&Shared) -> Result<T, SinkError> + Send + 'static,
     ) -> Result<T, SinkError> {
         let shared = Arc::clone(&self.shared);
-        match tokio::task::spawn_blocking(move || work(&shared)).await {
+        match incidents::blocking(move || work(&shared)).await {
             Ok(result) => result,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => Err(SinkError::Unavailable("the program is stopping".to_owned())),
         }
     }

@@ -119,8 +119,12 @@ mod tests {
     fn check(pattern: &str, names: &[&str], others: &[&str]) {
         let glob = Glob::parse(pattern).unwrap();
         assert_eq!(glob.to_string(), pattern);
-        names.iter().for_each(|name| assert!(glob.matches(name), "{pattern} is for {name}"));
-        others.iter().for_each(|name| assert!(!glob.matches(name), "{pattern} is not for {name}"));
+        for name in names {
+            assert!(glob.matches(name), "{pattern} is for {name}");
+        }
+        for name in others {
+            assert!(!glob.matches(name), "{pattern} is not for {name}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod apply;
 mod clocks;
 mod close;
 mod due;
+mod errors;
 mod file;
 mod look;
 mod nodes;
@@ -29,6 +30,7 @@ use super::{
 };
 use crate::clock::Clock;
 use crate::failpoint;
+use crate::incidents;
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Family, Period};
 use clocks::Clocks;
@@ -133,9 +135,9 @@ impl EmbeddedStore {
 async fn on_blocking_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    match tokio::task::spawn_blocking(work).await {
+    match incidents::blocking(work).await {
         Ok(answer) => answer,
-        Err(e) => std::panic::resume_unwind(e.into_panic()),
+        Err(_) => Err(StoreError::Unavailable("the program is stopping".to_owned())),
     }
 }
 
@@ -190,6 +192,7 @@ impl Inner {
                 transaction.open_table(tables::LOG)?;
                 transaction.open_table(tables::LOGGED)?;
                 transaction.open_table(tables::ASIDE)?;
+                transaction.open_table(tables::ERRORS)?;
             }
             transaction.commit()?;
             Ok(None)

@@ -57,6 +57,18 @@ pub fn log(shard: Shard) -> String {
     format!("mw:{{{shard}}}:log")
 }
 
+/// Hash: id of an error -> its row; behind a prefix how often and when it was first seen.
+#[must_use]
+pub fn errors(shard: Shard) -> String {
+    format!("mw:{{{shard}}}:errors")
+}
+
+/// Sorted set: id of an error -> when it was last seen.
+#[must_use]
+pub fn errors_by_time(shard: Shard) -> String {
+    format!("mw:{{{shard}}}:errors:last")
+}
+
 /// Sorted set of a period: name of an open bucket -> its start. A range of it answers which
 /// descendants are open without walking all buckets.
 #[must_use]

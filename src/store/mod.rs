@@ -7,6 +7,7 @@
 
 pub mod closing;
 pub mod embedded;
+pub mod errors;
 pub mod keys;
 pub mod nodes;
 pub mod probe;

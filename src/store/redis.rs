@@ -5,6 +5,7 @@
 //! `redis/link.rs`. Three connections, so that a long page never delays a commit.
 
 pub mod bus;
+mod errors;
 mod link;
 mod mutants;
 mod probe;
@@ -49,6 +50,7 @@ struct Scripts {
     drained: Script,
     register: Script,
     confirm: Script,
+    note: Script,
 }
 
 impl Scripts {
@@ -70,6 +72,7 @@ impl Scripts {
             drained: Script::new("drained", &[CLOCK_LUA, include_str!("lua/drained.lua")]),
             register: Script::new("register", &[CLOCK_LUA, include_str!("lua/register.lua")]),
             confirm: Script::new("confirm", &[CLOCK_LUA, include_str!("lua/confirm.lua")]),
+            note: Script::new("note", &[include_str!("lua/note.lua")]),
         }
     }
 }

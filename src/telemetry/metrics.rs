@@ -43,6 +43,8 @@ const OPEN_BUCKETS: &str = "meanwhile_open_buckets";
 const OLDEST_DUE: &str = "meanwhile_oldest_due_seconds";
 const LIVE_CLIENTS: &str = "meanwhile_live_clients";
 const LIVE_FRAMES: &str = "meanwhile_live_frames_total";
+const ERRORS: &str = "meanwhile_errors_total";
+const ERRORS_DROPPED: &str = "meanwhile_errors_dropped_total";
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
@@ -53,7 +55,7 @@ pub enum Kind {
 }
 
 /// Name, kind and meaning of every metric.
-pub const METRICS: [(&str, Kind, &str); 25] = [
+pub const METRICS: [(&str, Kind, &str); 27] = [
     (BUILD, Kind::Gauge, "1; the version is a label"),
     (REQUESTS, Kind::Counter, "Requests answered, by method, route of the table and status"),
     (REQUEST_SECONDS, Kind::Histogram(SECONDS), "From the head of a request to the head of its answer, by route"),
@@ -83,11 +85,15 @@ pub const METRICS: [(&str, Kind, &str); 25] = [
     (OLDEST_DUE, Kind::Gauge, "For how long the longest due bucket waits to be written or closed; 0 if none is due"),
     (LIVE_CLIENTS, Kind::Gauge, "Clients connected at present to hear channels, by the way they are connected"),
     (LIVE_FRAMES, Kind::Counter, "Messages and present rows handed to live clients, each as often as it had listeners"),
+    (ERRORS, Kind::Counter, "Unexpected errors and panics, by class: those of the error log"),
+    (ERRORS_DROPPED, Kind::Counter, "Unexpected errors that are not in the error log: too many different ones at once"),
 ];
 
 /// How the outcomes of readings are named in the label.
 const OUTCOMES: [&str; 4] = ["accepted", "duplicate", "refused", "too_late"];
 const SIDES: [&str; 2] = ["store", "sink"];
+/// The classes of unexpected errors, as `incidents::Class` has them.
+pub const ERROR_CLASSES: [&str; 7] = ["panic", "store", "sink", "rollover", "live", "http", "other"];
 const TRANSPORTS: [&str; 3] = ["events", "polling", "websocket"];
 
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
@@ -124,7 +130,7 @@ fn describe() {
 }
 
 fn begin_at_zero() {
-    let labelled = [BUILD, REQUESTS, REQUEST_SECONDS, TURNED_AWAY, READINGS, ROLLOVER_ERRORS, LIVE_CLIENTS];
+    let labelled = [BUILD, REQUESTS, REQUEST_SECONDS, TURNED_AWAY, READINGS, ROLLOVER_ERRORS, LIVE_CLIENTS, ERRORS];
     for (name, kind, _) in METRICS.iter().filter(|(name, ..)| !labelled.contains(name)) {
         match kind {
             Kind::Counter => counter!(*name).absolute(0),
@@ -138,6 +144,9 @@ fn begin_at_zero() {
     }
     for side in SIDES {
         counter!(ROLLOVER_ERRORS, "side" => side).absolute(0);
+    }
+    for class in ERROR_CLASSES {
+        counter!(ERRORS, "class" => class).absolute(0);
     }
     for transport in TRANSPORTS {
         gauge!(LIVE_CLIENTS, "transport" => transport).set(0.0);
@@ -278,6 +287,16 @@ pub fn live_frames(clients: u64) {
 /// Rows that are no longer kept left the sink.
 pub fn rows_removed(rows: usize) {
     counter!(ROWS_REMOVED).increment(rows as u64);
+}
+
+/// An unexpected error was seen; `class` is the place in [`ERROR_CLASSES`].
+pub fn error(class: usize) {
+    counter!(ERRORS, "class" => ERROR_CLASSES[class]).increment(1);
+}
+
+/// An unexpected error found no room among those that wait to be stored.
+pub fn error_dropped() {
+    counter!(ERRORS_DROPPED).increment(1);
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ const REFUSED: [&str; 5] =
     ["x\n2026-03-02T10:17:00Z ERROR forged", "} 1\nmeanwhile_up 0", "\u{1b}[31mred", "a\0b", "\rover"];
 
 fn encoded(id: &str) -> String {
-    id.bytes().map(|b| format!("%{b:02X}")).collect()
+    id.bytes().fold(String::new(), |encoded, byte| encoded + &format!("%{byte:02X}"))
 }
 
 /// Everything that can be asked about them.

@@ -27,6 +27,7 @@ mod corrections;
 mod crashes;
 mod documents;
 mod drain;
+mod errors;
 mod failpoints;
 mod first_steps;
 mod forgetting;

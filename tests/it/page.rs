@@ -4,8 +4,10 @@
 //! runs on time of its own, which passes as fast as everything is answered: seconds of the page cost
 //! none of the test's. Where something has to happen while the page is open, a [`Proxy`] stands between.
 
+use crate::errors::{incident, write};
 use crate::http::{Answer, Client, array, reading, reading_at};
 use crate::service::{On, Service};
+use meanwhile::incidents::Incident;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -130,6 +132,27 @@ fn the_page_lists_sources_and_draws_one_of_them() {
     assert!(text(&page, "chart-title").starts_with("&lt;img src=x onerror="), "{page}");
     assert!(!page.contains("<img"), "a hostile id has become an element:\n{page}");
     assert!(page.contains("<title>meanwhile</title>"), "a hostile id has run");
+}
+
+#[test]
+fn the_page_shows_the_error_log_where_there_is_one() {
+    let mut service = Service::start(On::Embedded, &[]);
+    let page = document(&Proxy::plain(&service).0);
+    assert!(page.contains("id=\"errors\" hidden"), "no section without errors:\n{page}");
+    service.kill();
+    let hostile = Incident { message: HOSTILE.to_owned(), view: HOSTILE.to_owned(), ..incident(1) };
+    write(&service, &[hostile, incident(2)]);
+    service.start_again();
+    let page = document(&Proxy::plain(&service).0);
+    assert!(!page.contains("id=\"errors\" hidden"), "{page}");
+    let rows = page.split_once("id=\"errors-rows\"").and_then(|(_, rest)| rest.split_once("</tbody>")).unwrap().0;
+    assert_eq!(rows.matches("<tr>").count(), 2, "{rows}");
+    assert!(rows.contains("&lt;b&gt;disk&lt;/b&gt; 2 is full (src/sink/csv.rs:1)"), "{rows}");
+    assert!(
+        rows.contains("&lt;img src=x onerror=") && !page.contains("<img"),
+        "a hostile error has become markup:\n{page}"
+    );
+    assert!(page.contains("<title>meanwhile</title>"), "a hostile error has run");
 }
 
 #[test]
@@ -282,6 +305,7 @@ fn the_page_allows_nothing_from_elsewhere() {
         ("/page.js", "text/javascript"),
         ("/chart.js", "text/javascript"),
         ("/service.js", "text/javascript"),
+        ("/errors.js", "text/javascript"),
     ] {
         let answer = service.client().get(path);
         assert_eq!(answer.status, 200, "{path}");

@@ -7,13 +7,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules from top to bottom; those of one line do not use each other, and nothing imports upwards.
-const LAYERS: [&[&str]; 8] = [
+const LAYERS: [&[&str]; 9] = [
     &["cli"],
     &["app"],
     &["http"],
     &["live"],
-    &["ingest", "nodes", "query", "rollover"],
+    &["errorlog", "ingest", "nodes", "query", "rollover"],
     &["sink", "store"],
+    &["incidents"],
     &["clock", "config", "failpoint", "mutant", "telemetry"],
     &["stats"],
 ];

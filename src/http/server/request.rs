@@ -1,7 +1,7 @@
 //! One request between connection and routes: whose turn it is, what its body holds, and a panic's end.
 //!
 //! Called by hyper for every request of a connection. A panic in a handler is answered 500 without a word
-//! of what happened, is logged, and concerns nobody else. What a request asks for is the routes'.
+//! of what happened but the id of its row in the error log, and concerns nobody else. What a request asks for is the routes'.
 
 use super::Limits;
 use super::body::{Held, Watched};
@@ -9,6 +9,7 @@ use super::client::client;
 use super::wire::Turn;
 use crate::config::Networks;
 use crate::http::problem::{Kind, Problem};
+use crate::incidents;
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::response::{IntoResponse, Response};
@@ -18,7 +19,6 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::Service;
 use hyper::{Request, StatusCode, header};
 use hyper_util::service::TowerToHyperService;
-use std::any::Any;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -80,7 +80,7 @@ impl Service<Request<Incoming>> for RequestsOn {
             drop(held);
             let response = match called {
                 Ok(Ok(response)) => response,
-                Err(panic) => failed(&*panic),
+                Err(_) => failed(incidents::last_panic()),
             };
             Ok(answered.with(response))
         })
@@ -95,13 +95,15 @@ fn given_up() -> Response {
     response
 }
 
-/// The answer where a handler has panicked; what it said is for the log alone.
-pub(in crate::http) fn failed(panic: &(dyn Any + Send)) -> Response {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
-    tracing::error!("a request has failed by a panic: {}", text.unwrap_or("without words"));
+/// The answer where a handler has panicked; what it said is for the logs alone, in which this id finds it.
+pub(in crate::http) fn failed(error: Option<String>) -> Response {
     let detail = "the service has a defect; it is logged. Whether the request was done is not known: \
                   repeat it only with an Idempotency-Key";
-    Problem::new(Kind::Internal, detail).into_response()
+    let problem = Problem::new(Kind::Internal, detail);
+    match error {
+        Some(id) => problem.with("error_id", id.into()).into_response(),
+        None => problem.into_response(),
+    }
 }
 
 /// Tells the connection, when it is dropped, that its request is answered.

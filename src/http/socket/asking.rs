@@ -37,6 +37,15 @@ impl Verb {
             Self::Publish => "publish",
         }
     }
+
+    /// The name of its handling in the error log.
+    pub(super) fn view(self) -> &'static str {
+        match self {
+            Self::Subscribe => "socket event subscribe",
+            Self::Unsubscribe => "socket event unsubscribe",
+            Self::Publish => "socket event publish",
+        }
+    }
 }
 
 /// What is to be done.

@@ -6,9 +6,11 @@
 
 use super::asking::{Arrived, Reply, Verb, Wish};
 use super::telling::{emit, tell};
+use crate::failpoint;
 use crate::http::Instance;
 use crate::http::nodes::with_the_sink;
 use crate::http::stream::failed;
+use crate::incidents::{self, Caught};
 use crate::live::{Client, Hub, LiveError, Transport};
 use crate::nodes::Nodes;
 use serde_json::json;
@@ -32,6 +34,8 @@ const TOO_MUCH: &str = "too much at once: wait for the answers to what you have 
 /// does not costs ten looks a second.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// The name of a session in the error log.
+const SESSION: &str = "socket session";
 /// How soon a change from requests to a WebSocket is counted.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -80,11 +84,17 @@ pub(super) fn meet(socket: &SocketRef, service: Behind) {
     tokio::spawn(async move {
         // The socket is not held before it is connected: if that never happens, it takes this with it.
         let Some(socket) = begun.recv().await else { return };
-        tokio::select! {
-            () = gone.notified() => {}
-            () = service.hub.ended() => {}
-            // That the connection is gone was found out here.
-            Err(Gone) = attend(&socket, &service, asking) => {}
+        let session = async {
+            tokio::select! {
+                () = gone.notified() => {}
+                () = service.hub.ended() => {}
+                // That the connection is gone was found out here.
+                Err(Gone) = attend(&socket, &service, asking) => {}
+            }
+        };
+        if incidents::caught(SESSION, session).await.is_err() {
+            // Nobody attends to it any more: it comes back by itself and gets another session.
+            let _ = SocketRef::clone(&socket).disconnect();
         }
     });
 }
@@ -100,7 +110,13 @@ pub(super) async fn begin(socket: SocketRef) {
 fn take(verb: Verb, arrived: Arrived, asked: &mpsc::Sender<Asked>, room: Arc<Semaphore>) {
     let Arrived { arguments, bytes, reply } = arrived;
     let wish = arguments.ok_or_else(|| "the arguments cannot be read".to_owned());
-    let wish = wish.and_then(|arguments| Wish::read(verb, arguments));
+    let wish = wish.and_then(|arguments| {
+        let read = incidents::caught_now(verb.view(), || {
+            failpoint::trip("event-read");
+            Wish::read(verb, arguments)
+        });
+        read.unwrap_or_else(|panic| Err(defect(panic)))
+    });
     let room = u32::try_from(bytes).ok().and_then(|bytes| room.try_acquire_many_owned(bytes).ok());
     let (Some(room), Ok(place)) = (room, asked.try_reserve()) else {
         // There may be no room for this either: who asks that much and does not listen is not told.
@@ -133,7 +149,10 @@ async fn attend(socket: &Socket, service: &Behind, mut asking: mpsc::Receiver<As
             asked = asking.recv() => {
                 let Asked { verb, wish, reply, room } = asked.ok_or(Gone)?;
                 let done = match wish {
-                    Ok(wish) => carry_out(service, &mut client, wish).await,
+                    Ok(wish) => {
+                        let done = incidents::caught(verb.view(), carry_out(service, &mut client, wish)).await;
+                        done.unwrap_or_else(|panic| Err(defect(panic)))
+                    }
                     Err(reason) => Err(reason),
                 };
                 match done {
@@ -181,6 +200,7 @@ async fn send(send: impl Fn() -> Result<(), SendError>) -> Result<(), Gone> {
 /// # Errors
 /// Why not, for the client.
 async fn carry_out(service: &Behind, client: &mut Client, wish: Wish) -> Result<(), String> {
+    failpoint::trip("event-begun");
     match wish {
         Wish::Subscribe(channels, since) => {
             client.subscribe(channels, since.as_ref()).await.map_err(|error| reason(service, &error))?;
@@ -191,6 +211,12 @@ async fn carry_out(service: &Behind, client: &mut Client, wish: Wish) -> Result<
         }
     }
     Ok(())
+}
+
+/// Told to the client whose event has failed by a panic.
+fn defect(Caught(id): Caught) -> String {
+    let id = id.unwrap_or_default();
+    format!("the service has a defect; it is logged as error {id}. Whether this was done is not known")
 }
 
 /// In the words of the answers to requests.

@@ -10,7 +10,9 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderName, HeaderValue, Request};
 use meanwhile::clock::Clock;
 use meanwhile::config::Role;
+use meanwhile::errorlog::ErrorLog;
 use meanwhile::http::{Instance, Service, live_rows, router};
+use meanwhile::incidents::Incident;
 use meanwhile::ingest::commit::Committer;
 use meanwhile::live::Hub;
 use meanwhile::nodes::Nodes;
@@ -18,8 +20,9 @@ use meanwhile::query::Query;
 use meanwhile::rollover::Rollover;
 use meanwhile::sink::Sink;
 use meanwhile::sink::csv::CsvSink;
-use meanwhile::store::Store;
+use meanwhile::store::errors;
 use meanwhile::store::nodes::Node;
+use meanwhile::store::{Store, StoreError};
 use serde_json::Value;
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -32,6 +35,20 @@ use tower::ServiceExt;
 
 /// What is counted makes the oracle slower: after so many requests it begins anew.
 const REQUESTS: usize = 500;
+
+/// An error log that stays empty.
+struct NoErrors;
+
+#[async_trait::async_trait]
+impl errors::ErrorLog for NoErrors {
+    async fn note_errors(&self, _: &[Incident]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn errors(&self) -> Result<Vec<Incident>, StoreError> {
+        Ok(Vec::new())
+    }
+}
 
 /// A service that nobody listens to.
 pub(super) struct Inside {
@@ -73,6 +90,7 @@ impl Inside {
                 progress: rollover.progress(),
                 orders: Some(rollover.orders()),
                 nodes,
+                errors: ErrorLog::new(Arc::new(NoErrors), "inside".to_owned()),
                 role: Role::All,
                 instance: Instance::random(),
                 clock,
