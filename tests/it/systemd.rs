@@ -1,6 +1,6 @@
-//! Under a service manager: what the process tells systemd, and the unit that is shipped.
+//! Under a service manager: what the process tells systemd, and the units that are shipped.
 //!
-//! The manager of these tests is a socket that writes down what it is told. The unit is judged by
+//! The manager of these tests is a socket that writes down what it is told. The units are judged by
 //! `systemd-analyze`, which `scripts/tools` installs if it is missing.
 
 use crate::http::Client;
@@ -14,7 +14,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/meanwhile.service");
+const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
+/// For one instance, and for several, each with its port as its name.
+const UNITS: [&str; 2] = ["meanwhile.service", "meanwhile@.service"];
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/meanwhile.example.toml");
 /// Longer than a start or a stop takes.
 const TIMEOUT: Duration = Duration::from_mins(1);
@@ -79,11 +81,11 @@ fn a_manager_that_is_not_there_keeps_nobody_from_running() {
     assert!(lines.iter().any(|line| line.contains("nobody cannot be told")), "{lines:?}");
 }
 
-/// The unit with the program of these tests in the place of the installed one.
-fn unit(dir: &Path) -> (String, String) {
-    let text = fs::read_to_string(UNIT).unwrap();
+/// A unit with the program of these tests in the place of the installed one.
+fn unit(dir: &Path, name: &str) -> (String, String) {
+    let text = fs::read_to_string(Path::new(DEPLOY).join(name)).unwrap();
     let text = text.replace("/usr/local/bin/meanwhile", env!("CARGO_BIN_EXE_meanwhile"));
-    let path = dir.join("meanwhile.service");
+    let path = dir.join(name);
     fs::write(&path, &text).unwrap();
     (path.to_str().unwrap().to_owned(), text)
 }
@@ -98,33 +100,60 @@ fn analyze(words: &[&str]) -> String {
 }
 
 #[test]
-fn systemd_takes_the_unit_and_finds_it_closed() {
+fn systemd_takes_the_units_and_finds_them_closed() {
     let dir = temporary();
-    let (path, _) = unit(dir.path());
-    // A key that it does not know is a line, no failure; lines about other units are not ours.
-    let said = analyze(&["verify", "--man=no", &path]);
-    assert!(!said.contains("meanwhile"), "{said}");
-    analyze(&["security", "--offline=true", "--no-pager", &format!("--threshold={MOST_EXPOSED}"), &path]);
+    for name in UNITS {
+        let (path, _) = unit(dir.path(), name);
+        // A key that it does not know is a line, no failure; lines about other units are not ours.
+        let said = analyze(&["verify", "--man=no", &path]);
+        assert!(!said.contains("meanwhile"), "{said}");
+        analyze(&["security", "--offline=true", "--no-pager", &format!("--threshold={MOST_EXPOSED}"), &path]);
+    }
+}
+
+/// The value of a key that stands there once.
+fn value(text: &str, key: &str) -> String {
+    let values: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).collect();
+    let [value] = values[..] else { panic!("{key}= is there {} times", values.len()) };
+    value.to_owned()
 }
 
 #[test]
-fn the_unit_agrees_with_the_program() {
+fn the_units_agree_with_the_program() {
     let dir = temporary();
-    let (_, text) = unit(dir.path());
-    let value = |key: &str| {
-        let mut lines = text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-        lines.next().unwrap_or_else(|| panic!("the unit has no {key}=")).to_owned()
-    };
-    // What it runs can be run, with the example in the place of the installed file.
-    let start = value("ExecStart").replace("/etc/meanwhile/meanwhile.toml", EXAMPLE);
-    let words: Vec<&str> = start.split(' ').collect();
-    assert_eq!(words[..2], [env!("CARGO_BIN_EXE_meanwhile"), "serve"]);
-    let config = command(&["config"]).args(&words[2..]).output().unwrap();
-    assert!(config.status.success(), "{start}: {}", String::from_utf8_lossy(&config.stderr));
+    for name in UNITS {
+        let (_, text) = unit(dir.path(), name);
+        let value = |key: &str| value(&text, key);
+        // What it runs can be run, with the example in the place of the installed file.
+        let start = value("ExecStart").replace("/etc/meanwhile/meanwhile.toml", EXAMPLE).replace("%i", "8081");
+        let words: Vec<&str> = start.split(' ').collect();
+        assert_eq!(words[..2], [env!("CARGO_BIN_EXE_meanwhile"), "serve"]);
+        let config = command(&["config"]).args(&words[2..]).output().unwrap();
+        assert!(config.status.success(), "{start}: {}", String::from_utf8_lossy(&config.stderr));
+        let config = String::from_utf8(config.stdout).unwrap();
+        assert!(!name.contains('@') || config.contains("listen = \"127.0.0.1:8081\""), "{config}");
 
-    let deadline = meanwhile::app::STOP_DEADLINE.as_secs();
-    assert!(value("TimeoutStopSec").parse::<u64>().unwrap() > deadline, "a stop takes up to {deadline} s");
-    let files: usize = value("LimitNOFILE").parse().unwrap();
-    assert!(files >= meanwhile::config::MAX_CONNECTIONS + 100, "LimitNOFILE={files} is not enough");
-    assert_eq!((value("Type"), value("Restart")), ("notify".to_owned(), "on-failure".to_owned()));
+        let deadline = meanwhile::app::STOP_DEADLINE.as_secs();
+        assert!(value("TimeoutStopSec").parse::<u64>().unwrap() > deadline, "a stop takes up to {deadline} s");
+        let files: usize = value("LimitNOFILE").parse().unwrap();
+        assert!(files >= meanwhile::config::MAX_CONNECTIONS + 100, "LimitNOFILE={files} is not enough");
+        assert_eq!((value("Type"), value("Restart")), ("notify".to_owned(), "on-failure".to_owned()));
+        // After a crash it is back within 2 s, however often that happens.
+        assert!(value("RestartSec").parse::<u64>().unwrap() < 2);
+        assert_eq!(value("StartLimitIntervalSec"), "0");
+        assert!(value("ExecReload").ends_with("-HUP $MAINPID"));
+    }
+}
+
+/// All that is said of one is said of several; but for the port, its name, and a file of its own.
+#[test]
+fn the_units_differ_in_nothing_else() {
+    let lines = |name: &str| -> Vec<String> {
+        let text = fs::read_to_string(Path::new(DEPLOY).join(name)).unwrap();
+        let keys = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        keys.filter(|line| !line.starts_with("EnvironmentFile=-/etc/meanwhile/%i.env"))
+            .map(|line| line.replace(" --listen 127.0.0.1:%i", "").replace(" on port %i", ""))
+            .collect()
+    };
+    assert_eq!(lines(UNITS[0]), lines(UNITS[1]));
 }
