@@ -1,6 +1,6 @@
 # The commands of the project; `make ci` is exactly what continuous integration runs.
 
-.PHONY: run test bench suites fuzz soak soak-brief pair powercut powercut-brief simulate simulate-brief ci lint tools
+.PHONY: run test bench suites fuzz soak soak-brief pair powercut powercut-brief balanced simulate simulate-brief ci lint tools
 
 # Builds, starts the service on the embedded store with CSV files, and says where to post.
 run:
@@ -55,6 +55,11 @@ powercut: tools
 powercut-brief: tools
 	cargo test --locked --test soak -- --power-cuts 5
 
+# Kills one of three instances behind HAProxy, then behind nginx, under 1,000 clients and 2,000 posts a second, and
+# compares the books of all of them: the figures of docs/deployment.md.
+balanced: tools
+	cargo test --locked --test it -- --ignored --nocapture proxies::dying::an_instance_is_killed_under_a_thousand
+
 # Random schedules of the protocol without I/O, 1,000,000 in some ten minutes; SEED=7 plays the same ones again.
 SCHEDULES ?= 1000000
 simulate:
@@ -74,4 +79,4 @@ lint:
 
 # What the tests need besides the toolchain.
 tools:
-	@scripts/tools redis-server postgres chromium systemd-analyze python3 curl cc node npm
+	@scripts/tools redis-server postgres chromium systemd-analyze python3 curl cc node npm nginx haproxy stunnel openssl

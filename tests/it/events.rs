@@ -39,12 +39,13 @@ impl Events {
 
     #[track_caller]
     fn asked(url: &str, channels: &[&str], header: &str) -> Self {
-        let host = url.strip_prefix("http://").expect("an address");
+        let address = url.strip_prefix("http://").expect("an address");
+        let (host, below) = address.split_at(address.find('/').unwrap_or(address.len()));
         let mut stream = TcpStream::connect(host).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let query = channels.iter().map(|channel| format!("channel={channel}")).collect::<Vec<_>>().join("&");
         // To HTTP/1.0 a stream is answered as it is, without chunks.
-        write!(stream, "GET /v1/stream?{query} HTTP/1.0\r\n{header}\r\n").unwrap();
+        write!(stream, "GET {below}/v1/stream?{query} HTTP/1.0\r\n{header}\r\n").unwrap();
         let mut events = Self { stream: BufReader::new(stream) };
         let head = events.block();
         assert!(head[0].contains(" 200 "), "{head:?}");

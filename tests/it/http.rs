@@ -50,8 +50,19 @@ impl Client {
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {
-        let answer = self.agent.get(format!("{}{path}", self.url)).call().map(received);
-        answer.and_then(|answer| answer).unwrap_or_else(|error| panic!("GET {path}: {error}"))
+        self.try_get(path).unwrap_or_else(|error| panic!("GET {path}: {error}"))
+    }
+
+    /// An error is an answer that did not come.
+    pub(crate) fn try_get(&self, path: &str) -> Result<Answer, ureq::Error> {
+        received(self.agent.get(format!("{}{path}", self.url)).call()?)
+    }
+
+    /// Posts nothing, and does not go where the answer says.
+    pub(crate) fn without_following(&self, path: &str) -> Answer {
+        let request = self.agent.post(format!("{}{path}", self.url)).config().max_redirects(0).build();
+        let answer = request.send_empty().map(received);
+        answer.and_then(|answer| answer).unwrap_or_else(|error| panic!("POST {path}: {error}"))
     }
 
     /// Posts nothing to any path.

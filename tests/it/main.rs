@@ -44,6 +44,7 @@ mod outages;
 mod page;
 mod postgres_held_up;
 mod postgres_service;
+mod proxies;
 mod refusing;
 mod replicas;
 mod retention;

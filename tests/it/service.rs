@@ -227,6 +227,11 @@ impl Service {
         signal(name, self.pid());
     }
 
+    /// Whether it was started and not ended since.
+    pub(crate) fn runs(&self) -> bool {
+        self.child.is_some()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().expect("the service runs").id()
     }
