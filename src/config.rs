@@ -5,6 +5,7 @@
 //! validated object. A value that is wrong is refused by the name of its flag, with what would be
 //! right. Passwords in addresses are never printed: not in errors, not in `--help`, not by `Debug`.
 
+mod access;
 mod file;
 mod layers;
 mod networks;
@@ -139,6 +140,18 @@ pub struct ServeArgs {
     #[arg(long, env = "MEANWHILE_PROXY_PROTOCOL")]
     pub proxy_protocol: bool,
 
+    /// File of those who may use the service, made by `meanwhile token`; without one everybody may
+    #[arg(long, value_name = "FILE", env = "MEANWHILE_AUTH_FILE")]
+    pub auth_file: Option<PathBuf>,
+
+    /// Listen on other addresses than loopback although everybody who reaches them may do everything
+    #[arg(long, env = "MEANWHILE_INSECURE")]
+    pub insecure: bool,
+
+    /// Requests per second from one address; 0: no limit
+    #[arg(long, value_name = "N", env = "MEANWHILE_RATE_PER_ADDRESS", default_value = "0")]
+    pub rate_per_address: String,
+
     /// What to log: a level such as info or debug, or a list such as warn,meanwhile=debug
     #[arg(long, value_name = "FILTER", env = "MEANWHILE_LOG", default_value = "info")]
     pub log: String,
@@ -146,6 +159,14 @@ pub struct ServeArgs {
     /// How to log: lines for people, or one JSON object per line
     #[arg(long, value_name = "text|json", env = "MEANWHILE_LOG_FORMAT", default_value = "text")]
     pub log_format: String,
+}
+
+/// Where those who may use a service are listed, for the commands that change it.
+#[derive(clap::Args)]
+pub struct AuthFileArgs {
+    /// File of tokens and users; --auth-file of the service. It is made if it is not there
+    #[arg(long, value_name = "FILE", env = "MEANWHILE_AUTH_FILE")]
+    pub auth_file: PathBuf,
 }
 
 /// The flags every command has that talks to a running service.
@@ -215,6 +236,10 @@ pub struct Config {
     pub trusted_proxies: Networks,
     /// Whether their connections begin with a PROXY header; only with some of them.
     pub proxy_protocol: bool,
+    /// `None`: everybody may do everything.
+    pub auth_file: Option<PathBuf>,
+    /// Requests per second; 0: not limited.
+    pub rate_per_address: u32,
 }
 
 /// Which store, and where.
@@ -338,7 +363,7 @@ impl TryFrom<&ServeArgs> for Config {
         let retain = args.retain.as_deref().map(|rules| retention::parse(rules, &calendar, &policy));
         Ok(Self {
             retain: named("retain", retain.transpose())?.unwrap_or_default(),
-            listen: named("listen", listen(&args.listen))?,
+            listen: named("listen", access::listen(&args.listen, args.auth_file.is_some(), args.insecure))?,
             store,
             sink: named("sink", sink(&args.sink))?,
             calendar,
@@ -354,14 +379,10 @@ impl TryFrom<&ServeArgs> for Config {
             )?,
             trusted_proxies,
             proxy_protocol: args.proxy_protocol,
+            auth_file: args.auth_file.clone(),
+            rate_per_address: named("rate-per-address", access::rate(&args.rate_per_address))?,
         })
     }
-}
-
-fn listen(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        format!("\"{text}\" is not an address and a port: write 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080")
-    })
 }
 
 fn store(url: &str) -> Result<StoreUrl, String> {
@@ -517,6 +538,7 @@ mod tests {
         let connections = (config.max_connections, config.max_connections_per_address);
         assert_eq!(connections, (MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS));
         assert_eq!((config.trusted_proxies, config.proxy_protocol), (Networks::default(), false));
+        assert_eq!((config.auth_file, config.rate_per_address), (None, 0));
     }
 
     #[test]
@@ -540,6 +562,8 @@ mod tests {
             "--max-connections-per-address=0",
             "--trusted-proxies=10.0.0.0/8",
             "--proxy-protocol",
+            "--auth-file=auth.toml",
+            "--rate-per-address=50",
         ])
         .unwrap();
         assert_eq!(config.listen.to_string(), "[::1]:0");
@@ -556,6 +580,7 @@ mod tests {
         assert_eq!(config.retain, [kept]);
         assert_eq!((config.max_connections, config.max_connections_per_address), (1, 0));
         assert_eq!((config.trusted_proxies.to_string().as_str(), config.proxy_protocol), ("10.0.0.0/8", true));
+        assert_eq!((config.auth_file, config.rate_per_address), (Some("auth.toml".into()), 50));
     }
 
     #[test]
@@ -595,6 +620,8 @@ mod tests {
         check("--advertise=host:80", &["--advertise: ", "http://HOST:PORT"]);
         check("--retain=1m=30", &["--retain: ", "30d"]);
         check("--retain=1w=1y", &["--retain: 1w is not stored", "1m, 1h, 1d"]);
+        check("--listen=0.0.0.0:80", &["--listen: ", "--auth-file", "--insecure"]);
+        check("--rate-per-address=x", &["--rate-per-address: ", "from 0 to 1000000"]);
         check("--max-connections=0", &["--max-connections: ", "from 1 to 1000000"]);
         check("--trusted-proxies=proxy", &["--trusted-proxies: ", "10.0.0.0/8", "loopback"]);
         check("--proxy-protocol", &["--proxy-protocol: ", "--trusted-proxies"]);

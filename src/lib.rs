@@ -17,6 +17,7 @@ pub mod nodes;
 pub mod query;
 pub mod rollover;
 
+pub mod auth;
 pub mod sink;
 pub mod store;
 

@@ -5,7 +5,7 @@
 use clap::Parser;
 use meanwhile::cli::{
     Cli, Command, Usage, check, completions, config, copy, drain, errors, import, man, migrate, output, publish, query,
-    serve, sources, state, watch,
+    serve, sources, state, token, watch,
 };
 use std::process::ExitCode;
 
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Command::Drain(args) => drain::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::Errors(args) => errors::run(&args),
+        Command::Token(args) => token::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     };

@@ -1,7 +1,7 @@
 //! The command line: one file per command.
 //!
 //! Called by `main.rs`. `serve` runs the service in this process, `check` and `config` look at what it
-//! would run with, `migrate` prepares its sink, `copy` opens sinks itself, `completions` and `man` print what a
+//! would run with, `migrate` prepares its sink, `copy` opens sinks itself, `token` changes the file of tokens, `completions` and `man` print what a
 //! shell wants, all others are clients of a running service (`client.rs`). Data goes to standard output, everything else to standard error
 //! (`output.rs`). The flags that are also environment variables stand in `config.rs`.
 
@@ -22,6 +22,7 @@ mod reload;
 pub mod serve;
 pub mod sources;
 pub mod state;
+pub mod token;
 pub mod watch;
 pub mod when;
 
@@ -86,6 +87,10 @@ pub enum Command {
     /// List unexpected errors of the service, with where they happened and how often
     #[command(after_help = errors::EXAMPLES)]
     Errors(errors::ErrorsArgs),
+
+    /// Make, list and take back what lets clients in
+    #[command(after_help = token::EXAMPLES)]
+    Token(token::TokenArgs),
 
     /// Print the script that lets a shell complete commands and flags
     #[command(after_help = completions::EXAMPLES)]

@@ -13,7 +13,7 @@ const LAYERS: [&[&str]; 9] = [
     &["http"],
     &["live"],
     &["errorlog", "ingest", "nodes", "query", "rollover"],
-    &["sink", "store"],
+    &["auth", "sink", "store"],
     &["incidents"],
     &["clock", "config", "failpoint", "mutant", "telemetry"],
     &["stats"],
