@@ -7,11 +7,12 @@
 
 mod node;
 
+use crate::auth::Auth;
 use crate::clock::{self, Clock};
 use crate::config::{Acks, Config, SinkUrl, StoreUrl};
 use crate::errorlog::ErrorLog;
 use crate::http::server::{Entrance, Limits, serve};
-use crate::http::{self, Instance, Service};
+use crate::http::{self, Guard, Instance, Service};
 use crate::incidents;
 use crate::ingest::commit::Committer;
 use crate::live::Hub;
@@ -82,7 +83,9 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     };
     let query = Arc::new(Query::new(Arc::clone(&store), sink.clone(), Arc::clone(&calendar)));
     let hub = Hub::new(Arc::clone(&store), Arc::clone(&query), open_bus(&config)?, http::live_rows);
+    let auth = open_auth(&config)?;
     let service = Service {
+        guard: Guard::new(auth.clone(), config.rate_per_address, Clock::System),
         query,
         hub: Arc::clone(&hub),
         calendar,
@@ -108,6 +111,8 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     let live = Arc::clone(&hub);
     let live = incidents::kept_alive("live", move || Arc::clone(&live).run(|| Clock::System.now()));
     let _live = AbortOnDrop(tokio::spawn(live));
+    let auth = auth.map(|auth| incidents::kept_alive("tokens", move || Arc::clone(&auth).run()));
+    let _auth = auth.map(|auth| AbortOnDrop(tokio::spawn(auth)));
     let _upkeep = AbortOnDrop(tokio::spawn(incidents::kept_alive("metrics", telemetry::metrics::upkeep)));
     say_where(&config, &*store, address);
     telemetry::manager::ready(&format!("listening on http://{address}"));
@@ -130,6 +135,21 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     nodes.leave().await;
     errors.finish().await;
     stopped
+}
+
+fn open_auth(config: &Config) -> anyhow::Result<Option<Arc<Auth>>> {
+    let Some(path) = &config.auth_file else {
+        if !config.listen.ip().to_canonical().is_loopback() {
+            tracing::warn!(
+                "everybody who reaches {} may read, write and forget everything (--insecure)",
+                config.listen
+            );
+        }
+        return Ok(None);
+    };
+    let opened = Auth::open(path).context("--auth-file: `meanwhile token create` makes one")?;
+    tracing::info!("{} says who may do what", path.display());
+    Ok(Some(opened))
 }
 
 /// A sink that is away does not keep the service from taking readings: they wait in the store. It comes with why.

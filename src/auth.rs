@@ -24,9 +24,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, watch};
-use tokio::time::{Instant, sleep};
 use token::Digest;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep};
 
 /// How often the file is looked at.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -64,8 +64,6 @@ pub struct Auth {
     allowances: Mutex<HashMap<Arc<str>, Arc<Allowance>>>,
     remembered: Mutex<HashMap<Digest, (Arc<Identity>, Instant)>>,
     comparing: Semaphore,
-    /// Somebody wants the file to be read now.
-    hurry: Notify,
 }
 
 /// The file as it was read last.
@@ -104,7 +102,6 @@ impl Auth {
             allowances: Mutex::default(),
             remembered: Mutex::default(),
             comparing: Semaphore::new(COMPARED_AT_ONCE),
-            hurry: Notify::new(),
         };
         auth.read()?;
         Ok(Arc::new(auth))
@@ -114,12 +111,9 @@ impl Auth {
     pub async fn run(self: Arc<Self>) {
         let mut last = Look::at(&self.path);
         loop {
-            let asked = tokio::select! {
-                () = sleep(LOOK_EVERY) => false,
-                () = self.hurry.notified() => true,
-            };
+            sleep(LOOK_EVERY).await;
             let look = Look::at(&self.path);
-            if look == last && !asked {
+            if look == last {
                 continue;
             }
             // Before it is read, so that a change meanwhile is seen the next time.
@@ -129,11 +123,6 @@ impl Auth {
                 Err(error) => tracing::error!("those who were known before stay: {error}"),
             }
         }
-    }
-
-    /// Has the file read again at once.
-    pub fn hurry(&self) {
-        self.hurry.notify_one();
     }
 
     /// How many there are.
@@ -192,7 +181,13 @@ impl Auth {
     ///
     /// # Errors
     /// If nobody has, or not any more.
-    pub async fn by_password(&self, user: &str, password: &str, now: Millis, at: Instant) -> Result<Arc<Identity>, Denied> {
+    pub async fn by_password(
+        &self,
+        user: &str,
+        password: &str,
+        now: Millis,
+        at: Instant,
+    ) -> Result<Arc<Identity>, Denied> {
         if password.len() > password::MAX_BYTES {
             return Err(Denied::Unknown);
         }

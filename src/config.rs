@@ -181,6 +181,31 @@ pub struct ServerArgs {
         default_value = "http://127.0.0.1:8080"
     )]
     pub url: String,
+
+    /// Token for a service that asks who its clients are; better in the variable or in a file, because others on the
+    /// machine can see command lines
+    #[arg(long, value_name = "TOKEN", env = "MEANWHILE_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+
+    /// Reads the token from a file of one line, which only its owner should be able to read
+    #[arg(long, value_name = "PATH", env = "MEANWHILE_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+impl ServerArgs {
+    /// What the requests say of who sends them; `None` if nothing was given. The token itself wins over the file.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or holds something else than a line.
+    pub fn token(&self) -> Result<Option<String>, String> {
+        let read = || {
+            let path = self.token_file.as_ref()?;
+            Some(secret_file::read(path).map_err(|reason| format!("--token-file: {reason}")))
+        };
+        // An empty variable is one that is not set.
+        let given = self.token.clone().filter(|token| !token.is_empty());
+        given.map(Ok).or_else(read).transpose()
+    }
 }
 
 /// Whether texts in this environment may hold more than ASCII. The first of the three that is set

@@ -126,14 +126,17 @@ impl Entries {
         let mut taken = HashSet::new();
         let tokens = self.tokens.iter().map(|entry| (entry, "token", false));
         let users = self.users.iter().map(|entry| (entry, "user", true));
-        tokens.chain(users).map(|(entry, kind, is_user)| {
-            let named = |reason: String| format!("{kind} {:?}: {reason}", entry.name);
-            // A name stands for an id too, where one of them is wanted.
-            if !taken.insert(&entry.name) || !taken.insert(&entry.id) {
-                return Err(named("there is another with this name or id".to_owned()));
-            }
-            entry.identity(is_user).map_err(named)
-        }).collect()
+        tokens
+            .chain(users)
+            .map(|(entry, kind, is_user)| {
+                let named = |reason: String| format!("{kind} {:?}: {reason}", entry.name);
+                // A name stands for an id too, where one of them is wanted.
+                if !taken.insert(&entry.name) || !taken.insert(&entry.id) {
+                    return Err(named("there is another with this name or id".to_owned()));
+                }
+                entry.identity(is_user).map_err(named)
+            })
+            .collect()
     }
 
     /// Tokens and users.
@@ -233,10 +236,8 @@ impl Entry {
         if self.rate == Some(0) {
             return Err("rate: at least 1; leave out the scope ingest to take nothing".to_owned());
         }
-        let limits = Limits {
-            rate: self.rate.map(f64::from),
-            new_sources: self.max_new_sources.map(|most| most as usize),
-        };
+        let limits =
+            Limits { rate: self.rate.map(f64::from), new_sources: self.max_new_sources.map(|most| most as usize) };
         let identity = Identity {
             id: self.id.as_str().into(),
             name: self.name.as_str().into(),

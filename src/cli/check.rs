@@ -5,6 +5,7 @@
 //! at before it fails.
 
 use super::{Usage, config::validated, output};
+use crate::auth::file::Entries;
 use crate::config::{Config, Given, SinkUrl, StoreUrl};
 use crate::sink::{SinkError, csv, postgres};
 use crate::store::probe::Probe;
@@ -59,6 +60,20 @@ pub fn run(given: &Given) -> anyhow::Result<()> {
         Err(error) => {
             print("failed", &format!("sink {}: {error:#}", config.sink))?;
             unusable.push("the sink");
+        }
+    }
+    if let Some(path) = &config.auth_file {
+        match Entries::read(path) {
+            Ok((entries, warning)) => {
+                print("ok", &format!("tokens {}: {} tokens and users", path.display(), entries.iter().count()))?;
+                if let Some(warning) = warning {
+                    print("warning", &format!("tokens: {warning}"))?;
+                }
+            }
+            Err(error) => {
+                print("failed", &format!("tokens: {error}"))?;
+                unusable.push("the file of tokens");
+            }
         }
     }
     if !unusable.is_empty() {

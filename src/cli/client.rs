@@ -10,6 +10,9 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use std::fmt;
 use std::io::{self, Read};
 use std::time::Duration;
+use ureq::RequestBuilder;
+use ureq::http::HeaderValue;
+use ureq::http::header::AUTHORIZATION;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The service answers after 30 s at the latest; beyond twice that nobody is there.
@@ -22,6 +25,8 @@ pub struct Client {
     agent: ureq::Agent,
     /// Without a slash at the end.
     base: String,
+    /// The header `Authorization`.
+    authorization: Option<HeaderValue>,
 }
 
 /// Why a request has no good answer.
@@ -117,12 +122,28 @@ impl Client {
             .timeout_recv_response(Some(ANSWER_TIMEOUT))
             .timeout_recv_body(Some(ANSWER_TIMEOUT))
             .build();
-        Ok(Self { agent: config.new_agent(), base })
+        let token = args.token().map_err(Usage)?;
+        let header = |token: String| {
+            let mut header = HeaderValue::from_str(&format!("Bearer {token}"))
+                .map_err(|_| Usage("the token has characters that no token has".to_owned()))?;
+            header.set_sensitive(true);
+            Ok(header)
+        };
+        Ok(Self { agent: config.new_agent(), base, authorization: token.map(header).transpose()? })
+    }
+
+    /// With what says who asks.
+    fn authorized<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        match &self.authorization {
+            Some(authorization) => request.header(AUTHORIZATION, authorization),
+            None => request,
+        }
     }
 
     /// Asks for `path` (which begins with a slash) and reads the JSON of the answer.
     pub fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)]) -> Result<T, ClientError> {
-        let request = self.agent.get(format!("{}{path}", self.base)).header("Accept", "application/json");
+        let request =
+            self.authorized(self.agent.get(format!("{}{path}", self.base))).header("Accept", "application/json");
         self.answer(request.query_pairs(query.iter().copied()).call())
     }
 
@@ -133,7 +154,8 @@ impl Client {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<T, ClientError> {
-        let mut request = self.agent.post(format!("{}{path}", self.base)).header("Accept", "application/json");
+        let request = self.authorized(self.agent.post(format!("{}{path}", self.base)));
+        let mut request = request.header("Accept", "application/json");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -142,7 +164,8 @@ impl Client {
 
     /// Sends `body` to `path`; the answer has nothing more to say.
     pub fn send(&self, path: &str, query: &[(&str, &str)], body: &[u8]) -> Result<(), ClientError> {
-        let request = self.agent.post(format!("{}{path}", self.base)).header("Accept", "application/json");
+        let request = self.authorized(self.agent.post(format!("{}{path}", self.base)));
+        let request = request.header("Accept", "application/json");
         self.answer::<IgnoredAny>(request.query_pairs(query.iter().copied()).send(body)).map(drop)
     }
 
@@ -155,7 +178,8 @@ impl Client {
         headers: &[(&str, &[u8])],
         silence: Duration,
     ) -> Result<impl Read + Send + use<>, ClientError> {
-        let mut request = self.agent.get(format!("{}{path}", self.base)).query_pairs(query.iter().copied());
+        let request = self.authorized(self.agent.get(format!("{}{path}", self.base)));
+        let mut request = request.query_pairs(query.iter().copied());
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -233,6 +257,10 @@ pub(super) mod tests {
     use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::thread::JoinHandle;
 
+    fn args(url: String) -> ServerArgs {
+        ServerArgs { url, token: None, token_file: None }
+    }
+
     /// A service with prepared answers.
     pub(crate) struct Served {
         address: SocketAddr,
@@ -258,7 +286,7 @@ pub(super) mod tests {
             std::iter::from_fn(|| serve_one(&listener, || answers.next().unwrap_or(("404 Not Found", "{}")))).collect()
         });
         let url = format!("http://{address}/prefix/");
-        (Client::new(&ServerArgs { url }).unwrap(), Served { address, thread })
+        (Client::new(&args(url)).unwrap(), Served { address, thread })
     }
 
     fn serve_one(listener: &TcpListener, answer: impl FnOnce() -> (&'static str, &'static str)) -> Option<String> {
@@ -291,7 +319,7 @@ pub(super) mod tests {
             stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n:\n\r\n").unwrap();
             stream
         });
-        let client = Client::new(&ServerArgs { url }).unwrap();
+        let client = Client::new(&args(url)).unwrap();
         let mut stream = client.stream("/v1/stream", &[], &[], Duration::from_millis(200)).unwrap();
         let _open = thread.join().unwrap();
         let mut buffer = [0; 16];
@@ -352,7 +380,7 @@ pub(super) mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         drop(listener);
-        let client = Client::new(&ServerArgs { url: url.clone() }).unwrap();
+        let client = Client::new(&args(url.clone())).unwrap();
         let error = client.get::<serde_json::Value>("/v1/sources", &[]).unwrap_err();
         let expected = format!("no server at {url}: start one with `meanwhile serve` or set MEANWHILE_URL");
         assert_eq!(error.to_string(), expected);
@@ -361,7 +389,7 @@ pub(super) mod tests {
     #[test]
     fn addresses_that_are_none() {
         let check = |url: &str, expected: &str| {
-            let error = Client::new(&ServerArgs { url: url.to_owned() }).err().unwrap();
+            let error = Client::new(&args(url.to_owned())).err().unwrap();
             assert!(error.0.contains(expected), "{url}: {error}");
         };
         check("localhost:8080", "write http://HOST:PORT");

@@ -20,8 +20,10 @@ pub const EXAMPLES: &str = "EXAMPLES:
       Needs nothing else: embedded store and CSV files under ./meanwhile-data, loopback only.
   meanwhile serve --store redis://127.0.0.1:6379 --periods 10s,1m,1h,1d
       Keeps the open buckets in Redis, where several instances can share them.
-  meanwhile serve --listen 0.0.0.0:8080 --timezone Europe/Berlin --sink csv:/srv/statistics
-      Listens on every interface; days begin at midnight in Berlin.
+  meanwhile serve --listen 0.0.0.0:8080 --auth-file auth.toml
+      Listens on every interface, for those to whom `meanwhile token` has given a token.
+  meanwhile serve --timezone Europe/Berlin --sink csv:/srv/statistics
+      Days begin at midnight in Berlin.
   meanwhile serve --sink postgres://me:PASSWORD@db/statistics
       Writes finished buckets to a table that it makes at its first start.
   meanwhile serve --store redis://127.0.0.1:6379 --role ingest --listen 127.0.0.1:8081

@@ -207,9 +207,13 @@ fn rate(text: &str) -> Result<u32, String> {
 fn password(path: Option<&Path>) -> anyhow::Result<String> {
     let mut text = String::new();
     match path {
-        Some(path) => text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
+        Some(path) => {
+            text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
+        }
         None if io::stdin().is_terminal() => {
-            output::note("type the password and Enter; it is shown while you type, --password-file reads it from a file");
+            output::note(
+                "type the password and Enter; it is shown while you type, --password-file reads it from a file",
+            );
             io::stdin().read_line(&mut text)?;
         }
         None => drop(io::stdin().take(2 * password::MAX_BYTES as u64).read_to_string(&mut text)?),
@@ -281,8 +285,7 @@ fn list(args: &ListArgs) -> anyhow::Result<()> {
     match args.format {
         Format::Table if listed.is_empty() => output::note("no tokens and no users"),
         Format::Table => {
-            let header =
-                ["id", "name", "kind", "scopes", "sources", "channels", "expires", "rate", "new sources"];
+            let header = ["id", "name", "kind", "scopes", "sources", "channels", "expires", "rate", "new sources"];
             let rows = listed.iter().map(Listed::row).collect();
             output::print(output::table(&header, &["rate", "new sources"], rows).as_bytes())?;
         }

@@ -4,6 +4,8 @@
 //! module that does the work. No handler decides anything about readings or buckets. Every answer
 //! that is not a success is a problem document from `problem.rs`.
 
+mod allowed;
+mod auth;
 mod body;
 mod drain;
 mod encoding;
@@ -14,6 +16,7 @@ mod nodes;
 mod observe;
 mod openapi;
 mod operations;
+mod pace;
 mod page;
 mod parameters;
 pub mod problem;
@@ -23,10 +26,12 @@ mod receive;
 pub mod server;
 mod socket;
 mod sources;
+mod standing;
 mod state;
 mod stats;
 mod stream;
 
+use crate::auth::Scope::{self, Admin, Ingest, Publish};
 use crate::clock::Clock;
 use crate::config::Role;
 use crate::errorlog::ErrorLog;
@@ -37,6 +42,9 @@ use crate::query::{Query, StatsRow};
 use crate::rollover::{Orders, Progress};
 use crate::stats::calendar::Calendar;
 use crate::store::Store;
+use auth::Access::{Anyone, Asks, Listens, Needs};
+pub use auth::Guard;
+use auth::Routes;
 use axum::Router;
 use axum::routing::{delete, get, post};
 pub use observe::Instance;
@@ -62,6 +70,8 @@ pub struct Service {
     pub errors: Arc<ErrorLog>,
     pub role: Role,
     pub instance: Instance,
+    /// Who may do what.
+    pub guard: Arc<Guard>,
     pub clock: Clock,
 }
 
@@ -70,39 +80,40 @@ pub struct Service {
 /// # Panics
 /// Outside of a runtime: sockets have a task that waits for the end of the service.
 pub fn router(service: Service) -> Router {
-    let routes = Router::new()
+    let guard = Arc::clone(&service.guard);
+    let routes = Routes::new(&guard)
         // taking readings
-        .route("/v1/readings", post(readings::post))
+        .route("/v1/readings", post(readings::post), Needs(&[Ingest]))
         // answering
-        .route("/v1/stats", get(stats::stats))
-        .route("/v1/sources", get(sources::sources))
-        .route("/v1/state", get(state::state))
+        .route("/v1/stats", get(stats::stats), Needs(&[Scope::Query]))
+        .route("/v1/sources", get(sources::sources), Needs(&[Scope::Query]))
+        .route("/v1/state", get(state::state), Needs(&[Scope::Query]))
         // watching and speaking
-        .route("/v1/stream", get(stream::stream))
-        .route("/v1/publish", post(publish::publish))
+        .route("/v1/stream", get(stream::stream), Listens)
+        .route("/v1/publish", post(publish::publish), Needs(&[Publish]))
         // clearing away
-        .route("/v1/drain", post(drain::post))
-        .route("/v1/drain", get(drain::get))
-        .route("/v1/sources/{*id}", delete(sources::forget))
+        .route("/v1/drain", post(drain::post), Needs(&[Admin]))
+        .route("/v1/drain", get(drain::get), Needs(&[Admin]))
+        .route("/v1/sources/{*id}", delete(sources::forget), Needs(&[Admin]))
         // for people
-        .route("/", get(page::html))
-        .route("/page.css", get(page::style))
-        .route("/page.js", get(page::script))
-        .route("/chart.js", get(page::chart))
-        .route("/service.js", get(page::live_state))
-        .route("/errors.js", get(page::errors))
+        .route("/", get(page::html), Anyone)
+        .route("/page.css", get(page::style), Anyone)
+        .route("/page.js", get(page::script), Anyone)
+        .route("/chart.js", get(page::chart), Anyone)
+        .route("/service.js", get(page::live_state), Anyone)
+        .route("/errors.js", get(page::errors), Anyone)
         // operating
-        .route("/healthz", get(operations::healthz))
-        .route("/readyz", get(operations::readyz))
-        .route("/metrics", get(operations::metrics))
-        .route("/v1/nodes", get(nodes::nodes))
-        .route("/v1/errors", get(errors::errors))
-        .route("/openapi.json", get(openapi::serve));
+        .route("/healthz", get(operations::healthz), Anyone)
+        .route("/readyz", get(operations::readyz), Anyone)
+        .route("/metrics", get(operations::metrics), Needs(&[Scope::Query, Admin]))
+        .route("/v1/nodes", get(nodes::nodes), Needs(&[Admin]))
+        .route("/v1/errors", get(errors::errors), Needs(&[Admin]))
+        .route("/openapi.json", get(openapi::serve), Anyone);
     let sockets = socket::sockets(&service);
     // A protocol of its own, which OpenAPI has no words for.
-    let routes = socket::PATHS.iter().fold(routes, |routes, path| routes.route(path, sockets.clone()));
+    let routes = socket::PATHS.iter().fold(routes, |routes, path| routes.route(path, sockets.clone(), Asks));
     let instance = service.instance.clone();
-    observe::layer(with_fallbacks(routes).with_state(service), instance)
+    observe::layer(with_fallbacks(routes.done()).with_state(service), instance)
 }
 
 /// Rows as live clients get them: like those of `GET /v1/stats`.

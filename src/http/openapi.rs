@@ -127,6 +127,13 @@ pub(super) struct LineError {
 const ANYWHERE: [Kind; 5] =
     [Kind::UnreadableHead, Kind::HeadTimeout, Kind::HeadTooLarge, Kind::Internal, Kind::TooManyConnections];
 
+/// Paths that ask nobody who he is.
+const OPEN: [&str; 9] =
+    ["/", "/page.css", "/page.js", "/chart.js", "/service.js", "/errors.js", "/healthz", "/readyz", "/openapi.json"];
+
+/// The kinds that all others may answer with.
+const GUARDED: [Kind; 3] = [Kind::Unauthorized, Kind::Forbidden, Kind::TooFast];
+
 /// The kinds of problems a route may answer with, beside those.
 const PROBLEMS: [(&str, &[Kind]); 11] = [
     (
@@ -142,6 +149,7 @@ const PROBLEMS: [(&str, &[Kind]); 11] = [
             Kind::UnsupportedContentType,
             Kind::UnsupportedContentEncoding,
             Kind::KeyReused,
+            Kind::TooManySources,
             Kind::Busy,
             Kind::NotApplied,
             Kind::NoIngest,
@@ -186,12 +194,22 @@ fn document() -> Value {
     env!("CARGO_PKG_VERSION").clone_into(&mut document.info.version);
     for (path, item) in &mut document.paths.paths {
         let kinds = PROBLEMS.iter().find(|(route, _)| route == path).map_or(&[][..], |(_, kinds)| kinds);
+        let guarded: &[Kind] = if OPEN.contains(&path.as_str()) { &[] } else { &GUARDED };
         for operation in operations(item) {
             operation.parameters.get_or_insert_default().push(request_id().into());
-            add_problems(operation, kinds);
+            add_problems(operation, &[guarded, kinds].concat());
+            if guarded.is_empty() {
+                operation.security = Some(Vec::new());
+            }
         }
     }
     let mut document = serde_json::to_value(document).expect("a document is JSON");
+    document["components"]["securitySchemes"] = json!({
+        "token": {"type": "http", "scheme": "bearer", "description": "A token as `meanwhile token create` prints it, where the service has --auth-file; also `Authorization: Token ...`"},
+        "user": {"type": "http", "scheme": "basic", "description": "A user and a password, or anything and a token"},
+    });
+    // Where the service asks nobody, nothing is needed.
+    document["security"] = json!([{"token": []}, {"user": []}, {}]);
     let types: Vec<String> = Kind::ALL.iter().map(|kind| kind.type_uri()).collect();
     document["components"]["schemas"]["Problem"]["properties"]["type"]["enum"] = json!(types);
     let routes = document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
@@ -272,6 +290,15 @@ mod tests {
     }
 
     #[test]
+    fn open_paths_are_those_of_the_table() {
+        let table = include_str!("mod.rs").split("#[cfg(test)]").next().unwrap();
+        let open =
+            table.split(".route(\"").skip(1).filter(|route| route.split('\n').next().unwrap().contains("Anyone)"));
+        let open: Vec<&str> = open.map(|route| route.split('"').next().unwrap()).collect();
+        assert_eq!(open, OPEN, "as the route table has them");
+    }
+
+    #[test]
     fn every_parameter_is_named() {
         let document = document();
         let check = |method: &str, path: &str, parameters: &[&str]| {
@@ -294,7 +321,9 @@ mod tests {
     fn every_kind_of_problem_is_named() {
         let no_route = [Kind::NotFound, Kind::MethodNotAllowed];
         for kind in Kind::ALL {
-            let listed = ANYWHERE.contains(&kind) || PROBLEMS.iter().any(|(_, kinds)| kinds.contains(&kind));
+            let listed = ANYWHERE.contains(&kind)
+                || GUARDED.contains(&kind)
+                || PROBLEMS.iter().any(|(_, kinds)| kinds.contains(&kind));
             assert_eq!(listed, !no_route.contains(&kind), "{kind:?} in PROBLEMS");
         }
         let document = document();

@@ -4,9 +4,11 @@
 //! nobody, so that a probe is answered at once and costs nothing, whatever hangs.
 
 use super::Service;
+use super::auth::Caller;
 use super::parameters::{Parameters, refuse};
 use super::problem::Problem;
 use super::readings::acks;
+use crate::auth::Scope;
 use crate::ingest::commit::Losses;
 use crate::rollover::Report;
 use crate::telemetry::metrics::{self, Standing};
@@ -15,6 +17,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde_json::json;
 use utoipa::ToSchema;
 
 /// `GET /healthz`: the process answers.
@@ -138,7 +141,7 @@ impl Readiness {
         (status = 503, description = "Not ready; the body says why", body = Readiness),
     ),
 )]
-pub(super) async fn readyz(State(service): State<Service>, raw: RawQuery) -> Result<Response, Problem> {
+pub(super) async fn readyz(State(service): State<Service>, caller: Caller, raw: RawQuery) -> Result<Response, Problem> {
     let parameters = Parameters::read(&raw, &["exclude"], "")?;
     let mut readiness = Readiness::of(&service);
     match parameters.one("exclude") {
@@ -147,6 +150,10 @@ pub(super) async fn readyz(State(service): State<Service>, raw: RawQuery) -> Res
         Some(other) => return Err(refuse("exclude", &format!("\"{other}\" cannot be excluded: write sink"))),
     }
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    if !caller.may(Scope::Query) && !caller.may(Scope::Admin) {
+        let Readiness { ready, instance, .. } = readiness;
+        return Ok((status, Json(json!({"ready": ready, "instance": instance}))).into_response());
+    }
     Ok((status, Json(readiness)).into_response())
 }
 

@@ -10,10 +10,17 @@ use crate::ingest::decode::{DecodeError, LineError};
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
+use std::time::Duration;
 
 const CONTENT_TYPE: &str = "application/problem+json";
 /// Seconds until a client may repeat what was certainly not counted: most stores are back by then.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+/// How to say who one is; browsers ask their users where they see the second.
+const CHALLENGES: [HeaderValue; 2] = [
+    HeaderValue::from_static("Bearer realm=\"meanwhile\""),
+    HeaderValue::from_static("Basic realm=\"meanwhile\", charset=\"UTF-8\""),
+];
 
 /// What kind of problem it is; the order is that of the status codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +33,9 @@ pub enum Kind {
     InvalidReadings,
     InvalidParameter,
     InvalidHeader,
+    /// Nobody has said who he is, or nobody is known by what he presents.
+    Unauthorized,
+    Forbidden,
     NotFound,
     UnknownSource,
     MethodNotAllowed,
@@ -36,6 +46,10 @@ pub enum Kind {
     UnsupportedContentType,
     UnsupportedContentEncoding,
     KeyReused,
+    /// Certainly not counted.
+    TooFast,
+    /// Certainly not counted.
+    TooManySources,
     HeadTooLarge,
     /// A handler has panicked.
     Internal,
@@ -56,12 +70,14 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind there is.
-    pub(super) const ALL: [Self; 24] = [
+    pub(super) const ALL: [Self; 28] = [
         Self::UnreadableBody,
         Self::UnreadableHead,
         Self::InvalidReadings,
         Self::InvalidParameter,
         Self::InvalidHeader,
+        Self::Unauthorized,
+        Self::Forbidden,
         Self::NotFound,
         Self::UnknownSource,
         Self::MethodNotAllowed,
@@ -72,6 +88,8 @@ impl Kind {
         Self::UnsupportedContentType,
         Self::UnsupportedContentEncoding,
         Self::KeyReused,
+        Self::TooFast,
+        Self::TooManySources,
         Self::HeadTooLarge,
         Self::Internal,
         Self::TooManyConnections,
@@ -93,6 +111,8 @@ impl Kind {
             Self::InvalidReadings => (StatusCode::BAD_REQUEST, "invalid-readings", "Some readings are invalid"),
             Self::InvalidParameter => (StatusCode::BAD_REQUEST, "invalid-parameter", "A query parameter is invalid"),
             Self::InvalidHeader => (StatusCode::BAD_REQUEST, "invalid-header", "A header is invalid"),
+            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "It is not known who asks"),
+            Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "This is not allowed"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "There is nothing at this path"),
             Self::UnknownSource => (StatusCode::NOT_FOUND, "unknown-source", "There is no such source"),
             Self::MethodNotAllowed => {
@@ -112,6 +132,10 @@ impl Kind {
             ),
             Self::KeyReused => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "key-reused", "The Idempotency-Key belongs to another body")
+            }
+            Self::TooFast => (StatusCode::TOO_MANY_REQUESTS, "too-fast", "This comes too fast"),
+            Self::TooManySources => {
+                (StatusCode::TOO_MANY_REQUESTS, "too-many-sources", "There are too many new sources")
             }
             Self::HeadTooLarge => {
                 (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large", "The headers are too large")
@@ -155,13 +179,23 @@ pub struct Problem {
     detail: String,
     /// Extension members.
     members: Map<String, Value>,
+    /// Seconds to wait, where that is known.
+    retry_after: Option<u64>,
 }
 
 impl Problem {
     /// `detail` says what is wrong here and what to do about it.
     #[must_use]
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), members: Map::new() }
+        Self { kind, detail: detail.into(), members: Map::new(), retry_after: None }
+    }
+
+    /// What comes too fast, and how long to wait.
+    #[must_use]
+    pub fn too_fast(detail: &str, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + 1;
+        let detail = format!("{detail}: wait {seconds} s");
+        Self { retry_after: Some(seconds), ..Self::new(Kind::TooFast, detail) }
     }
 
     /// Adds an extension member.
@@ -240,6 +274,9 @@ impl From<DecodeError> for Problem {
                     .with("line", line.into())
                     .with("column", column.into())
             }
+            DecodeError::Forbidden { line, id } => Self::new(Kind::Forbidden, format!("{error}; nothing was counted"))
+                .with("line", (*line).into())
+                .with("source", id.as_str().into()),
             DecodeError::TooManyReadings => Self::new(Kind::TooManyReadings, error.to_string()),
             DecodeError::Columns(columns) => {
                 let hint = match columns {
@@ -277,6 +314,7 @@ impl IntoResponse for Problem {
         let kind = self.kind;
         let is_unexpected = matches!(kind, Kind::NotApplied | Kind::Unavailable | Kind::OutcomeUnknown);
         let failure = Failure { name: kind.row().1, detail: self.detail.clone(), is_unexpected };
+        let retry_after = self.retry_after;
         let (status, body) = self.document();
         let content_type = HeaderValue::from_static(CONTENT_TYPE);
         let mut response = (status, [(header::CONTENT_TYPE, content_type)], body).into_response();
@@ -286,6 +324,14 @@ impl IntoResponse for Problem {
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        if kind == Kind::Unauthorized {
+            for challenge in CHALLENGES {
+                response.headers_mut().append(header::WWW_AUTHENTICATE, challenge);
+            }
         }
         response
     }

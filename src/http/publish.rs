@@ -4,7 +4,8 @@
 //! any other program that is subscribed in Redis, hears it. Nobody keeps it.
 
 use super::Service;
-use super::body::collect_small;
+use super::auth::{Caller, forbidden};
+use super::body::{collect_small, drain};
 use super::parameters::{Parameters, refuse};
 use super::problem::Problem;
 use super::stream::failed;
@@ -34,6 +35,7 @@ pub(super) struct Published {
 )]
 pub(super) async fn publish(
     State(service): State<Service>,
+    caller: Caller,
     raw: RawQuery,
     headers: HeaderMap,
     body: Body,
@@ -41,6 +43,10 @@ pub(super) async fn publish(
     let parameters = Parameters::read(&raw, &["channel"], "")?;
     let name = parameters.one("channel").ok_or_else(|| refuse("channel", "it is missing: write ?channel=NAME"))?;
     let channel = Channel::published(name).map_err(|error| refuse("channel", &error.to_string()))?;
+    if !caller.may_publish(name) {
+        drain(&headers, &mut body.into_data_stream()).await;
+        return Err(forbidden(format!("the channel {name:?} is not among those this token may publish to")));
+    }
     let message = collect_small(&headers, body, MAX_MESSAGE_BYTES).await?;
     let bytes = message.len();
     service.hub.publish(&channel, message).await.map_err(|error| failed(&error))?;

@@ -4,10 +4,12 @@
 //! answer is worded. A batch is all or nothing for bad lines unless `?on_error=skip`.
 
 use super::Service;
+use super::allowed::allow;
+use super::auth::Caller;
 use super::body::drain;
 use super::nodes::no_ingest;
 use super::problem::{Problem, line_errors};
-use super::receive::{Received, receive};
+use super::receive::{Received, Sent, receive};
 use super::server::Held;
 use crate::failpoint;
 use crate::ingest::commit::{Committed, Request};
@@ -75,6 +77,7 @@ struct Rejected {
 )]
 pub(super) async fn post(
     State(service): State<Service>,
+    caller: Caller,
     uri: Uri,
     headers: HeaderMap,
     held: Option<Extension<Arc<Held>>>,
@@ -85,9 +88,12 @@ pub(super) async fn post(
         return Err(no_ingest(&service.nodes));
     }
     let now = service.clock.now();
-    let received =
-        receive(&service.calendar, service.store.policy(), now, &uri, &headers, held.as_deref(), body).await?;
+    let sent = Sent { caller: &caller, uri: &uri, headers: &headers, held: held.as_deref() };
+    let received = receive(&service.calendar, service.store.policy(), now, sent, body).await?;
     let Received { mut decoded, key, skip_bad_lines } = received;
+    if let Some(sender) = caller.identity() {
+        allow(sender, &decoded, &service.query).await?;
+    }
     failpoint::pass("decoded");
     let committed = if decoded.readings == 0 {
         Committed { duplicate: false, too_late: Vec::new() }

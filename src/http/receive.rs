@@ -4,12 +4,16 @@
 //! guarantees that decoding never holds a runtime thread for long: lines and rows are decoded piece
 //! by piece, a large array on a thread of its own. What bounds a body is in `body.rs`.
 
+use super::allowed::too_fast;
+use super::auth::Caller;
 use super::body::{Arriving, BODY_TIMEOUT, drain, refuse_by_headers, within};
 use super::encoding::encoding;
 use super::idempotency::Fingerprint;
 use super::parameters::{Parameters, refuse};
 use super::problem::{Kind, Problem};
 use super::server::Held;
+use crate::auth::Identity;
+use crate::clock;
 use crate::failpoint;
 use crate::incidents;
 use crate::ingest::commit::RequestKey;
@@ -87,20 +91,27 @@ pub(super) struct Received {
     pub(super) skip_bad_lines: bool,
 }
 
+/// A request without its body.
+#[derive(Clone, Copy)]
+pub(super) struct Sent<'r> {
+    pub(super) caller: &'r Caller,
+    pub(super) uri: &'r Uri,
+    pub(super) headers: &'r HeaderMap,
+    pub(super) held: Option<&'r Arc<Held>>,
+}
+
 /// Everything that comes before the store.
 pub(super) async fn receive(
     calendar: &Arc<Calendar>,
     policy: Policy,
     now: Millis,
-    uri: &Uri,
-    headers: &HeaderMap,
-    held: Option<&Arc<Held>>,
+    sent: Sent<'_>,
     body: Body,
 ) -> Result<Received, Problem> {
     let mut body = body.into_data_stream();
-    let received = read(calendar, policy, now, uri, headers, held, &mut body).await;
+    let received = read(calendar, policy, now, sent, &mut body).await;
     if received.is_err() {
-        drain(headers, &mut body).await;
+        drain(sent.headers, &mut body).await;
     }
     received
 }
@@ -109,13 +120,18 @@ async fn read(
     calendar: &Arc<Calendar>,
     policy: Policy,
     now: Millis,
-    uri: &Uri,
-    headers: &HeaderMap,
-    held: Option<&Arc<Held>>,
+    sent: Sent<'_>,
     body: &mut BodyDataStream,
 ) -> Result<Received, Problem> {
+    let Sent { caller, uri, headers, held } = sent;
+    let sender = caller.identity();
+    if let Some(sender) = sender {
+        // Before all the work.
+        sender.allowance.take(0, clock::instant()).map_err(too_fast)?;
+    }
     let options = options(uri)?;
-    let mut fingerprint = Fingerprint::begin(headers, "", uri.query().unwrap_or_default(), policy.idempotency_ttl)?;
+    let query = uri.query().unwrap_or_default();
+    let mut fingerprint = Fingerprint::begin(headers, caller.key_scope(), query, policy.idempotency_ttl)?;
     let encoding = encoding(headers)?;
     refuse_by_headers(headers)?;
     let keep_lines = policy.late == Late::Refuse;
@@ -127,7 +143,7 @@ async fn read(
             let name = if options.shape.wide.is_some() { "source" } else { "time" };
             return Err(refuse(name, "it describes a table: send it as Content-Type: text/csv"));
         }
-        let batch = || batch(calendar, now, options.precision, keep_lines);
+        let batch = || batch(calendar, now, options.precision, keep_lines).from(sender.map(|sender| &**sender));
         match format {
             Format::Ndjson => decode_lines(Lines::Ndjson(Box::new(Ndjson::new(batch()))), first, arriving).await,
             Format::Csv => {
@@ -136,7 +152,8 @@ async fn read(
             }
             Format::Json => {
                 let body = arriving.collect(first).await?;
-                decode_json(Arc::clone(calendar), now, options.precision, keep_lines, body).await
+                let times = (now, options.precision);
+                decode_json(Arc::clone(calendar), times, keep_lines, sender.cloned(), body).await
             }
         }
     };
@@ -230,15 +247,15 @@ async fn decode_lines(mut decoder: Lines<'_>, first: Bytes, mut arriving: Arrivi
 
 async fn decode_json(
     calendar: Arc<Calendar>,
-    now: Millis,
-    precision: Precision,
+    (now, precision): (Millis, Precision),
     keep_lines: bool,
+    sender: Option<Arc<Identity>>,
     body: Bytes,
 ) -> Result<Decoded, Problem> {
     let large = body.len() > INLINE_JSON_BYTES;
     let decode = move || {
         failpoint::trip("body-decoding");
-        let mut batch = batch(&calendar, now, precision, keep_lines);
+        let mut batch = batch(&calendar, now, precision, keep_lines).from(sender.as_deref());
         json::decode(&body, &mut batch).map(|()| batch.finish())
     };
     if !large {
@@ -272,7 +289,8 @@ mod tests {
             |(name, value): &(&str, &str)| (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap());
         let headers = headers.iter().map(header).collect();
         let now = 1_795_150_800_000;
-        receive(&calendar, policy, now, &uri.parse().unwrap(), &headers, None, body.into()).await
+        let (caller, uri) = (&Caller::Everybody, &uri.parse().unwrap());
+        receive(&calendar, policy, now, Sent { caller, uri, headers: &headers, held: None }, body.into()).await
     }
 
     /// Readings and bad lines of a received request, or status and detail of the problem.

@@ -16,7 +16,6 @@ use session::{Behind, begin, meet};
 use socketioxide::extract::SocketRef;
 use socketioxide::handler::ConnectHandler;
 use socketioxide::{ParserConfig, SocketIo};
-use std::convert::Infallible;
 use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,9 +53,15 @@ pub(super) fn sockets(service: &Service) -> MethodRouter<Service> {
     let hub = Arc::clone(&service.hub);
     let behind =
         Behind { hub: Arc::clone(&hub), nodes: Arc::clone(&service.nodes), instance: service.instance.clone() };
+    let asks = service.guard.auth().is_some();
     let meet = move |socket: SocketRef| {
-        meet(&socket, behind);
-        ready(Ok::<_, Infallible>(()))
+        // It is not asked yet who somebody is, so nobody is let in.
+        ready(if asks {
+            Err("this service lets in who is known")
+        } else {
+            meet(&socket, behind);
+            Ok(())
+        })
     };
     io.ns("/", begin.with(meet));
     tokio::spawn(async move {

@@ -5,11 +5,12 @@
 //! like is in `format.rs`.
 
 use super::Service;
+use super::auth::Caller;
 use super::format;
 use super::nodes::{orders, with_the_sink};
 use super::parameters::{Parameters, refuse};
 use super::problem::{Kind, Problem};
-use super::stats::failed;
+use super::stats::{failed, failed_for};
 use crate::query::{PAGE_ROWS, Query};
 use crate::rollover::Forgotten;
 use axum::Json;
@@ -35,15 +36,21 @@ const FORGET_WAIT: Duration = Duration::from_secs(25);
     ),
     responses((status = 200, description = "Sources by id, and how time is divided", body = format::SourcesBody<'static>)),
 )]
-pub(super) async fn sources(State(service): State<Service>, raw: RawQuery) -> Result<Response, Problem> {
-    answer(&service.query, &raw).await.map_err(|problem| with_the_sink(problem, &service.nodes))
+pub(super) async fn sources(
+    State(service): State<Service>,
+    caller: Caller,
+    raw: RawQuery,
+) -> Result<Response, Problem> {
+    answer(&service.query, &caller, &raw).await.map_err(|problem| with_the_sink(problem, &service.nodes))
 }
 
-async fn answer(query: &Query, raw: &RawQuery) -> Result<Response, Problem> {
+async fn answer(query: &Query, caller: &Caller, raw: &RawQuery) -> Result<Response, Problem> {
     let parameters = Parameters::read(raw, &PARAMETERS, "")?;
     let limit = parameters.limit(PAGE_ROWS)?;
     let prefix = parameters.one("prefix").unwrap_or_default();
-    let page = query.sources(prefix, limit, parameters.one("cursor")).await.map_err(failed)?;
+    let mut page = query.sources(prefix, limit, parameters.one("cursor")).await.map_err(failed)?;
+    // A page may hold fewer than were asked for: its cursor says whether there are more.
+    page.sources.retain(|span| caller.has_source(&span.source));
     let body = format::sources(&page.sources, page.next.as_deref(), page.partial, query.calendar());
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
@@ -68,10 +75,12 @@ pub(super) struct ForgottenBody {
 )]
 pub(super) async fn forget(
     State(service): State<Service>,
+    caller: Caller,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<ForgottenBody>, Problem> {
     let Path(id) = id.map_err(|_| refuse("id", "it is not UTF-8 where it is percent-decoded"))?;
     let source: Arc<str> = id.into();
+    caller.needs_sources(std::slice::from_ref(&source))?;
     let forgotten = timeout(FORGET_WAIT, orders(&service)?.forget(Arc::clone(&source))).await;
     let forgotten = match forgotten {
         Ok(forgotten) => forgotten.map_err(|error| error.to_string()),
@@ -80,7 +89,7 @@ pub(super) async fn forget(
     let Forgotten { states, rows } = forgotten.map_err(|reason| Problem::new(Kind::Unavailable, reason))?;
     service.query.list_anew().await;
     if states + rows == 0 {
-        service.query.refuse_unknown(std::slice::from_ref(&source)).await.map_err(failed)?;
+        service.query.refuse_unknown(std::slice::from_ref(&source)).await.map_err(|e| failed_for(&caller, e))?;
     }
     Ok(Json(ForgottenBody { source: source.to_string(), states, rows }))
 }
@@ -95,7 +104,7 @@ mod tests {
         let world = World::new("1m,1h", "UTC");
         world.lock().read("attic", 0, 1.0);
         world.lock().read("kitchen", 0, 1.0);
-        let answer = answer(&query(&world), &RawQuery(Some(raw.to_owned()))).await;
+        let answer = answer(&query(&world), &Caller::Everybody, &RawQuery(Some(raw.to_owned()))).await;
         let response = answer.unwrap_or_else(IntoResponse::into_response);
         assert_eq!(response.status().as_u16(), status, "{raw}");
         let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();

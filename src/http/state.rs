@@ -3,10 +3,11 @@
 //! Called by the route table; calls `Query::state`. What a life looks like is in `format.rs`.
 
 use super::Service;
+use super::auth::Caller;
 use super::format;
 use super::parameters::Parameters;
 use super::problem::Problem;
-use super::stats::failed;
+use super::stats::failed_for;
 use crate::failpoint;
 use crate::query::Query;
 use axum::extract::{RawQuery, State};
@@ -17,15 +18,16 @@ use axum::response::{IntoResponse, Response};
     params(("source" = String, Query, min_length = 1, example = "kitchen", description = "The source")),
     responses((status = 200, description = "Its open lives as the store holds them", body = [format::StateColumns<'static>])),
 )]
-pub(super) async fn state(State(service): State<Service>, raw: RawQuery) -> Result<Response, Problem> {
+pub(super) async fn state(State(service): State<Service>, caller: Caller, raw: RawQuery) -> Result<Response, Problem> {
     failpoint::trip("state-asked");
-    answer(&service.query, &raw).await
+    answer(&service.query, &caller, &raw).await
 }
 
-async fn answer(query: &Query, raw: &RawQuery) -> Result<Response, Problem> {
+async fn answer(query: &Query, caller: &Caller, raw: &RawQuery) -> Result<Response, Problem> {
     let parameters = Parameters::read(raw, &["source"], "")?;
     let source = parameters.source()?;
-    let states = query.state(&source.into()).await.map_err(failed)?;
+    caller.needs_sources(&[source])?;
+    let states = query.state(&source.into()).await.map_err(|error| failed_for(caller, error))?;
     Ok(([(header::CONTENT_TYPE, "application/json")], format::states(source, &states)).into_response())
 }
 
@@ -38,7 +40,7 @@ mod tests {
     async fn check(raw: &str, status: u16, expected: &str) {
         let world = World::new("1m,1h", "UTC");
         world.lock().read("kitchen", 0, 1.5);
-        let answer = answer(&query(&world), &RawQuery(Some(raw.to_owned()))).await;
+        let answer = answer(&query(&world), &Caller::Everybody, &RawQuery(Some(raw.to_owned()))).await;
         let response = answer.unwrap_or_else(IntoResponse::into_response);
         assert_eq!(response.status().as_u16(), status, "{raw}");
         let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();

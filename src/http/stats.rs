@@ -5,6 +5,7 @@
 //! as well. What rows look like is in `format.rs`.
 
 use super::Service;
+use super::auth::Caller;
 use super::format::{Format, RowsBody};
 use super::nodes::with_the_sink;
 use super::parameters::{Parameters, refuse};
@@ -40,17 +41,19 @@ const PARTIAL: HeaderName = HeaderName::from_static("meanwhile-partial");
 )]
 pub(super) async fn stats(
     State(service): State<Service>,
+    caller: Caller,
     raw: RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    answer(&service.query, raw, &headers).await.map_err(|problem| with_the_sink(problem, &service.nodes))
+    answer(&service.query, &caller, raw, &headers).await.map_err(|problem| with_the_sink(problem, &service.nodes))
 }
 
-async fn answer(query: &Query, raw: RawQuery, headers: &HeaderMap) -> Result<Response, Problem> {
+async fn answer(query: &Query, caller: &Caller, raw: RawQuery, headers: &HeaderMap) -> Result<Response, Problem> {
     let parameters = Parameters::read(&raw, &PARAMETERS, "source")?;
     let format = format(&parameters, headers)?;
     let asked = asked(&parameters, query)?;
-    let page = query.stats(&asked).await.map_err(failed)?;
+    caller.needs_sources(&asked.sources)?;
+    let page = query.stats(&asked).await.map_err(|error| failed_for(caller, error))?;
     let body = format.page(&page.rows, page.next.as_deref(), page.partial);
     let mut response = ([(header::CONTENT_TYPE, format.content_type())], body).into_response();
     if format != Format::Json {
@@ -114,6 +117,14 @@ fn next_link(raw: &RawQuery, cursor: &str) -> String {
     format!("<?{query}>; rel=\"next\"")
 }
 
+/// The same, without sources that are not the caller's.
+pub(super) fn failed_for(caller: &Caller, mut error: QueryError) -> Problem {
+    if let QueryError::UnknownSource { near, .. } = &mut error {
+        near.retain(|source| caller.has_source(source));
+    }
+    failed(error)
+}
+
 /// The answer to a query that failed.
 pub(super) fn failed(error: QueryError) -> Problem {
     let detail = error.to_string();
@@ -156,7 +167,7 @@ mod tests {
     async fn get(world: &Arc<World>, raw: &str, accept: Option<&str>) -> (u16, HeaderMap, String) {
         let mut headers = HeaderMap::new();
         accept.map(|accept| headers.insert(header::ACCEPT, accept.parse().unwrap()));
-        let answer = answer(&query(world), RawQuery(Some(raw.to_owned())), &headers).await;
+        let answer = answer(&query(world), &Caller::Everybody, RawQuery(Some(raw.to_owned())), &headers).await;
         let response = answer.unwrap_or_else(IntoResponse::into_response);
         let (parts, body) = response.into_parts();
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();

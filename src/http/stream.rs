@@ -5,9 +5,11 @@
 //! and clients that both sides are alive; the stream ends with the service.
 
 use super::Service;
+use super::auth::{Caller, PARAMETER, not_heard};
 use super::nodes::with_the_sink;
 use super::parameters::{Parameters, refuse};
 use super::problem::{Kind, Problem};
+use super::standing::Standing;
 use crate::live::channel::Channel;
 use crate::live::outbox::{Body, Frame};
 use crate::live::{Client, LiveError, Position, PositionError, Transport};
@@ -20,9 +22,9 @@ use serde_json::json;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::sleep;
 
-pub(super) const PARAMETERS: [&str; 2] = ["channel", "since"];
+pub(super) const PARAMETERS: [&str; 3] = ["channel", "since", PARAMETER];
 /// What a browser that comes back says; stronger than the parameter, which is of its first time.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Shorter than the shortest read timeout of proxies in use, 30 s.
@@ -37,6 +39,7 @@ const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
         ("channel" = Vec<String>, Query, example = json!(["live:kitchen"]),
         description = "Up to 100, repeated: live:SOURCE for the present buckets of a source, closed:SOURCE for its rows as they are written, any other name for what is published there"),
         ("since" = Option<String>, Query, description = "The id of the last `closed` event that was heard: those behind it come first"),
+        ("token" = Option<String>, Query, description = "For clients that cannot set the header Authorization, as browsers with an EventSource"),
         ("Last-Event-ID" = Option<String>, Header, description = "The same, as browsers say it"),
     ),
     responses((status = 200, content_type = "text/event-stream", body = String,
@@ -44,6 +47,7 @@ const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
 )]
 pub(super) async fn stream(
     State(service): State<Service>,
+    caller: Caller,
     raw: RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -56,17 +60,19 @@ pub(super) async fn stream(
     let named =
         |name: &&str| Channel::subscribed(name).map_err(|error| refuse("channel", &format!("\"{name}\": {error}")));
     let channels = names.iter().map(named).collect::<Result<Vec<Channel>, Problem>>()?;
+    caller.needs_channels(&channels)?;
     let mut client = service.hub.connect(Transport::Events);
-    let subscribed = client.subscribe(channels, since.as_ref()).await;
+    let subscribed = client.subscribe(channels.clone(), since.as_ref()).await;
     subscribed.map_err(|error| with_the_sink(failed(&error), &service.nodes))?;
     let welcome = event("welcome", &json!({"instance": service.instance.to_string()}).to_string());
     let first = Bytes::from(format!("retry: {RETRY}\n{}", String::from_utf8_lossy(&welcome)));
-    let events = stream::unfold((client, Some(first)), |(client, first)| async {
+    let listening = Listening { client, channels, standing: Some(Standing::new(&service.guard, caller)) };
+    let events = stream::unfold((listening, Some(first)), |(mut listening, first)| async {
         let event = match first {
             Some(first) => first,
-            None => next(&client).await?,
+            None => listening.next().await?,
         };
-        Some((Ok::<_, Infallible>(event), (client, None)))
+        Some((Ok::<_, Infallible>(event), (listening, None)))
     });
     let headers =
         [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store"), (UNBUFFERED, "no")];
@@ -81,12 +87,58 @@ fn since(parameters: &Parameters, headers: &HeaderMap) -> Result<Option<Position
     id.parse().map(Some).map_err(refused)
 }
 
-/// The next event, or a sign of life; `None` at the end.
-async fn next(client: &Client) -> Option<Bytes> {
-    match timeout(HEARTBEAT, client.next()).await {
-        Ok(frame) => Some(encoded(&*frame?)),
-        Err(_) => Some(Bytes::from_static(b":\n\n")),
+/// One who listens.
+struct Listening {
+    client: Client,
+    channels: Vec<Channel>,
+    /// `None` if there are no rights any more: it was said, and this is the end.
+    standing: Option<Standing>,
+}
+
+impl Listening {
+    /// The next event, or a sign of life; `None` at the end.
+    async fn next(&mut self) -> Option<Bytes> {
+        let pause = sleep(HEARTBEAT);
+        tokio::pin!(pause);
+        loop {
+            let standing = self.standing.as_mut()?;
+            tokio::select! {
+                frame = self.client.next() => return Some(encoded(&*frame?)),
+                changed = standing.changed() => {
+                    let refused = match changed {
+                        Ok(()) => self.refuse_channels(),
+                        Err(denied) => {
+                            self.standing = None;
+                            Some(refused(None, &denied.to_string()))
+                        }
+                    };
+                    if refused.is_some() {
+                        return refused;
+                    }
+                }
+                () = &mut pause => return Some(Bytes::from_static(b":\n\n")),
+            }
+        }
     }
+
+    /// Leaves the channels that may not be heard any more, and says so.
+    fn refuse_channels(&mut self) -> Option<Bytes> {
+        let caller = self.standing.as_ref()?.caller();
+        let (kept, left): (Vec<Channel>, Vec<Channel>) =
+            self.channels.drain(..).partition(|channel| caller.may_hear(channel));
+        self.channels = kept;
+        left.iter().for_each(|channel| self.client.unsubscribe(channel));
+        if self.channels.is_empty() {
+            self.standing = None;
+        }
+        let events: Vec<Bytes> = left.iter().map(|channel| refused(Some(channel), &not_heard(channel))).collect();
+        (!events.is_empty()).then(|| events.concat().into())
+    }
+}
+
+fn refused(channel: Option<&Channel>, reason: &str) -> Bytes {
+    let channel = channel.map(ToString::to_string);
+    event("refused", &json!({"channel": channel, "reason": reason}).to_string())
 }
 
 /// The event of a frame, made once for all its clients.

@@ -183,9 +183,10 @@ impl<'c> Folder<'c> {
         self.line = line;
     }
 
-    /// Folds one reading. The decoder has checked the id, the value and the time.
+    /// Folds one reading. The decoder has checked the id, the value and the time. Whether the request has this source
+    /// for the first time.
     #[inline]
-    pub fn push(&mut self, source: &str, value: f64, timestamp: Millis) {
+    pub fn push(&mut self, source: &str, value: f64, timestamp: Millis) -> bool {
         self.advance();
         if timestamp < self.from || timestamp >= self.to {
             self.aim(timestamp);
@@ -194,19 +195,19 @@ impl<'c> Folder<'c> {
         let hash = self.hasher.hash_one(source);
         let open = &mut self.open[self.target];
         let same = |name: &Name| name.hash == hash && *name.id == *source;
-        let index = match self.names.entry(hash, same, |name| name.hash) {
+        let (index, is_new) = match self.names.entry(hash, same, |name| name.hash) {
             Entry::Occupied(mut known) => {
                 let name = known.get_mut();
                 if name.deltas != open.serial {
                     (name.index, name.deltas) = (open.place(name, &self.hasher), open.serial);
                 }
-                name.index
+                (name.index, false)
             }
             Entry::Vacant(unknown) => {
                 let id: Arc<str> = Arc::from(source);
                 let index = open.add(hash, Arc::clone(&id));
                 unknown.insert(Name { hash, id, deltas: open.serial, index });
-                index
+                (index, true)
             }
         };
         open.sources[index as usize].1.push(value);
@@ -214,6 +215,7 @@ impl<'c> Folder<'c> {
             lines.in_deltas[self.parts.len()][self.target].push(lines.of_reading.len());
             lines.of_reading.push(self.line);
         }
+        is_new
     }
 
     /// Passes over a reading that is refused. It keeps its place in the cut: whether a reading is

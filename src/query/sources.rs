@@ -8,7 +8,7 @@
 use super::near::near;
 use super::position::{decode_id, encode_id};
 use super::window::Lives;
-use super::{EARLIEST, LATEST, PAGE_ROWS, Query, QueryError};
+use super::{EARLIEST, LATEST, MAX_SOURCES, PAGE_ROWS, Query, QueryError};
 use crate::clock;
 use crate::sink::Sink;
 use crate::stats::Millis;
@@ -134,6 +134,25 @@ impl Query {
             }
         }
         Ok(())
+    }
+
+    /// Those of these that neither side has heard of; `None` if that cannot be told now.
+    pub async fn unknown(&self, sources: &[Arc<str>]) -> Option<Vec<Arc<str>>> {
+        let mut unknown = Vec::new();
+        for some in sources.chunks(MAX_SOURCES) {
+            let lives = self.all_lives(some).await.ok()?;
+            for (i, id) in some.iter().enumerate() {
+                if lives.iter().any(|life| life.moments[i].is_some()) {
+                    continue;
+                }
+                // In the order of ids an id comes before all that it is a prefix of.
+                let first = self.sink().ok()?.sources(id, None, 1).await.ok()?;
+                if first.first().is_none_or(|span| span.source != *id) {
+                    unknown.push(Arc::clone(id));
+                }
+            }
+        }
+        Some(unknown)
     }
 
     /// A source was forgotten: what was listed before is not shown any more.

@@ -78,8 +78,8 @@ fn the_example_holds_every_setting_with_its_default() {
 #[test]
 fn the_example_is_valid_when_all_of_it_is_used() {
     let dir = temporary();
-    // These two stand instead of others.
-    let from_files = ["store_file", "sink_file"];
+    // The first two stand instead of others, the third has to be there.
+    let from_files = ["store_file", "sink_file", "auth_file"];
     let all: Vec<String> =
         example().into_iter().filter(|line| !from_files.iter().any(|key| line.starts_with(key))).collect();
     write(&dir.path().join("all.toml"), &all.join("\n"));

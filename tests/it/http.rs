@@ -113,6 +113,22 @@ impl Client {
         })
     }
 
+    /// Any request; the body is sent where there is one.
+    #[track_caller]
+    pub(crate) fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.url));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let sent = if body.is_empty() {
+            self.agent.run(request.body(()).unwrap())
+        } else {
+            self.agent.run(request.body(body.to_owned()).unwrap())
+        };
+        let answer = sent.map(received).and_then(|answer| answer);
+        answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
     /// All rows of a source, oldest first.
     pub(crate) fn rows(&self, source: &str, period: &str) -> Vec<Value> {
         let (mut rows, mut cursor) = (Vec::new(), String::new());

@@ -54,6 +54,7 @@ mod sample_data;
 mod smuggling;
 mod socketio;
 mod systemd;
+mod tokens;
 mod undone;
 mod version;
 mod watching;

@@ -50,7 +50,11 @@ fn what_has_no_meaning_is_refused_by_name() {
     check(&TOKEN.replace("sensors", "two words"), None, "a name is");
     check(&format!("{TOKEN}{}", TOKEN.replace("0a", "0b")), None, "another with this name or id");
     check(&format!("{TOKEN}{}", TOKEN.replace("sensors", "others")), None, "another with this name or id");
-    check(&format!("{TOKEN}{}", TOKEN.replace("sensors", "0a").replace("\"0a\"\nn", "\"0b\"\nn")), None, "another with");
+    check(
+        &format!("{TOKEN}{}", TOKEN.replace("sensors", "0a").replace("\"0a\"\nn", "\"0b\"\nn")),
+        None,
+        "another with",
+    );
 }
 
 #[test]

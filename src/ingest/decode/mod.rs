@@ -14,6 +14,7 @@ pub mod template;
 pub mod time;
 
 use super::fold::{Folder, Lines, Part};
+use crate::auth::Identity;
 use crate::stats::calendar::Calendar;
 use crate::stats::moments::MAX_ABS_VALUE;
 use crate::stats::{Millis, source};
@@ -45,6 +46,9 @@ pub enum DecodeError {
     Syntax { line: usize, column: usize, reason: String },
     #[error("the request has more than {MAX_READINGS} readings: send it in several")]
     TooManyReadings,
+    /// Whoever sends it may not send for this source.
+    #[error("the source {id:?} of line {line} is not among those of this token")]
+    Forbidden { line: usize, id: String },
     #[error(transparent)]
     Columns(#[from] columns::ColumnError),
 }
@@ -78,6 +82,8 @@ pub struct Batch<'c> {
     errors: Vec<LineError>,
     error_count: usize,
     empty: usize,
+    /// Who sends it, where only some sources are his.
+    sender: Option<&'c Identity>,
 }
 
 impl<'c> Batch<'c> {
@@ -87,7 +93,23 @@ impl<'c> Batch<'c> {
     pub fn new(calendar: &'c Calendar, times: Times<'c>, keep_lines: bool) -> Self {
         let folder = if keep_lines { Folder::with_lines(calendar) } else { Folder::new(calendar) };
         let (earliest, latest) = (Millis::MAX, Millis::MIN);
-        Self { folder, times, readings: 0, earliest, latest, errors: Vec::new(), error_count: 0, empty: 0 }
+        Self {
+            folder,
+            times,
+            readings: 0,
+            earliest,
+            latest,
+            errors: Vec::new(),
+            error_count: 0,
+            empty: 0,
+            sender: None,
+        }
+    }
+
+    /// Refuses the request at the first source that is not one of the sender's. Each source is looked at once.
+    #[must_use]
+    pub fn from(self, sender: Option<&'c Identity>) -> Self {
+        Self { sender: sender.filter(|sender| sender.is_limited()), ..self }
     }
 
     /// What was taken, bad lines beside it.
@@ -128,7 +150,10 @@ impl<'c> Batch<'c> {
         }
         self.make_room()?;
         self.folder.at_line(line);
-        self.folder.push(source, value, timestamp);
+        let is_new = self.folder.push(source, value, timestamp);
+        if is_new && self.sender.is_some_and(|sender| !sender.has_source(source)) {
+            return Err(DecodeError::Forbidden { line, id: source.to_owned() });
+        }
         self.readings += 1;
         self.earliest = self.earliest.min(timestamp);
         self.latest = self.latest.max(timestamp);

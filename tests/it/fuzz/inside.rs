@@ -11,7 +11,7 @@ use axum::http::{HeaderName, HeaderValue, Request};
 use meanwhile::clock::Clock;
 use meanwhile::config::Role;
 use meanwhile::errorlog::ErrorLog;
-use meanwhile::http::{Instance, Service, live_rows, router};
+use meanwhile::http::{Guard, Instance, Service, live_rows, router};
 use meanwhile::incidents::Incident;
 use meanwhile::ingest::commit::Committer;
 use meanwhile::live::Hub;
@@ -93,6 +93,7 @@ impl Inside {
                 errors: ErrorLog::new(Arc::new(NoErrors), "inside".to_owned()),
                 role: Role::All,
                 instance: Instance::random(),
+                guard: Guard::new(None, 0, clock.clone()),
                 clock,
             })
         });
