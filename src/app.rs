@@ -85,7 +85,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     let hub = Hub::new(Arc::clone(&store), Arc::clone(&query), open_bus(&config)?, http::live_rows);
     let auth = open_auth(&config)?;
     let service = Service {
-        guard: Guard::new(auth.clone(), config.rate_per_address, Clock::System),
+        guard: Guard::new(auth.clone(), config.rate_per_address, config.live_idle(), Clock::System),
         query,
         hub: Arc::clone(&hub),
         calendar,

@@ -26,6 +26,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A day or two of waiting is a choice, more than a year a slip of the unit.
 const MAX_DURATION: Millis = 366 * 86_400_000;
@@ -152,6 +153,11 @@ pub struct ServeArgs {
     #[arg(long, value_name = "N", env = "MEANWHILE_RATE_PER_ADDRESS", default_value = "0")]
     pub rate_per_address: String,
 
+    /// A client of Socket.IO that listens to nothing for so long is disconnected, where --auth-file asks who
+    /// it is; 0s: never
+    #[arg(long, value_name = "DURATION", env = "MEANWHILE_LIVE_IDLE", default_value = "60s")]
+    pub live_idle: String,
+
     /// What to log: a level such as info or debug, or a list such as warn,meanwhile=debug
     #[arg(long, value_name = "FILTER", env = "MEANWHILE_LOG", default_value = "info")]
     pub log: String,
@@ -265,6 +271,16 @@ pub struct Config {
     pub auth_file: Option<PathBuf>,
     /// Requests per second; 0: not limited.
     pub rate_per_address: u32,
+    /// How long a client may listen to nothing; 0: for ever.
+    pub live_idle: Millis,
+}
+
+impl Config {
+    /// How long a client may listen to nothing; `None`: for ever.
+    #[must_use]
+    pub fn live_idle(&self) -> Option<Duration> {
+        (self.live_idle > 0).then(|| Duration::from_millis(self.live_idle as u64))
+    }
 }
 
 /// Which store, and where.
@@ -406,6 +422,7 @@ impl TryFrom<&ServeArgs> for Config {
             proxy_protocol: args.proxy_protocol,
             auth_file: args.auth_file.clone(),
             rate_per_address: named("rate-per-address", access::rate(&args.rate_per_address))?,
+            live_idle: named("live-idle", duration(&args.live_idle))?,
         })
     }
 }
@@ -563,7 +580,7 @@ mod tests {
         let connections = (config.max_connections, config.max_connections_per_address);
         assert_eq!(connections, (MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS));
         assert_eq!((config.trusted_proxies, config.proxy_protocol), (Networks::default(), false));
-        assert_eq!((config.auth_file, config.rate_per_address), (None, 0));
+        assert_eq!((config.auth_file, config.rate_per_address, config.live_idle), (None, 0, 60_000));
     }
 
     #[test]
@@ -589,6 +606,7 @@ mod tests {
             "--proxy-protocol",
             "--auth-file=auth.toml",
             "--rate-per-address=50",
+            "--live-idle=5m",
         ])
         .unwrap();
         assert_eq!(config.listen.to_string(), "[::1]:0");
@@ -605,6 +623,7 @@ mod tests {
         assert_eq!(config.retain, [kept]);
         assert_eq!((config.max_connections, config.max_connections_per_address), (1, 0));
         assert_eq!((config.trusted_proxies.to_string().as_str(), config.proxy_protocol), ("10.0.0.0/8", true));
+        assert_eq!(config.live_idle(), Some(Duration::from_mins(5)));
         assert_eq!((config.auth_file, config.rate_per_address), (Some("auth.toml".into()), 50));
     }
 
@@ -646,6 +665,7 @@ mod tests {
         check("--retain=1m=30", &["--retain: ", "30d"]);
         check("--retain=1w=1y", &["--retain: 1w is not stored", "1m, 1h, 1d"]);
         check("--listen=0.0.0.0:80", &["--listen: ", "--auth-file", "--insecure"]);
+        check("--live-idle=soon", &["--live-idle: ", "is not a duration"]);
         check("--rate-per-address=x", &["--rate-per-address: ", "from 0 to 1000000"]);
         check("--max-connections=0", &["--max-connections: ", "from 1 to 1000000"]);
         check("--trusted-proxies=proxy", &["--trusted-proxies: ", "10.0.0.0/8", "loopback"]);

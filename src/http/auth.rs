@@ -25,6 +25,7 @@ use base64::engine::general_purpose::STANDARD;
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The parameter for clients that cannot set a header: browsers with an `EventSource`, old ones of Socket.IO.
 pub(super) const PARAMETER: &str = "token";
@@ -74,14 +75,20 @@ pub struct Guard {
     /// `None`: everybody may do everything.
     auth: Option<Arc<Auth>>,
     paces: Paces,
+    live_idle: Option<Duration>,
     clock: Clock,
 }
 
 impl Guard {
-    /// `rate`: requests per second from one address; 0: no limit.
+    /// `rate`: requests per second from one address; 0: no limit. `live_idle`: how long a client of Socket.IO may
+    /// listen to nothing where it is asked who it is.
     #[must_use]
-    pub fn new(auth: Option<Arc<Auth>>, rate: u32, clock: Clock) -> Arc<Self> {
-        Arc::new(Self { auth, paces: Paces::new(rate), clock })
+    pub fn new(auth: Option<Arc<Auth>>, rate: u32, live_idle: Option<Duration>, clock: Clock) -> Arc<Self> {
+        Arc::new(Self { auth, paces: Paces::new(rate), live_idle, clock })
+    }
+
+    pub(super) fn live_idle(&self) -> Option<Duration> {
+        self.live_idle
     }
 
     pub(super) fn auth(&self) -> Option<&Arc<Auth>> {
@@ -118,7 +125,7 @@ impl Guard {
         let needed = match access {
             // Whatever he presents: probes and the page are answered.
             Access::Anyone => return Ok(self.known(headers, client).await.ok().flatten().unwrap_or(Caller::Nobody)),
-            Access::Asks => return Ok(Caller::Nobody),
+            Access::Asks => return self.shaking_hands(headers, uri, client).await,
             Access::Listens => &[][..],
             Access::Needs(scopes) => scopes,
         };
@@ -132,6 +139,19 @@ impl Guard {
         let caller = caller.ok_or_else(|| unauthorized("this needs a token, or a user and a password"))?;
         caller.needs(needed)?;
         Ok(caller)
+    }
+
+    /// Who begins with a protocol in which he may say who he is; in the oldest one there is no place for it.
+    async fn shaking_hands(&self, headers: &HeaderMap, uri: &Uri, client: IpAddr) -> Result<Caller, Problem> {
+        let credentials = match presented(headers)? {
+            Some(credentials) => Some(credentials),
+            None => in_query(uri),
+        };
+        match credentials {
+            Some(credentials) => Ok(Caller::Known(self.identify(&credentials, client).await?)),
+            None if in_parameter(uri, "EIO").as_deref() == Some("4") => Ok(Caller::Nobody),
+            None => Err(unauthorized("this needs a token: a header, or ?token= for clients that cannot set one")),
+        }
     }
 
     /// Who says in the headers who he is; `None` if nobody does.
@@ -200,8 +220,12 @@ pub(super) fn presented(headers: &HeaderMap) -> Result<Option<Credentials>, Prob
 
 /// The parameter `token`, if it is there.
 pub(super) fn in_query(uri: &Uri) -> Option<Credentials> {
+    in_parameter(uri, PARAMETER).map(Credentials::Token)
+}
+
+fn in_parameter(uri: &Uri, name: &str) -> Option<String> {
     let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).ok()?;
-    pairs.into_iter().find(|(name, _)| name == PARAMETER).map(|(_, token)| Credentials::Token(token))
+    pairs.into_iter().find(|(given, _)| given == name).map(|(_, value)| value)
 }
 
 fn unauthorized(detail: &str) -> Problem {
@@ -215,6 +239,11 @@ pub(super) fn forbidden(detail: impl Into<String>) -> Problem {
 /// Why somebody does not hear a channel.
 pub(super) fn not_heard(channel: &Channel) -> String {
     format!("the channel {:?} is not among those this token may listen to", channel.to_string())
+}
+
+/// Why somebody does not speak on a channel.
+pub(super) fn not_published(channel: &str) -> String {
+    format!("the channel {channel:?} is not among those this token may publish to")
 }
 
 /// Who makes a request.

@@ -4,7 +4,7 @@
 //! any other program that is subscribed in Redis, hears it. Nobody keeps it.
 
 use super::Service;
-use super::auth::{Caller, forbidden};
+use super::auth::{Caller, forbidden, not_published};
 use super::body::{collect_small, drain};
 use super::parameters::{Parameters, refuse};
 use super::problem::Problem;
@@ -45,7 +45,7 @@ pub(super) async fn publish(
     let channel = Channel::published(name).map_err(|error| refuse("channel", &error.to_string()))?;
     if !caller.may_publish(name) {
         drain(&headers, &mut body.into_data_stream()).await;
-        return Err(forbidden(format!("the channel {name:?} is not among those this token may publish to")));
+        return Err(forbidden(not_published(name)));
     }
     let message = collect_small(&headers, body, MAX_MESSAGE_BYTES).await?;
     let bytes = message.len();

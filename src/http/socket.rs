@@ -5,18 +5,19 @@
 //! asks for (`asking.rs`) and hands it what its channels bring (`telling.rs`). Who hears what is the hub's (`live/`).
 //! What cannot be read is answered by the library, in the words its clients know.
 
+mod admitted;
 mod asking;
 mod session;
 mod telling;
 
 use super::Service;
 use super::publish::MAX_MESSAGE_BYTES;
+use admitted::{Payload, admit};
 use axum::routing::{MethodRouter, any_service};
 use session::{Behind, begin, meet};
-use socketioxide::extract::SocketRef;
+use socketioxide::extract::{SocketRef, TryData};
 use socketioxide::handler::ConnectHandler;
 use socketioxide::{ParserConfig, SocketIo};
-use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,17 +52,19 @@ pub(super) fn sockets(service: &Service) -> MethodRouter<Service> {
         .with_parser(parser)
         .build_svc();
     let hub = Arc::clone(&service.hub);
-    let behind =
-        Behind { hub: Arc::clone(&hub), nodes: Arc::clone(&service.nodes), instance: service.instance.clone() };
-    let asks = service.guard.auth().is_some();
-    let meet = move |socket: SocketRef| {
-        // It is not asked yet who somebody is, so nobody is let in.
-        ready(if asks {
-            Err("this service lets in who is known")
-        } else {
-            meet(&socket, behind);
-            Ok(())
-        })
+    let behind = Behind {
+        hub: Arc::clone(&hub),
+        nodes: Arc::clone(&service.nodes),
+        instance: service.instance.clone(),
+        guard: Arc::clone(&service.guard),
+    };
+    let meet = move |socket: SocketRef, TryData(payload): TryData<Payload>| {
+        let behind = behind.clone();
+        async move {
+            let caller = admit(&behind.guard, socket.req_parts(), payload.ok()).await?;
+            meet(&socket, behind, caller);
+            Ok::<_, String>(())
+        }
     };
     io.ns("/", begin.with(meet));
     tokio::spawn(async move {

@@ -17,6 +17,7 @@ mod world;
 
 // The service from the outside: HTTP, the commands, the files of the sink.
 mod addresses;
+mod admission;
 mod bad_input;
 mod commands;
 mod configuration;

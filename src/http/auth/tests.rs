@@ -52,7 +52,7 @@ fn world(secret: &str, change: impl FnOnce(&mut Entry)) -> World {
         Ok(())
     });
     done.unwrap();
-    World { guard: Guard::new(Some(Auth::open(&path).unwrap()), 0, Clock::manual(1_000)), _dir: dir }
+    World { guard: Guard::new(Some(Auth::open(&path).unwrap()), 0, None, Clock::manual(1_000)), _dir: dir }
 }
 
 impl World {
@@ -94,9 +94,13 @@ async fn who_is_let_in_where() {
     world.check(Access::Anyone, &[], "/", Ok("nobody")).await;
     world.check(Access::Anyone, &["Bearer wrong"], "/", Ok("nobody")).await;
     world.check(Access::Anyone, &[bearer], "/", Ok("one")).await;
-    world.check(Access::Asks, &[bearer], "/", Ok("nobody")).await;
+    world.check(Access::Asks, &[bearer], "/?EIO=4", Ok("one")).await;
+    world.check(Access::Asks, &[], "/?EIO=4", Ok("nobody")).await;
+    world.check(Access::Asks, &[], "/?EIO=4&token=wrong", Err(Kind::Unauthorized)).await;
+    world.check(Access::Asks, &[], "/?EIO=3", Err(Kind::Unauthorized)).await;
+    world.check(Access::Asks, &[], "/?EIO=3&token=secret", Ok("one")).await;
 
-    let open = World { guard: Guard::new(None, 0, Clock::System), _dir: tempfile::tempdir().unwrap() };
+    let open = World { guard: Guard::new(None, 0, None, Clock::System), _dir: tempfile::tempdir().unwrap() };
     for access in [query, Access::Listens, Access::Anyone, Access::Asks] {
         open.check(access, &["nonsense"], "/", Ok("everybody")).await;
     }

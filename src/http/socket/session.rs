@@ -4,13 +4,16 @@
 //! for it is bounded here, in the library and in its outbox, whatever it asks for and however slowly it reads; when
 //! the connection ends, by whatever, nothing of it is left.
 
+use super::admitted::{Admitted, Change};
 use super::asking::{Arrived, Reply, Verb, Wish};
 use super::telling::{emit, tell};
 use crate::failpoint;
 use crate::http::Instance;
+use crate::http::auth::{Caller, Guard, not_heard};
 use crate::http::nodes::with_the_sink;
 use crate::http::stream::failed;
 use crate::incidents::{self, Caught};
+use crate::live::channel::Channel;
 use crate::live::{Client, Hub, LiveError, Transport};
 use crate::nodes::Nodes;
 use serde_json::json;
@@ -46,6 +49,7 @@ pub(super) struct Behind {
     pub(super) hub: Arc<Hub>,
     pub(super) nodes: Arc<Nodes>,
     pub(super) instance: Instance,
+    pub(super) guard: Arc<Guard>,
 }
 
 /// An event whose turn comes.
@@ -62,7 +66,7 @@ struct Asked {
 struct Begin(mpsc::Sender<SocketRef>);
 
 /// Listens to a client; before it hears that it is connected, so that nothing it says is lost.
-pub(super) fn meet(socket: &SocketRef, service: Behind) {
+pub(super) fn meet(socket: &SocketRef, service: Behind, caller: Caller) {
     let (asked, asking) = mpsc::channel(MAX_ASKED);
     let room = Arc::new(Semaphore::new(MAX_ASKED_BYTES));
     for verb in Verb::ALL {
@@ -89,7 +93,7 @@ pub(super) fn meet(socket: &SocketRef, service: Behind) {
                 () = gone.notified() => {}
                 () = service.hub.ended() => {}
                 // That the connection is gone was found out here.
-                Err(Gone) = attend(&socket, &service, asking) => {}
+                Err(Gone) = attend(&socket, &service, caller, asking) => {}
             }
         };
         if incidents::caught(SESSION, session).await.is_err() {
@@ -137,8 +141,17 @@ fn refuse(reply: &Reply, verb: Verb, reason: &str) -> Result<(), SendError> {
 /// The connection has ended.
 struct Gone;
 
-async fn attend(socket: &Socket, service: &Behind, mut asking: mpsc::Receiver<Asked>) -> Result<(), Gone> {
+async fn attend(
+    socket: &SocketRef,
+    service: &Behind,
+    caller: Caller,
+    mut asking: mpsc::Receiver<Asked>,
+) -> Result<(), Gone> {
     let mut client = service.hub.connect(transport(socket));
+    let mut admitted = Admitted::new(&service.guard, caller);
+    if let Some(own) = admitted.own_channel() {
+        hear_own_channel(socket, service, &mut client, own).await?;
+    }
     let welcome = json!({"instance": service.instance.to_string()});
     send(|| emit(socket, "welcome", &welcome)).await?;
     let mut looks = interval(LOOK_EVERY);
@@ -150,7 +163,7 @@ async fn attend(socket: &Socket, service: &Behind, mut asking: mpsc::Receiver<As
                 let Asked { verb, wish, reply, room } = asked.ok_or(Gone)?;
                 let done = match wish {
                     Ok(wish) => {
-                        let done = incidents::caught(verb.view(), carry_out(service, &mut client, wish)).await;
+                        let done = incidents::caught(verb.view(), carry_out(service, &mut client, &mut admitted, wish)).await;
                         done.unwrap_or_else(|panic| Err(defect(panic)))
                     }
                     Err(reason) => Err(reason),
@@ -166,9 +179,42 @@ async fn attend(socket: &Socket, service: &Behind, mut asking: mpsc::Receiver<As
                 // The service stops.
                 None => return Err(Gone),
             },
+            change = admitted.changed() => change_of(socket, &mut client, change).await?,
             _ = looks.tick(), if socket.transport_type() == TransportType::Polling => {}
         }
     }
+}
+
+/// Who has a name is reached by it, without asking for it.
+async fn hear_own_channel(socket: &Socket, service: &Behind, client: &mut Client, own: Channel) -> Result<(), Gone> {
+    let Err(error) = client.subscribe(vec![own], None).await else { return Ok(()) };
+    // It may ask for it again.
+    let refused = json!({"event": Verb::Subscribe.name(), "reason": reason(service, &error)});
+    send(|| emit(socket, "refused", &refused)).await
+}
+
+/// Rights have gone, or nobody wants anything.
+async fn change_of(socket: &SocketRef, client: &mut Client, change: Change) -> Result<(), Gone> {
+    let (event, reason) = match change {
+        Change::Refused(channels) => {
+            for channel in channels {
+                client.unsubscribe(&channel);
+                let refused = json!({"event": Verb::Subscribe.name(), "reason": not_heard(&channel)});
+                send(|| emit(socket, "refused", &refused)).await?;
+            }
+            return Ok(());
+        }
+        Change::Ended(denied) => ("connect", denied.to_string()),
+        Change::Idle(idle) => ("idle", format!("subscribed to nothing for {} s", idle.as_secs_f64())),
+    };
+    send(|| emit(socket, "refused", &json!({"event": event, "reason": reason}))).await?;
+    // One that is told so by the service does not come back by itself.
+    send(|| match SocketRef::clone(socket).disconnect() {
+        Err(SocketError::InternalChannelFull) => Err(SocketError::InternalChannelFull.into()),
+        _ => Ok(()),
+    })
+    .await?;
+    Err(Gone)
 }
 
 fn transport(socket: &Socket) -> Transport {
@@ -199,14 +245,22 @@ async fn send(send: impl Fn() -> Result<(), SendError>) -> Result<(), Gone> {
 
 /// # Errors
 /// Why not, for the client.
-async fn carry_out(service: &Behind, client: &mut Client, wish: Wish) -> Result<(), String> {
+async fn carry_out(service: &Behind, client: &mut Client, admitted: &mut Admitted, wish: Wish) -> Result<(), String> {
     failpoint::trip("event-begun");
     match wish {
         Wish::Subscribe(channels, since) => {
-            client.subscribe(channels, since.as_ref()).await.map_err(|error| reason(service, &error))?;
+            admitted.may_hear(&channels)?;
+            let subscribed = client.subscribe(channels.clone(), since.as_ref()).await;
+            subscribed.map_err(|error| reason(service, &error))?;
+            admitted.joined(channels);
         }
-        Wish::Unsubscribe(channels) => channels.iter().for_each(|channel| client.unsubscribe(channel)),
+        Wish::Unsubscribe(channels) => {
+            admitted.may_hear(&channels)?;
+            channels.iter().for_each(|channel| client.unsubscribe(channel));
+            admitted.left(&channels);
+        }
         Wish::Publish(channel, message) => {
+            admitted.may_publish(&channel)?;
             service.hub.publish(&channel, message).await.map_err(|error| reason(service, &error))?;
         }
     }

@@ -93,7 +93,7 @@ impl Inside {
                 errors: ErrorLog::new(Arc::new(NoErrors), "inside".to_owned()),
                 role: Role::All,
                 instance: Instance::random(),
-                guard: Guard::new(None, 0, clock.clone()),
+                guard: Guard::new(None, 0, None, clock.clone()),
                 clock,
             })
         });
