@@ -5,6 +5,9 @@
 //! is in `service/`.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use meanwhile::auth::file::{Entries, Entry};
+use meanwhile::auth::{Auth, Scope, token};
+use meanwhile::clock;
 use meanwhile::ingest::decode::columns::{Shape, Wide};
 use meanwhile::ingest::decode::csv::Csv;
 use meanwhile::ingest::decode::ndjson::Ndjson;
@@ -157,5 +160,38 @@ fn moments(c: &mut Criterion) {
     group.bench_function("mean and variance", |b| b.iter(|| (black_box(&all).mean(), black_box(&all).var_pop())));
 }
 
-criterion_group!(benches, decode, table, fold, moments);
+/// What it takes to know who asks, and what may be asked for, among a thousand.
+fn tokens(c: &mut Criterion) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("auth.toml");
+    let secrets: Vec<String> = (0..1_000).map(|_| token::generate()).collect();
+    let entry = |(n, secret): (usize, &String)| Entry {
+        id: format!("{n}"),
+        name: format!("token-{n}"),
+        hash: Some(token::hash(secret)),
+        scopes: vec![Scope::Ingest],
+        sources: Some(vec!["other*".to_owned(), "building-7.*".to_owned()]),
+        rate: Some(1_000_000_000),
+        ..Entry::default()
+    };
+    let written = Entries::change(&file, |entries| {
+        entries.tokens = secrets.iter().enumerate().map(entry).collect();
+        Ok(())
+    });
+    written.expect("a file");
+    let auth = Auth::open(&file).expect("a file of tokens");
+    let mut group = c.benchmark_group("tokens");
+    let mut next = secrets.iter().cycle();
+    group.bench_function("a token of a thousand", |b| b.iter(|| auth.by_token(next.next().unwrap(), NOW).is_ok()));
+    let identity = auth.by_token(&secrets[0], NOW).expect("a token");
+    let now = clock::instant();
+    group.bench_function("a rate", |b| b.iter(|| identity.allowance.take(black_box(1), now)));
+    let sources = sources(READINGS);
+    group.throughput(Throughput::Elements(READINGS as u64));
+    group.bench_function("a source by pattern", |b| {
+        b.iter(|| black_box(&sources).iter().all(|source| identity.has_source(source)));
+    });
+}
+
+criterion_group!(benches, decode, table, fold, moments, tokens);
 criterion_main!(benches);

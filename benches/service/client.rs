@@ -31,6 +31,11 @@ pub(crate) fn post_readings_under(key: &str, lines: &[u8]) -> Vec<u8> {
     post(&format!("{KEY_HEADER}{key}\r\n"), lines)
 }
 
+/// The same with a token.
+pub(crate) fn post_readings_as(token: &str, lines: &[u8]) -> Vec<u8> {
+    post(&format!("authorization: Bearer {token}\r\n"), lines)
+}
+
 fn post(header: &str, lines: &[u8]) -> Vec<u8> {
     let length = lines.len();
     let head = format!(

@@ -4,7 +4,7 @@
 //! distribution. Requests are built before anything is measured; while it is measured only their
 //! timestamps are renewed. The client's own CPU seconds are not counted.
 
-use crate::client::{Client, KEY_HEADER, post_readings, post_readings_under};
+use crate::client::{Client, KEY_HEADER, post_readings, post_readings_as, post_readings_under};
 use crate::processes::{Redis, Service};
 use crate::random::Random;
 use crate::resp::Pipeline;
@@ -49,6 +49,16 @@ impl Draw {
     }
 }
 
+/// What is sent beside the readings.
+#[derive(Clone, Copy)]
+enum Kind<'t> {
+    Plain,
+    /// A new idempotency key for each batch.
+    Keyed,
+    /// A token.
+    As(&'t str),
+}
+
 /// A request that can be sent again and again, always with times of the last second.
 struct Batch {
     request: Vec<u8>,
@@ -59,7 +69,7 @@ struct Batch {
 }
 
 impl Batch {
-    fn new(random: &mut Random, keyed: bool) -> Self {
+    fn new(random: &mut Random, kind: Kind<'_>) -> Self {
         let mut lines = Vec::new();
         let mut stamps = Vec::with_capacity(BATCH);
         for _ in 0..BATCH {
@@ -70,8 +80,11 @@ impl Batch {
             stamps.push(lines.len());
             writeln!(lines, "{:0SECONDS_DIGITS$}{millis:03}}}", 0).expect("memory takes everything");
         }
-        let request =
-            if keyed { post_readings_under(&format!("{:0KEY_DIGITS$}", 0), &lines) } else { post_readings(&lines) };
+        let request = match kind {
+            Kind::Plain => post_readings(&lines),
+            Kind::Keyed => post_readings_under(&format!("{:0KEY_DIGITS$}", 0), &lines),
+            Kind::As(token) => post_readings_as(token, &lines),
+        };
         let head = request.len() - lines.len();
         for at in &mut stamps {
             *at += head;
@@ -122,20 +135,24 @@ impl Cost {
 /// Posts `readings` (rounded up to whole batches) over `connections` that each send their next
 /// batch when the last one was acknowledged.
 pub(crate) fn run(service: &Service, connections: usize, readings: usize) -> Result<Cost> {
-    run_load(service, connections, readings, false)
+    run_load(service, connections, readings, Kind::Plain)
 }
 
 /// The same with an idempotency key for each batch.
 pub(crate) fn run_keyed(service: &Service, connections: usize, readings: usize) -> Result<Cost> {
-    run_load(service, connections, readings, true)
+    run_load(service, connections, readings, Kind::Keyed)
 }
 
-fn run_load(service: &Service, connections: usize, readings: usize, keyed: bool) -> Result<Cost> {
+/// The same with a token, for a service that asks for one.
+pub(crate) fn run_as(service: &Service, token: &str, connections: usize, readings: usize) -> Result<Cost> {
+    run_load(service, connections, readings, Kind::As(token))
+}
+
+fn run_load(service: &Service, connections: usize, readings: usize, kind: Kind<'_>) -> Result<Cost> {
     let batches = readings.div_ceil(BATCH);
     let mut random = Random::new(SEED);
     let mut pools: Vec<Vec<Batch>> = Vec::new();
-    pools
-        .resize_with(connections, || (0..POOL.div_ceil(connections)).map(|_| Batch::new(&mut random, keyed)).collect());
+    pools.resize_with(connections, || (0..POOL.div_ceil(connections)).map(|_| Batch::new(&mut random, kind)).collect());
     // Warm: connections accepted, scripts loaded, memory taken.
     post(service, &mut pools, POOL)?;
 

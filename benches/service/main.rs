@@ -7,6 +7,7 @@
 
 mod accuracy;
 mod appendfsync;
+mod auth;
 mod client;
 mod ingest;
 mod keys;
@@ -32,7 +33,7 @@ const READINGS: usize = 10_000_000;
 /// Enough to see that everything runs; too few CPU ticks for a figure.
 const QUICK_READINGS: usize = 500_000;
 
-/// Measures the whole service: ingest, the price of keys and of syncs, memory, a start after a crash, large rollovers, rows in PostgreSQL,
+/// Measures the whole service: ingest, the price of keys, of tokens and of syncs, memory, a start after a crash, large rollovers, rows in PostgreSQL,
 /// accuracy and what slow clients do to others.
 #[derive(Parser)]
 struct Options {
@@ -57,6 +58,7 @@ struct Options {
 enum Section {
     Ingest,
     Keys,
+    Auth,
     Appendfsync,
     Memory,
     Restart,
@@ -90,6 +92,9 @@ fn run(options: &Options) -> Result<bool> {
     }
     if wanted(Section::Keys) {
         goals.extend(keys::measure(binary, readings, !options.quick)?);
+    }
+    if wanted(Section::Auth) {
+        goals.extend(auth::measure(binary, readings, !options.quick)?);
     }
     // Minutes: not in a smoke run unless asked for.
     if options.only == Some(Section::Appendfsync) || (wanted(Section::Appendfsync) && !options.quick) {
