@@ -14,6 +14,7 @@ mod front;
 mod machine;
 mod modes;
 mod paths;
+mod peers;
 mod posts;
 mod silence;
 mod stickiness;
@@ -33,9 +34,13 @@ const SHORT: [&str; 6] = ["--periods", "1s,1m", "--grace", "100ms", "--lateness"
 
 impl Site {
     fn start(instances: usize) -> Self {
+        Self::start_with(instances, &[])
+    }
+
+    fn start_with(instances: usize, others: &[&str]) -> Self {
         let (redis, database) = (RedisServer::start_durable(), Database::new());
         let (store, sink) = (redis.url(), database.url());
-        let flags = [&["--store", &store, "--sink", &sink][..], &SHORT].concat();
+        let flags = [&["--store", &store, "--sink", &sink][..], &SHORT, others].concat();
         let nodes = (0..instances).map(|_| Service::start_beside(&flags, &[])).collect();
         Self { nodes, _redis: redis }
     }
