@@ -79,13 +79,12 @@ impl ErrorLog {
     pub async fn run(self: Arc<Self>) {
         loop {
             incidents::arrived().await;
-            let mut pause = EVERY;
+            // What comes together is written together.
+            sleep(EVERY).await;
             while let Err(error) = self.write().await {
                 tracing::debug!("the error log waits in the process: {error}");
-                pause = EVERY_AWAY;
-                sleep(pause).await;
+                sleep(EVERY_AWAY).await;
             }
-            sleep(pause).await;
         }
     }
 
