@@ -137,12 +137,17 @@ struct Terminal {
 
 impl Terminal {
     fn watching(service: &Service) -> Self {
+        Self::watching_after("", service)
+    }
+
+    /// The shell is told something before.
+    fn watching_after(words: &str, service: &Service) -> Self {
         const PTY: &str = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
         const LINE: &str = "stty rows 24 cols 80; before=$(stty -g)
             sh -c 'echo pid $$.; exec \"$0\" watch kitchen' \"$0\"; code=$?
             test \"$(stty -g)\" = \"$before\" && echo the same terminal; exit $code";
         let mut command = Command::new("python3");
-        command.args(["-c", PTY, "sh", "-c", LINE, env!("CARGO_BIN_EXE_meanwhile")]);
+        command.args(["-c", PTY, "sh", "-c", &format!("{words}{LINE}"), env!("CARGO_BIN_EXE_meanwhile")]);
         command.env("MEANWHILE_URL", service.url()).env("TERM", "xterm").env("LC_ALL", "C.UTF-8");
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -209,10 +214,13 @@ fn the_terminal_is_given_back() {
 #[test]
 fn it_does_not_outlive_its_terminal() {
     let service = Service::start(On::Embedded, &SHORT);
-    let terminal = Terminal::watching(&service);
-    terminal.wait_for(DRAWN);
-    let stat = format!("/proc/{}/stat", terminal.pid());
-    drop(terminal);
-    // Gone, or nobody has taken note of its end.
-    eventually("it ends", || fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z ")).then_some(()));
+    // Of the end of the terminal the shell is told, who then does not pass it on.
+    for words in ["", "trap '' HUP; "] {
+        let terminal = Terminal::watching_after(words, &service);
+        terminal.wait_for(DRAWN);
+        let stat = format!("/proc/{}/stat", terminal.pid());
+        drop(terminal);
+        // Gone, or nobody has taken note of its end.
+        eventually("it ends", || fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z ")).then_some(()));
+    }
 }

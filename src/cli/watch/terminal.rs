@@ -8,7 +8,7 @@ use super::state::{State, Update};
 use crate::clock::Clock;
 use anyhow::{Context, bail};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyModifiers};
-use std::io;
+use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// From what happens to its picture at most; statistics come every 250 ms.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How soon a signal must have been heard, and a panic reported.
+/// How soon a signal must have been heard, a panic reported, and a terminal missed.
 const SOON: Duration = Duration::from_secs(1);
 
 /// What a key asks for.
@@ -47,7 +47,7 @@ impl Drop for Taken {
 pub(super) fn run(updates: &Receiver<Update>, mut state: State, look: &Look) -> anyhow::Result<()> {
     const ENDED: &str = "what listens to the service has ended by itself";
     const REFUSED: &str = "cannot take the terminal: --plain prints lines instead";
-    let ended = ended_by_signal()?;
+    let ended = ended_from_outside()?;
     let taken = Taken { panicked: Arc::default() };
     // Its hook gives the terminal back before a panic is reported.
     let mut terminal = ratatui::try_init().context(REFUSED)?;
@@ -102,11 +102,11 @@ fn tell_of_panics(panicked: Arc<AtomicBool>) {
     }));
 }
 
-/// Set once a signal asks the process to end, which by itself would end without giving the terminal back. Ends it a
-/// little later in any case.
-fn ended_by_signal() -> io::Result<Arc<AtomicBool>> {
+/// Set once a signal asks the process to end, which by itself would end without giving the terminal back, or the
+/// terminal has gone without a signal. Ends the process a little later in any case.
+fn ended_from_outside() -> io::Result<Arc<AtomicBool>> {
     let ended = Arc::new(AtomicBool::new(false));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let signals = {
         let _inside = runtime.enter();
         [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal)
@@ -120,6 +120,8 @@ fn ended_by_signal() -> io::Result<Arc<AtomicBool>> {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
                 _ = hangup.recv() => {}
+                // Only the leader of the session is told, and may keep it to himself.
+                () = gone() => {}
             }
         });
         told.store(true, Ordering::Relaxed);
@@ -129,6 +131,13 @@ fn ended_by_signal() -> io::Result<Arc<AtomicBool>> {
         std::process::exit(0);
     });
     Ok(ended)
+}
+
+/// Returns when standard output is no terminal any more.
+async fn gone() {
+    while io::stdout().is_terminal() {
+        tokio::time::sleep(SOON).await;
+    }
 }
 
 #[cfg(test)]
