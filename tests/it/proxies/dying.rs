@@ -9,7 +9,7 @@ use super::crowd::Crowd;
 use super::front::Front;
 use super::machine::Kind;
 use super::posts::{IMPATIENCE, Posts, post};
-use crate::http::Client;
+use crate::http::{Client, reading};
 use crate::service::{Service, eventually};
 use meanwhile::clock;
 use serde_json::Value;
@@ -116,6 +116,26 @@ fn a_rolling_restart_loses_nothing() {
             all_are_back(site, crowd);
         }
     }));
+}
+
+/// Nobody has to repeat what the proxy could not send; it is sent to another instance, even a POST.
+#[test]
+fn what_cannot_be_sent_goes_to_another_instance() {
+    // Too late to be of help.
+    let checks = [("check inter 1s", "check inter 1h")];
+    for (kind, changes) in [(Kind::Nginx, &[][..]), (Kind::Haproxy, &checks)] {
+        let mut site = Site::start(3);
+        let front = Front::changed(kind, &site.ports(), changes);
+        let client = Client::new(front.url());
+        site.nodes[1].kill();
+        for n in 0..30 {
+            let cookie = format!("client=k{n}");
+            let headers = [("Content-Type", "application/json"), ("Cookie", &cookie)];
+            let answer = client.try_post("", &headers, reading("a", 1.0).as_bytes()).expect("an answer");
+            assert_eq!(answer.status, 200, "{kind:?} {n}: {answer:?}");
+        }
+        assert_eq!(site.nodes[0].client().total("a", "1m"), (30, 30.0));
+    }
 }
 
 /// Who does not answer is found by the checks, before a client has to find it.
