@@ -64,3 +64,19 @@ fn the_proxy_protocol_names_the_client() {
     let said = front.curl(&[&format!("{}/server1/healthz", front.url())]);
     assert!(said.contains("--proxy-protocol"), "{said}");
 }
+
+/// A query may hold a token, for browsers that cannot send it otherwise: it is not in the logs of the proxies.
+#[test]
+fn tokens_stay_out_of_the_logs() {
+    let site = Site::start(3);
+    for kind in [Kind::Nginx, Kind::NginxIpHash, Kind::NginxPrefixes, Kind::Haproxy] {
+        let front = Front::start(kind, &site.ports());
+        let prefix = if kind == Kind::NginxPrefixes { "/server1" } else { "" };
+        // A stream of nothing is refused, so that there is an end to it.
+        let path = format!("{prefix}/v1/stream?token=hush-hush");
+        let said = front.curl(&[&format!("{}{path}", front.url())]);
+        assert!(said.contains("channel"), "{said}");
+        let log = eventually("it is logged", || Some(front.log()).filter(|log| log.contains("/v1/stream")));
+        assert!(!log.contains("hush"), "{kind:?}: {log}");
+    }
+}
