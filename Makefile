@@ -1,6 +1,6 @@
 # The commands of the project; `make ci` is exactly what continuous integration runs.
 
-.PHONY: run test bench suites fuzz soak soak-brief pair powercut powercut-brief balanced simulate simulate-brief ci lint tools
+.PHONY: run test scenarios bench suites fuzz soak soak-brief pair powercut powercut-brief balanced simulate simulate-brief ci lint tools
 
 # Builds, starts the service on the embedded store with CSV files, and says where to post.
 run:
@@ -10,6 +10,10 @@ run:
 # run at once than there are cores.
 test: tools
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} cargo test --locked
+
+# The stories of tests/scenarios/README.md, told while they run; N=4 plays one. `make test` plays them too.
+scenarios: tools
+	cargo test --locked --test it -- --nocapture --test-threads 1 scenarios::$(if $(N),s$(N)_)
 
 # The figures of docs/benchmarks.md, in CPU seconds: some minutes, best on an idle machine.
 bench: tools

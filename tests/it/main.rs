@@ -63,6 +63,10 @@ mod ways_in;
 mod weather;
 mod year;
 
+// What readers of the classic articles know, told while it runs: tests/scenarios/README.md.
+#[path = "../scenarios/mod.rs"]
+mod scenarios;
+
 // The store contract: each promise, random schedules, and the bytes of merged states.
 mod contract;
 mod golden;

@@ -72,7 +72,7 @@ fn an_instance_that_sleeps_over_the_close_of_its_buckets() {
 }
 
 /// A library that shifts the clock of a process that loads it.
-fn clock_library(dir: &Path) -> String {
+pub(crate) fn clock_library(dir: &Path) -> String {
     let library = dir.join("clock.so");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/nodes/clock.c");
     let made = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).args([source, "-ldl"]).status();

@@ -180,7 +180,7 @@ pub(crate) fn bytes(base64: &str) -> Value {
 }
 
 /// Where the packages of the clients are; installs them if they are not.
-fn packages() -> &'static Path {
+pub(crate) fn packages() -> &'static Path {
     static PACKAGES: OnceLock<PathBuf> = OnceLock::new();
     PACKAGES.get_or_init(|| {
         let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/socketio");
