@@ -58,7 +58,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     let address = listener.local_addr().context("the listener has no address")?;
     let instance = Instance::random();
     let errors = ErrorLog::new(kept_errors, instance.to_string());
-    let _noting = AbortOnDrop(tokio::spawn(incidents::named("error log", Arc::clone(&errors).run())));
+    let _noting = AbortOnDrop(incidents::spawn("error log", Arc::clone(&errors).run()));
     let me = node::node(instance.to_string(), &config, sink.as_deref(), address);
     let mut shutdown = std::pin::pin!(shutdown);
     let nodes = tokio::select! {
@@ -77,9 +77,9 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
             .retaining(config.retain.clone(), Clock::System)
             .after(&prepared);
         (progress, orders) = (rollover.progress(), Some(rollover.orders()));
-        tokio::spawn(incidents::named("rollover", rollover.run(wake, until_stopped(stopped.clone()))))
+        incidents::spawn("rollover", rollover.run(wake, until_stopped(stopped.clone())))
     } else {
-        tokio::spawn(until_stopped(stopped.clone()))
+        incidents::spawn("rollover", until_stopped(stopped.clone()))
     };
     let query = Arc::new(Query::new(Arc::clone(&store), sink.clone(), Arc::clone(&calendar)));
     let hub = Hub::new(Arc::clone(&store), Arc::clone(&query), open_bus(&config)?, http::live_rows);
@@ -107,17 +107,17 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     };
     let entrance = Entrance::new(config.trusted_proxies.clone(), config.proxy_protocol);
     let serving = serve(listener, http::router(service), limits, entrance, until_stopped(stopped));
-    let serving = tokio::spawn(incidents::named("http", serving));
+    let serving = incidents::spawn("http", serving);
     let live = Arc::clone(&hub);
-    let live = incidents::kept_alive("live", move || Arc::clone(&live).run(|| Clock::System.now()));
-    let _live = AbortOnDrop(tokio::spawn(live));
-    let auth = auth.map(|auth| incidents::kept_alive("tokens", move || Arc::clone(&auth).run()));
-    let _auth = auth.map(|auth| AbortOnDrop(tokio::spawn(auth)));
-    let _upkeep = AbortOnDrop(tokio::spawn(incidents::kept_alive("metrics", telemetry::metrics::upkeep)));
+    let live = incidents::spawn_kept_alive("live", move || Arc::clone(&live).run(|| Clock::System.now()));
+    let _live = AbortOnDrop(live);
+    let auth = auth.map(|auth| incidents::spawn_kept_alive("tokens", move || Arc::clone(&auth).run()));
+    let _auth = auth.map(AbortOnDrop);
+    let _upkeep = AbortOnDrop(incidents::spawn_kept_alive("metrics", telemetry::metrics::upkeep));
     say_where(&config, &*store, address);
     telemetry::manager::ready(&format!("listening on http://{address}"));
 
-    let staying = tokio::spawn(incidents::named("nodes", Arc::clone(&nodes).stay()));
+    let staying = incidents::spawn("nodes", Arc::clone(&nodes).stay());
     let mut core = Core { serving, rolling, committing, staying };
     tokio::select! {
         () = shutdown => {}

@@ -13,6 +13,7 @@ pub mod token;
 
 pub use identity::{Identity, Scope};
 
+use crate::incidents;
 use crate::stats::Millis;
 use allowance::Allowance;
 use file::{Entries, FileError};
@@ -198,7 +199,7 @@ impl Auth {
         };
         let _place = self.comparing.acquire().await.expect("it is never closed");
         let (changes, presented) = (*self.changes.borrow(), password.to_owned());
-        let right = tokio::task::spawn_blocking(move || password::matches(&presented, &hash)).await.unwrap_or(false);
+        let right = incidents::blocking(move || password::matches(&presented, &hash)).await.unwrap_or(false);
         let Some(identity) = found.filter(|_| right) else { return Err(Denied::Unknown) };
         let mut remembered = lock(&self.remembered);
         // Not if it was read again meanwhile: this may be gone.

@@ -40,11 +40,12 @@ pub const NAMES: [&str; 18] = [
 ];
 
 /// Where there is a panic in place of the end.
-pub const PANICS: [&str; 6] = [
+pub const PANICS: [&str; 7] = [
     // A handler; its work on another thread.
     "state-asked",
     "body-decoding",
-    // An event of a socket: its arguments, what it asks for.
+    // A session of a socket; an event of it: its arguments, what it asks for.
+    "session-begun",
     "event-read",
     "event-begun",
     // Tasks of their own.

@@ -188,12 +188,12 @@ impl Server {
             Ok(taken) => {
                 self.gave_way(taken.instead_of_another);
                 let connection = connection(Arc::clone(self), stream, peer, Arc::new(Turn::new(taken.place)));
-                tokio::spawn(incidents::named("connection", connection));
+                incidents::spawn("connection", connection);
             }
             Err(full) => {
                 let problem = self.refusal(full);
                 if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
-                    tokio::spawn(async move {
+                    incidents::spawn("connection", async move {
                         part(stream, problem).await;
                         drop(permit);
                     });

@@ -12,6 +12,7 @@ mod telling;
 
 use super::Service;
 use super::publish::MAX_MESSAGE_BYTES;
+use crate::incidents;
 use admitted::{Payload, admit};
 use axum::routing::{MethodRouter, any_service};
 use session::{Behind, begin, meet};
@@ -67,7 +68,7 @@ pub(super) fn sockets(service: &Service) -> MethodRouter<Service> {
         }
     };
     io.ns("/", begin.with(meet));
-    tokio::spawn(async move {
+    incidents::spawn("sockets", async move {
         hub.ended().await;
         // Clients take it for a lost connection, and come back by themselves.
         SocketIo::close(&io).await;

@@ -1,6 +1,6 @@
 //! On behalf of what something runs: the route and the id of a request, or the name of a task.
 //!
-//! Set around every request by `http/observe.rs` and around every task by [`named`]; goes along with work on other
+//! Set around every request by `http/observe.rs` and around every task by [`spawn`]; goes along with work on other
 //! threads ([`blocking`], [`carried`]). A panic is caught where its request, its event or its task ends, never here
 //! in between: it goes on to the one that waits.
 
@@ -12,7 +12,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinError;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::sleep;
 
 /// Before a task that has failed begins again: so a defect in its first step is no load.
@@ -54,8 +54,29 @@ pub fn within<F: Future>(context: Context, work: F) -> impl Future<Output = F::O
     PRESENT.scope(context, work)
 }
 
-/// Runs a task under this name.
-pub fn named<F: Future>(view: &str, work: F) -> impl Future<Output = F::Output> + use<F> {
+/// Begins a task under this name. The only way tasks begin, so that each has one.
+pub fn spawn<F>(view: &str, task: F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    tokio::spawn(named(view, task))
+}
+
+/// Begins a task under this name that begins anew after each panic, until it ends.
+pub fn spawn_kept_alive<F>(view: &'static str, task: impl Fn() -> F + Send + 'static) -> JoinHandle<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    tokio::spawn(async move {
+        while caught(view, task()).await.is_err() {
+            sleep(REVIVE_AFTER).await;
+            tracing::warn!("the task {view} begins again");
+        }
+    })
+}
+
+/// Runs something under this name.
+fn named<F: Future>(view: &str, work: F) -> impl Future<Output = F::Output> + use<F> {
     within(Context { view: view.into(), request_id: None }, work)
 }
 
@@ -75,14 +96,6 @@ pub fn caught_now<T>(view: &str, work: impl FnOnce() -> T) -> Result<T, Caught> 
     let context = Context { view: view.into(), request_id: None };
     let outcome = PRESENT.sync_scope(context, || catch_unwind(AssertUnwindSafe(work)));
     outcome.map_err(|_| Caught(last_panic()))
-}
-
-/// Runs a task under this name, anew after each panic, until it ends.
-pub async fn kept_alive<F: Future<Output = ()>>(view: &'static str, task: impl Fn() -> F) {
-    while caught(view, task()).await.is_err() {
-        sleep(REVIVE_AFTER).await;
-        tracing::warn!("the task {view} begins again");
-    }
 }
 
 /// What came of work on another thread.

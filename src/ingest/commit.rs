@@ -162,7 +162,7 @@ impl Committer {
         let shared = Arc::new(Shared::default());
         let (queue, works) = mpsc::unbounded_channel();
         let task = shard::Task::new(store, calendar, shard, Arc::clone(&shared), wake, clock).await?;
-        let task = tokio::spawn(incidents::named("committer", task.run(works)));
+        let task = incidents::spawn("committer", task.run(works));
         let waiting = Arc::new(Semaphore::new(MAX_WAITING_DELTAS));
         Ok((Self { queue, waiting, shared, live: Arc::default() }, task))
     }

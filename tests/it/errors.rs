@@ -127,6 +127,28 @@ fn a_panic_in_an_event_of_a_socket() {
 }
 
 #[test]
+fn a_panic_in_a_session_of_a_socket() {
+    let service = service(On::Embedded, "session-begun", &[]);
+    let mut sockets = Sockets::start();
+    sockets.begin("a", &service.url(), 4, &json!({"transports": ["websocket"]}));
+    // Not left alone with a connection to which nobody listens.
+    assert_eq!(sockets.next("a").0, "connect");
+    assert_eq!(sockets.next("a"), ("disconnect".to_owned(), json!(["io server disconnect"])));
+    check_panic(&row(&service.client(), "socket session"), "session-begun", "src/http/socket/session.rs");
+    sockets.connect("b", &service.url(), 4, Mode::Websocket);
+}
+
+#[test]
+fn the_error_log_does_not_depend_on_what_is_logged() {
+    let mut service = Service::start(On::Redis, &["--log", "off"]);
+    service.redis().kill();
+    assert!(matches!(service.client().post(&reading("a", 1.0)).status, 503 | 504));
+    let committer = row(&service.client(), "committer");
+    assert_eq!(committer["class"], json!("store"));
+    assert!(!service.log().contains("ERROR"), "{}", service.log());
+}
+
+#[test]
 fn a_panic_in_the_watching_of_sources() {
     let service = service(On::Embedded, "watching", &[]);
     let mut sockets = Sockets::start();

@@ -129,6 +129,11 @@ fn everything_has_its_place() {
         &[" println!(", " print!("],
         "data goes out through cli/output.rs, which survives a closed pipe",
     );
+    only_in(
+        &["src/incidents"],
+        &["tokio::spawn", "spawn_blocking", "JoinSet"],
+        "tasks begin by incidents::spawn, so that the error log knows whose error it was",
+    );
     only_in(&[], &["todo!", "unimplemented!", "dbg!", "FIXME", "XXX"], "nothing is left open in the code");
 }
 

@@ -85,7 +85,7 @@ pub(super) fn meet(socket: &SocketRef, service: Behind, caller: Caller) {
     });
     let (begin, mut begun) = mpsc::channel(1);
     socket.extensions.insert(Begin(begin));
-    tokio::spawn(async move {
+    incidents::spawn(SESSION, async move {
         // The socket is not held before it is connected: if that never happens, it takes this with it.
         let Some(socket) = begun.recv().await else { return };
         let session = async {
@@ -97,7 +97,7 @@ pub(super) fn meet(socket: &SocketRef, service: Behind, caller: Caller) {
             }
         };
         if incidents::caught(SESSION, session).await.is_err() {
-            // Nobody attends to it any more: it comes back by itself and gets another session.
+            // Nobody attends to it any more, and it is told so.
             let _ = SocketRef::clone(&socket).disconnect();
         }
     });
@@ -147,6 +147,7 @@ async fn attend(
     caller: Caller,
     mut asking: mpsc::Receiver<Asked>,
 ) -> Result<(), Gone> {
+    failpoint::trip("session-begun");
     let mut client = service.hub.connect(transport(socket));
     let mut admitted = Admitted::new(&service.guard, caller);
     if let Some(own) = admitted.own_channel() {
