@@ -23,7 +23,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use std::time::Duration;
 use token::Digest;
 use tokio::sync::{Semaphore, watch};
@@ -32,7 +32,7 @@ use tokio::time::{Instant, sleep};
 /// How often the file is looked at.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long a password that was right is remembered, by a hash that is fast and is kept in memory alone.
-const REMEMBERED: Duration = Duration::from_secs(60);
+const REMEMBERED: Duration = Duration::from_mins(1);
 /// So many of them: people at their pages.
 const MOST_REMEMBERED: usize = 1_024;
 /// Passwords that are compared at once: each takes a core and some memory.
@@ -157,7 +157,11 @@ impl Auth {
     }
 
     fn known(&self) -> Arc<Known> {
-        Arc::clone(&self.known.read().expect("no panic while it is held"))
+        Arc::clone(&self.read_known())
+    }
+
+    fn read_known(&self) -> RwLockReadGuard<'_, Arc<Known>> {
+        self.known.read().expect("no panic while it is held")
     }
 
     /// Who presents a token. A hash and a look: less than 1 us.
@@ -166,7 +170,7 @@ impl Auth {
     /// If nobody does, or not any more.
     pub fn by_token(&self, token: &str, now: Millis) -> Result<Arc<Identity>, Denied> {
         let digest = Digest::of(token.as_bytes());
-        let known = self.known.read().expect("no panic while it is held");
+        let known = self.read_known();
         in_time(known.tokens.get(&digest).ok_or(Denied::Unknown)?, now)
     }
 
@@ -197,7 +201,7 @@ impl Auth {
             Some(Proof::Password(hash)) => Arc::clone(hash),
             _ => nobodys_hash(),
         };
-        let _place = self.comparing.acquire().await.expect("it is never closed");
+        let _place = self.comparing.acquire().await;
         let (changes, presented) = (*self.changes.borrow(), password.to_owned());
         let right = incidents::blocking(move || password::matches(&presented, &hash)).await.unwrap_or(false);
         let Some(identity) = found.filter(|_| right) else { return Err(Denied::Unknown) };

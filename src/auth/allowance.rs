@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 use std::hash::BuildHasher;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -75,11 +75,11 @@ struct Sources {
 
 impl Allowance {
     pub(super) fn set(&self, limits: Limits) {
-        *self.limits.lock().expect("no panic while it is held") = limits;
+        *lock(&self.limits) = limits;
     }
 
     fn limits(&self) -> Limits {
-        *self.limits.lock().expect("no panic while it is held")
+        *lock(&self.limits)
     }
 
     /// Counts so many readings; 0 asks whether there is room for any.
@@ -88,7 +88,7 @@ impl Allowance {
     /// How long to wait.
     pub fn take(&self, readings: usize, now: Instant) -> Result<(), Duration> {
         let Some(rate) = self.limits().rate else { return Ok(()) };
-        let mut bucket = self.readings.lock().expect("no panic while it is held");
+        let mut bucket = lock(&self.readings);
         bucket.get_or_insert_with(|| Bucket::full(rate, now)).take(readings as f64, rate, now)
     }
 
@@ -100,7 +100,7 @@ impl Allowance {
 
     /// Which of these it has not sent before, as far as this process knows.
     pub fn unseen<'s, S: AsRef<str>>(&self, sources: impl IntoIterator<Item = &'s S>) -> Vec<&'s S> {
-        let kept = self.sources.lock().expect("no panic while it is held");
+        let kept = lock(&self.sources);
         sources.into_iter().filter(|source| !kept.seen.contains(&kept.hasher.hash_one(source.as_ref()))).collect()
     }
 
@@ -110,7 +110,7 @@ impl Allowance {
     /// The limit, if that would be too many; then nothing is noted.
     pub fn note<S: AsRef<str>>(&self, known: &[S], new: &[S]) -> Result<(), usize> {
         let Some(most) = self.limits().new_sources else { return Ok(()) };
-        let mut kept = self.sources.lock().expect("no panic while it is held");
+        let mut kept = lock(&self.sources);
         let hash = |kept: &Sources, source: &S| kept.hasher.hash_one(source.as_ref());
         let fresh: HashSet<u64> =
             new.iter().map(|source| hash(&kept, source)).filter(|hash| !kept.seen.contains(hash)).collect();
@@ -125,6 +125,10 @@ impl Allowance {
         }
         Ok(())
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no panic while it is held")
 }
 
 #[cfg(test)]

@@ -5,12 +5,11 @@
 //! not at all, with the owner and the mode of the old one; those who change it at the same time wait for each other.
 
 use super::allowance::Limits;
-use super::identity::{Identity, Proof, Scope};
+use super::identity::{Allowed, Identity, Proof, Scope};
 use super::password;
 use super::token::Digest;
 use crate::stats::Millis;
 use crate::stats::calendar::Zone;
-use crate::stats::glob::Glob;
 use crate::stats::timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -262,8 +261,8 @@ impl Entry {
     }
 }
 
-fn globs(key: &str, texts: Option<&[String]>) -> Result<Option<Vec<Glob>>, String> {
-    let globs = texts.map(|texts| texts.iter().map(|text| Glob::parse(text)).collect::<Result<_, _>>());
+fn globs(key: &str, texts: Option<&[String]>) -> Result<Option<Vec<Allowed>>, String> {
+    let globs = texts.map(|texts| texts.iter().map(|text| Allowed::parse(text)).collect::<Result<_, _>>());
     globs.transpose().map_err(|error| format!("{key}: {error}"))
 }
 

@@ -6,7 +6,7 @@
 use super::allowance::Allowance;
 use super::token::Digest;
 use crate::stats::Millis;
-use crate::stats::glob::Glob;
+use crate::stats::glob::{Glob, GlobError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -82,9 +82,9 @@ pub struct Identity {
     pub(super) proof: Proof,
     pub(super) scopes: Vec<Scope>,
     /// `None`: all.
-    pub(super) sources: Option<Vec<Glob>>,
+    pub(super) sources: Option<Vec<Allowed>>,
     /// `None`: all but those of other identities.
-    pub(super) channels: Option<Vec<Glob>>,
+    pub(super) channels: Option<Vec<Allowed>>,
     pub(super) expires: Option<Millis>,
     /// Outlives this when the file is read again.
     pub allowance: Arc<Allowance>,
@@ -144,7 +144,7 @@ impl Identity {
         match &self.channels {
             None => !personal,
             Some(globs) => {
-                let globs = globs.iter().filter(|glob| !personal || glob.to_string().starts_with(OWN));
+                let globs = globs.iter().filter(|glob| !personal || glob.is_personal());
                 covers(globs, name, pattern)
             }
         }
@@ -168,18 +168,45 @@ impl Identity {
     }
 }
 
-/// Whether everything that `name` stands for is allowed. A name has to match one of the globs. A pattern has to be one
-/// of them as it is written, or to begin with the whole of one that is a beginning and a `*`: then so does
-/// everything that it stands for. Others might be covered too; they are refused.
-fn covers<'g>(mut allowed: impl Iterator<Item = &'g Glob>, name: &str, pattern: bool) -> bool {
-    if !pattern {
-        return allowed.any(|glob| glob.matches(name));
-    }
-    allowed.any(|glob| {
-        let text = glob.to_string();
+/// One entry of a list of what is allowed.
+#[derive(Debug)]
+pub(super) struct Allowed {
+    glob: Glob,
+    /// What stands before the `*`, where that is all there is: the usual case, and compared at once. A batch has many
+    /// sources.
+    beginning: Option<Box<str>>,
+}
+
+impl Allowed {
+    /// # Errors
+    /// If it is no pattern.
+    pub(super) fn parse(text: &str) -> Result<Self, GlobError> {
         let beginning = text.strip_suffix('*').filter(|beginning| !beginning.contains(SPECIAL));
-        text == name || beginning.is_some_and(|beginning| literal(name).starts_with(beginning))
-    })
+        Ok(Self { glob: Glob::parse(text)?, beginning: beginning.map(Into::into) })
+    }
+
+    fn matches(&self, name: &str) -> bool {
+        match &self.beginning {
+            Some(beginning) => name.starts_with(&**beginning),
+            None => self.glob.matches(name),
+        }
+    }
+
+    /// Whether everything that a pattern stands for is allowed by this: if it is the same, or begins with all of a
+    /// beginning, and then so does everything that it stands for. Others might be covered too; they are refused.
+    fn covers(&self, pattern: &str) -> bool {
+        let beginning = self.beginning.as_deref();
+        self.glob.to_string() == pattern || beginning.is_some_and(|beginning| literal(pattern).starts_with(beginning))
+    }
+
+    fn is_personal(&self) -> bool {
+        self.glob.to_string().starts_with(OWN)
+    }
+}
+
+/// Whether a name, or everything that a pattern stands for, is allowed.
+fn covers<'g>(mut allowed: impl Iterator<Item = &'g Allowed>, name: &str, pattern: bool) -> bool {
+    if pattern { allowed.any(|one| one.covers(name)) } else { allowed.any(|one| one.matches(name)) }
 }
 
 /// What everything that a pattern stands for begins with.
@@ -191,11 +218,12 @@ fn literal(pattern: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn globs(texts: &[&str]) -> Option<Vec<Glob>> {
-        Some(texts.iter().map(|text| Glob::parse(text).unwrap()).collect())
+    #[expect(clippy::unnecessary_wraps, reason = "an entry may have no list")]
+    fn globs(texts: &[&str]) -> Option<Vec<Allowed>> {
+        Some(texts.iter().map(|text| Allowed::parse(text).unwrap()).collect())
     }
 
-    fn identity(scopes: &[Scope], sources: Option<Vec<Glob>>, channels: Option<Vec<Glob>>) -> Identity {
+    fn identity(scopes: &[Scope], sources: Option<Vec<Allowed>>, channels: Option<Vec<Allowed>>) -> Identity {
         Identity {
             id: "0".into(),
             name: "ann".into(),
@@ -220,7 +248,7 @@ mod tests {
 
     #[test]
     fn sources_by_glob() {
-        let check = |sources: Option<Vec<Glob>>, source: &str, expected: bool| {
+        let check = |sources: Option<Vec<Allowed>>, source: &str, expected: bool| {
             assert_eq!(identity(&[], sources, None).has_source(source), expected, "{source}");
         };
         check(None, "anything", true);
@@ -233,7 +261,7 @@ mod tests {
     #[test]
     fn channels_that_may_be_heard() {
         use Scope::{Live, Publish};
-        let check = |scopes: &[Scope], channels: Option<Vec<Glob>>, name: &str, expected: bool| {
+        let check = |scopes: &[Scope], channels: Option<Vec<Allowed>>, name: &str, expected: bool| {
             assert_eq!(identity(scopes, globs(&["kitchen"]), channels).may_hear(name, false), expected, "{name}");
         };
         check(&[Live], None, "news", true);
@@ -255,7 +283,7 @@ mod tests {
 
     #[test]
     fn patterns_are_covered_or_refused() {
-        let check = |sources: Option<Vec<Glob>>, channels: Option<Vec<Glob>>, pattern: &str, expected: bool| {
+        let check = |sources: Option<Vec<Allowed>>, channels: Option<Vec<Allowed>>, pattern: &str, expected: bool| {
             let got = identity(&[Scope::Live], sources, channels).may_hear(pattern, true);
             assert_eq!(got, expected, "{pattern}");
         };
@@ -287,7 +315,7 @@ mod tests {
 
     #[test]
     fn speaking() {
-        let check = |scopes: &[Scope], channels: Option<Vec<Glob>>, name: &str, expected: bool| {
+        let check = |scopes: &[Scope], channels: Option<Vec<Allowed>>, name: &str, expected: bool| {
             assert_eq!(identity(scopes, None, channels).may_publish(name), expected, "{name}");
         };
         check(&[Scope::Publish], None, "news", true);

@@ -208,7 +208,7 @@ fn password(path: Option<&Path>) -> anyhow::Result<String> {
     let mut text = String::new();
     match path {
         Some(path) => {
-            text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
+            text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         }
         None if io::stdin().is_terminal() => {
             output::note(

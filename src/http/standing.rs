@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 /// How long is waited for the end of a token at most, before the clock is asked again: it may be set meanwhile.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_mins(1);
 
 /// See the module.
 pub(super) struct Standing {

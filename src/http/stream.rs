@@ -127,7 +127,9 @@ impl Listening {
         let (kept, left): (Vec<Channel>, Vec<Channel>) =
             self.channels.drain(..).partition(|channel| caller.may_hear(channel));
         self.channels = kept;
-        left.iter().for_each(|channel| self.client.unsubscribe(channel));
+        for channel in &left {
+            self.client.unsubscribe(channel);
+        }
         if self.channels.is_empty() {
             self.standing = None;
         }

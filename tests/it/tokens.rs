@@ -5,6 +5,7 @@ use crate::servers::temporary;
 use crate::service::{On, Service, command, eventually};
 use meanwhile::auth::token;
 use serde_json::Value;
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -401,7 +402,7 @@ fn no_secret_is_ever_told() {
     let service = start(&tokens, &["--log", "trace"]);
     let hush = "hush-hush-hush";
     let mut told = String::new();
-    let mut note = |answer: Answer| told.push_str(&format!("{answer:?}\n"));
+    let mut note = |answer: Answer| writeln!(told, "{answer:?}").unwrap();
     for secret in [&*token, hush] {
         for header in [bearer(secret), format!("Token {secret}"), secret.to_owned(), format!("Basic {secret}")] {
             for path in ["/v1/sources", "/v1/nodes", "/v1/nowhere", "/v1/readings", "/metrics", "/readyz"] {

@@ -257,7 +257,9 @@ async fn carry_out(service: &Behind, client: &mut Client, admitted: &mut Admitte
         }
         Wish::Unsubscribe(channels) => {
             admitted.may_hear(&channels)?;
-            channels.iter().for_each(|channel| client.unsubscribe(channel));
+            for channel in &channels {
+                client.unsubscribe(channel);
+            }
             admitted.left(&channels);
         }
         Wish::Publish(channel, message) => {
