@@ -395,6 +395,46 @@ fn the_commands() {
 }
 
 #[test]
+fn commands_say_who_they_are() {
+    let tokens = Tokens::new();
+    let token = tokens.create("me", &["--scope", "ingest,query,publish,admin"]);
+    let service = start(&tokens, &[]);
+    let file = tokens.dir.path().join("me.token");
+    fs::write(&file, format!("{token}\n")).unwrap();
+    let csv = tokens.dir.path().join("a.csv");
+    fs::write(&csv, "source,value\nkitchen,21.5\n").unwrap();
+    let commands: [&[&str]; 6] = [
+        &["import", csv.to_str().unwrap()],
+        &["sources"],
+        &["query", "kitchen"],
+        &["state", "kitchen"],
+        &["publish", "news", "hello"],
+        &["drain"],
+    ];
+    for words in commands {
+        let run = |flags: &[&str], variable: &str| {
+            let mut command = service.command(&[words, flags].concat());
+            let Output { status, stdout, stderr } = command.env("MEANWHILE_TOKEN", variable).output().unwrap();
+            let said = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+            assert!(!said.contains("mw_"), "{words:?}: {said}");
+            (status.success(), said)
+        };
+        let (done, said) = run(&[], "");
+        assert!(!done && said.contains("It is not known who asks (401)"), "{words:?}: {said}");
+        assert!(!run(&[], "mw_wrong").0, "{words:?}");
+        for (flags, variable) in
+            [(&[][..], &*token), (&["--token-file", file.to_str().unwrap()], ""), (&["--token", &token], "")]
+        {
+            let (done, said) = run(flags, variable);
+            assert!(done, "{words:?} {flags:?}: {said}");
+        }
+    }
+    let mut help = command(&["query", "--help"]);
+    let help = help.env("MEANWHILE_TOKEN", &token).output().unwrap();
+    assert!(!String::from_utf8(help.stdout).unwrap().contains(&token));
+}
+
+#[test]
 fn no_secret_is_ever_told() {
     let tokens = Tokens::new();
     let token = tokens.create("board", &["--scope", "query,live,admin"]);
