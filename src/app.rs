@@ -9,10 +9,10 @@ mod node;
 
 use crate::auth::Auth;
 use crate::clock::{self, Clock};
-use crate::config::{Acks, Config, SinkUrl, StoreUrl};
+use crate::config::{Acks, Config, SinkUrl, StoreUrl, warn_if_open};
 use crate::errorlog::ErrorLog;
-use crate::http::server::{Entrance, Limits, serve};
-use crate::http::{self, Guard, Instance, Service};
+use crate::http::server::{Entrance, Limits, Tls, listen, serve};
+use crate::http::{self, Guard, Instance, Redirect, Service};
 use crate::incidents;
 use crate::ingest::commit::Committer;
 use crate::live::Hub;
@@ -31,15 +31,20 @@ use crate::store::redis::bus::Bus;
 use crate::telemetry;
 use anyhow::{Context, bail};
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout_at;
 
 /// Time for what is in flight at the stop signal; shorter than the 90 s of a service manager.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Connections at once of those who are only sent on to https: each is there for one answer.
+const REDIRECTED_CONNECTIONS: usize = 512;
 
 /// Runs the service until `shutdown`.
 ///
@@ -48,6 +53,7 @@ pub const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// serving over a dead core.
 pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let calendar = Arc::new(config.calendar.clone());
+    let tls = open_tls(&config)?;
     let (sink, prepared) = if config.role.has_sink() {
         let (sink, prepared) = open_sink(&config, &calendar).await?;
         (Some(sink), prepared)
@@ -105,7 +111,10 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
         per_address: config.max_connections_per_address,
         ..Limits::default()
     };
-    let entrance = Entrance::new(config.trusted_proxies.clone(), config.proxy_protocol);
+    let redirecting = redirect(&config, tls.clone(), address, service.instance.clone(), stopped.clone())?;
+    let _redirecting = AbortOnDrop(incidents::spawn("redirect", redirecting));
+    let _certificate = tls.clone().map(keep_up).transpose()?;
+    let entrance = Entrance::new(config.trusted_proxies.clone(), config.proxy_protocol).with_tls(tls);
     let serving = serve(listener, http::router(service), limits, entrance, until_stopped(stopped));
     let serving = incidents::spawn("http", serving);
     let live = Arc::clone(&hub);
@@ -115,7 +124,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     let _auth = auth.map(AbortOnDrop);
     let _upkeep = AbortOnDrop(incidents::spawn_kept_alive("metrics", telemetry::metrics::upkeep));
     say_where(&config, &*store, address);
-    telemetry::manager::ready(&format!("listening on http://{address}"));
+    telemetry::manager::ready(&format!("listening on {}", origin(&config, address)));
 
     let staying = incidents::spawn("nodes", Arc::clone(&nodes).stay());
     let mut core = Core { serving, rolling, committing, staying };
@@ -201,17 +210,64 @@ fn open_bus(config: &Config) -> anyhow::Result<Option<Arc<Bus>>> {
     }
 }
 
-fn say_where(config: &Config, store: &dyn Store, address: std::net::SocketAddr) {
+/// The certificate, where there is one.
+fn open_tls(config: &Config) -> anyhow::Result<Option<Arc<Tls>>> {
+    let Some(encryption) = &config.encryption else { return Ok(None) };
+    if let Some(warning) = warn_if_open(&encryption.files.key) {
+        tracing::warn!("{warning}");
+    }
+    let tls = Tls::open(&encryption.files).map_err(|reason| anyhow::anyhow!("{reason} (--tls-cert, --tls-key)"))?;
+    Ok(Some(tls))
+}
+
+/// Takes over a certificate that is renewed.
+fn keep_up(tls: Arc<Tls>) -> anyhow::Result<AbortOnDrop> {
+    let hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    Ok(AbortOnDrop(incidents::spawn("certificate", tls.keep_up(hangup))))
+}
+
+/// Sends plain HTTP on to https, if it is to.
+fn redirect(
+    config: &Config,
+    tls: Option<Arc<Tls>>,
+    address: SocketAddr,
+    instance: Instance,
+    stopped: watch::Receiver<bool>,
+) -> anyhow::Result<impl Future<Output = ()> + use<>> {
+    let encryption = config.encryption.as_ref();
+    let listener = encryption.and_then(|encryption| encryption.redirect).map(|address| {
+        listen(address)
+            .with_context(|| format!("cannot listen on {address}; --redirect-listen chooses another address"))
+    });
+    let listener = listener.transpose()?;
+    let public_url = encryption.and_then(|encryption| encryption.public_url.clone());
+    let limits = Limits { connections: REDIRECTED_CONNECTIONS, ..Limits::default() };
+    let entrance = Entrance::new(config.trusted_proxies.clone(), false);
+    Ok(async move {
+        let Some((listener, tls)) = listener.zip(tls) else { return };
+        if let Ok(plain) = listener.local_addr() {
+            telemetry::announce(&format!("sending on from http://{plain}"));
+        }
+        let routes = http::redirects(Redirect { public_url, tls, port: address.port() }, instance);
+        serve(listener, routes, limits, entrance, until_stopped(stopped)).await;
+    })
+}
+
+fn origin(config: &Config, address: SocketAddr) -> String {
+    let scheme = if config.encryption.is_some() { "https" } else { "http" };
+    format!("{scheme}://{address}")
+}
+
+fn say_where(config: &Config, store: &dyn Store, address: SocketAddr) {
+    let origin = origin(config, address);
     let sink = if config.role.has_sink() { config.sink.to_string() } else { "none, role ingest".to_owned() };
     let acks = store.acks();
     tracing::info!("store {}, durability {}, acks {acks}; sink {sink}", store.name(), store.durability());
     // Read by people and by programs that start the service: the port may have been chosen by the system.
-    telemetry::announce(&format!("listening on http://{address}"));
-    telemetry::announce(&format!("a page for people: http://{address}/"));
-    telemetry::announce(&format!("post readings to http://{address}/v1/readings, for example:"));
-    telemetry::announce(&format!(
-        "  curl http://{address}/v1/readings -d '{{\"source\": \"kitchen\", \"value\": 21.5}}'"
-    ));
+    telemetry::announce(&format!("listening on {origin}"));
+    telemetry::announce(&format!("a page for people: {origin}/"));
+    telemetry::announce(&format!("post readings to {origin}/v1/readings, for example:"));
+    telemetry::announce(&format!("  curl {origin}/v1/readings -d '{{\"source\": \"kitchen\", \"value\": 21.5}}'"));
 }
 
 async fn until_stopped(mut stopped: watch::Receiver<bool>) {

@@ -6,6 +6,7 @@
 //! right. Passwords in addresses are never printed: not in errors, not in `--help`, not by `Debug`.
 
 mod access;
+mod encryption;
 mod file;
 mod layers;
 mod networks;
@@ -14,8 +15,10 @@ mod secret_file;
 mod setting;
 mod sharing;
 
+pub use encryption::{Encryption, TlsFiles};
 pub use layers::{Effective, Given, LoadError};
 pub use networks::Networks;
+pub use secret_file::warn_if_open;
 pub use setting::{Origin, Setting};
 pub use sharing::{Acks, Role};
 
@@ -158,6 +161,22 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DURATION", env = "MEANWHILE_LIVE_IDLE", default_value = "60s")]
     pub live_idle: String,
 
+    /// Speaks TLS with this certificate: a file in PEM with the chain behind it; with --tls-key
+    #[arg(long, value_name = "FILE", env = "MEANWHILE_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The private key of the certificate, in PEM; which only its owner should be able to read
+    #[arg(long, value_name = "FILE", env = "MEANWHILE_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Address and port to listen on for plain HTTP as well, which is sent on to https
+    #[arg(long, value_name = "ADDR", env = "MEANWHILE_REDIRECT_LISTEN")]
+    pub redirect_listen: Option<String>,
+
+    /// Where plain HTTP is sent on to [default: the name that was asked for, if the certificate has it]
+    #[arg(long, value_name = "URL", env = "MEANWHILE_PUBLIC_URL")]
+    pub public_url: Option<String>,
+
     /// What to log: a level such as info or debug, or a list such as warn,meanwhile=debug
     #[arg(long, value_name = "FILTER", env = "MEANWHILE_LOG", default_value = "info")]
     pub log: String,
@@ -196,6 +215,11 @@ pub struct ServerArgs {
     /// Reads the token from a file of one line, which only its owner should be able to read
     #[arg(long, value_name = "PATH", env = "MEANWHILE_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
+
+    /// Trusts the authorities of this file alone, in PEM, for https; the certificate of meanwhile dev-cert,
+    /// for example [default: those that browsers trust]
+    #[arg(long, value_name = "FILE", env = "MEANWHILE_CACERT")]
+    pub cacert: Option<PathBuf>,
 }
 
 impl ServerArgs {
@@ -273,6 +297,8 @@ pub struct Config {
     pub rate_per_address: u32,
     /// How long a client may listen to nothing; 0: for ever.
     pub live_idle: Millis,
+    /// `None`: plain HTTP.
+    pub encryption: Option<Encryption>,
 }
 
 impl Config {
@@ -423,6 +449,7 @@ impl TryFrom<&ServeArgs> for Config {
             auth_file: args.auth_file.clone(),
             rate_per_address: named("rate-per-address", access::rate(&args.rate_per_address))?,
             live_idle: named("live-idle", duration(&args.live_idle))?,
+            encryption: encryption::of(args)?,
         })
     }
 }
@@ -581,6 +608,7 @@ mod tests {
         assert_eq!(connections, (MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS));
         assert_eq!((config.trusted_proxies, config.proxy_protocol), (Networks::default(), false));
         assert_eq!((config.auth_file, config.rate_per_address, config.live_idle), (None, 0, 60_000));
+        assert_eq!(config.encryption, None);
     }
 
     #[test]
@@ -607,6 +635,10 @@ mod tests {
             "--auth-file=auth.toml",
             "--rate-per-address=50",
             "--live-idle=5m",
+            "--tls-cert=cert.pem",
+            "--tls-key=key.pem",
+            "--redirect-listen=127.0.0.1:80",
+            "--public-url=https://means.example",
         ])
         .unwrap();
         assert_eq!(config.listen.to_string(), "[::1]:0");
@@ -625,6 +657,11 @@ mod tests {
         assert_eq!((config.trusted_proxies.to_string().as_str(), config.proxy_protocol), ("10.0.0.0/8", true));
         assert_eq!(config.live_idle(), Some(Duration::from_mins(5)));
         assert_eq!((config.auth_file, config.rate_per_address), (Some("auth.toml".into()), 50));
+        let encryption = config.encryption.unwrap();
+        let files = TlsFiles { cert: "cert.pem".into(), key: "key.pem".into() };
+        let redirect = encryption.redirect.map(|address| address.to_string());
+        assert_eq!((encryption.files, redirect.as_deref()), (files, Some("127.0.0.1:80")));
+        assert_eq!(encryption.public_url.as_deref(), Some("https://means.example"));
     }
 
     #[test]
@@ -669,6 +706,10 @@ mod tests {
         check("--rate-per-address=x", &["--rate-per-address: ", "from 0 to 1000000"]);
         check("--max-connections=0", &["--max-connections: ", "from 1 to 1000000"]);
         check("--trusted-proxies=proxy", &["--trusted-proxies: ", "10.0.0.0/8", "loopback"]);
+        check("--tls-cert=a.pem", &["--tls-cert: ", "--tls-key FILE"]);
+        check("--tls-key=a.pem", &["--tls-key: ", "--tls-cert FILE"]);
+        check("--redirect-listen=127.0.0.1:80", &["--redirect-listen: ", "--tls-cert"]);
+        check("--public-url=https://h", &["--public-url: ", "--redirect-listen"]);
         check("--proxy-protocol", &["--proxy-protocol: ", "--trusted-proxies"]);
         check("--max-connections-per-address=x", &["--max-connections-per-address: ", "from 0 to 1000000"]);
     }

@@ -4,8 +4,8 @@
 
 use clap::Parser;
 use meanwhile::cli::{
-    Cli, Command, Usage, check, completions, config, copy, drain, errors, import, man, migrate, output, publish, query,
-    serve, sources, state, token, watch,
+    Cli, Command, Usage, check, completions, config, copy, dev_cert, drain, errors, import, man, migrate, output,
+    publish, query, serve, sources, state, token, watch,
 };
 use std::process::ExitCode;
 
@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Command::Copy(args) => copy::run(&args),
         Command::Drain(args) => drain::run(&args),
         Command::Publish(args) => publish::run(&args),
+        Command::DevCert(args) => dev_cert::run(&args),
         Command::Errors(args) => errors::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Completions(args) => completions::run(&args),

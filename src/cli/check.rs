@@ -7,6 +7,7 @@
 use super::{Usage, config::validated, output};
 use crate::auth::file::Entries;
 use crate::config::{Config, Given, SinkUrl, StoreUrl};
+use crate::http::server::Tls;
 use crate::sink::{SinkError, csv, postgres};
 use crate::store::probe::Probe;
 use crate::store::{StoreError, embedded, redis};
@@ -38,6 +39,15 @@ pub fn run(given: &Given) -> anyhow::Result<()> {
         print("warning", warning)?;
     }
     let mut unusable = Vec::new();
+    if let Some(files) = config.encryption.as_ref().map(|encryption| &encryption.files) {
+        match Tls::open(files) {
+            Ok(_) => print("ok", &format!("certificate {}: its key is {}", files.cert.display(), files.key.display()))?,
+            Err(reason) => {
+                print("failed", &format!("certificate: {reason}"))?;
+                unusable.push("the certificate");
+            }
+        }
+    }
     match look_at_store(&config) {
         Ok(probe) => {
             print("ok", &format!("store {}: {}; durability {}", config.store, probe.found, probe.durability))?;

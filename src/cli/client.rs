@@ -8,11 +8,14 @@ use crate::config::{Secret, ServerArgs};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use std::fmt;
+use std::fs;
 use std::io::{self, Read};
+use std::path::Path;
 use std::time::Duration;
 use ureq::RequestBuilder;
 use ureq::http::HeaderValue;
 use ureq::http::header::AUTHORIZATION;
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The service answers after 30 s at the latest; beyond twice that nobody is there.
@@ -38,6 +41,9 @@ pub enum ClientError {
     /// The connection broke or timed out: carried out or not.
     #[error("no answer from {url}: {reason}; try again, or set MEANWHILE_URL if the service is elsewhere")]
     NoAnswer { url: Secret, reason: String },
+    /// Certainly not carried out.
+    #[error("{url} is not trusted: {reason}; --cacert FILE or MEANWHILE_CACERT names a certificate that is")]
+    Distrusted { url: Secret, reason: String },
     #[error("{0}")]
     Problem(Box<Problem>),
     /// A 200 that this client cannot read.
@@ -106,16 +112,15 @@ impl Client {
         let base = args.url.trim_end_matches('/').to_owned();
         let shown = Secret::new(&base);
         match base.split_once("://") {
-            Some(("http", host)) if !host.is_empty() => {}
-            Some(("https", _)) => {
-                return Err(Usage(format!("--url: {shown}: https is not supported yet: write http://")));
-            }
+            Some(("http" | "https", host)) if !host.is_empty() => {}
             _ => return Err(Usage(format!("--url: \"{shown}\" is not an address: write http://HOST:PORT[/PREFIX]"))),
         }
+        let trusted = args.cacert.as_deref().map(authorities).transpose()?.unwrap_or(RootCerts::WebPki);
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             // A proxy set for the web does not know the services of this machine and this network.
             .proxy(None)
+            .tls_config(TlsConfig::builder().root_certs(trusted).build())
             .user_agent(concat!("meanwhile/", env!("CARGO_PKG_VERSION")))
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_send_body(Some(ANSWER_TIMEOUT))
@@ -230,12 +235,31 @@ impl Client {
         let url = Secret::new(&self.base);
         match error {
             ureq::Error::Io(io) if io.kind() == io::ErrorKind::ConnectionRefused => ClientError::NoServer(url),
+            ureq::Error::Io(io) if io.to_string().contains("certificate") => {
+                ClientError::Distrusted { url, reason: io.to_string() }
+            }
             // Without the prefix ureq gives it.
             ureq::Error::Io(io) => ClientError::NoAnswer { url, reason: io.to_string() },
             ureq::Error::ConnectionFailed | ureq::Error::HostNotFound => ClientError::NoServer(url),
             other => ClientError::NoAnswer { url, reason: other.to_string() },
         }
     }
+}
+
+/// Whom to trust: the certificates of a file.
+fn authorities(path: &Path) -> Result<RootCerts, Usage> {
+    let wrong = |reason: String| Usage(format!("--cacert: {}: {reason}", path.display()));
+    let pem = fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    let mut certificates = Vec::new();
+    for item in parse_pem(&pem) {
+        if let PemItem::Certificate(certificate) = item.map_err(|error| wrong(error.to_string()))? {
+            certificates.push(certificate);
+        }
+    }
+    if certificates.is_empty() {
+        return Err(wrong("there is no certificate in it (-----BEGIN CERTIFICATE-----)".to_owned()));
+    }
+    Ok(RootCerts::new_with_certs(&certificates))
 }
 
 /// Tells a silence from other ends of a stream, whoever has noticed it: the system or the library.
@@ -258,7 +282,7 @@ pub(super) mod tests {
     use std::thread::JoinHandle;
 
     fn args(url: String) -> ServerArgs {
-        ServerArgs { url, token: None, token_file: None }
+        ServerArgs { url, token: None, token_file: None, cacert: None }
     }
 
     /// A service with prepared answers.
@@ -394,6 +418,6 @@ pub(super) mod tests {
         };
         check("localhost:8080", "write http://HOST:PORT");
         check("http://", "write http://HOST:PORT");
-        check("https://me:hush@h", "https://***@h: https is not supported yet");
+        check("ftp://me:hush@h", "\"ftp://***@h\" is not an address");
     }
 }

@@ -1,7 +1,7 @@
 //! The command line: one file per command.
 //!
 //! Called by `main.rs`. `serve` runs the service in this process, `check` and `config` look at what it
-//! would run with, `migrate` prepares its sink, `copy` opens sinks itself, `token` changes the file of tokens, `completions` and `man` print what a
+//! would run with, `migrate` prepares its sink, `copy` opens sinks itself, `token` changes the file of tokens, `dev-cert` makes two files, `completions` and `man` print what a
 //! shell wants, all others are clients of a running service (`client.rs`). Data goes to standard output, everything else to standard error
 //! (`output.rs`). The flags that are also environment variables stand in `config.rs`.
 
@@ -10,6 +10,7 @@ pub mod client;
 pub mod completions;
 pub mod config;
 pub mod copy;
+pub mod dev_cert;
 pub mod drain;
 pub mod errors;
 pub mod import;
@@ -91,6 +92,10 @@ pub enum Command {
     /// Make, list and take back what lets clients in
     #[command(after_help = token::EXAMPLES)]
     Token(token::TokenArgs),
+
+    /// Make a certificate for development, and its key
+    #[command(after_help = dev_cert::EXAMPLES)]
+    DevCert(dev_cert::DevCertArgs),
 
     /// Print the script that lets a shell complete commands and flags
     #[command(after_help = completions::EXAMPLES)]

@@ -31,6 +31,8 @@ pub const EXAMPLES: &str = "EXAMPLES:
   MEANWHILE_STORE=redis://:PASSWORD@redis:6379 meanwhile serve
       Every flag is also an environment variable: a place for passwords. Another is
       a file of its own: --store-file PATH, --sink-file PATH.
+  meanwhile serve --tls-cert cert.pem --tls-key key.pem --listen 0.0.0.0:8443
+      Speaks https; meanwhile dev-cert makes such a pair for development.
   meanwhile serve --config meanwhile.toml
       Takes settings from a file; meanwhile.example.toml has all of them. The environment
       wins over the file, a flag over both. SIGHUP reads it again.

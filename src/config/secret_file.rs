@@ -30,7 +30,8 @@ pub(super) fn read(path: &Path) -> Result<String, String> {
 }
 
 /// A warning if others than its owner can read a file that holds a secret.
-pub(super) fn warn_if_open(path: &Path) -> Option<String> {
+#[must_use]
+pub fn warn_if_open(path: &Path) -> Option<String> {
     let mode = fs::metadata(path).ok()?.permissions().mode() & 0o777;
     (mode & OTHERS != 0).then(|| {
         format!(

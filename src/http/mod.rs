@@ -23,6 +23,7 @@ pub mod problem;
 mod publish;
 mod readings;
 mod receive;
+mod redirect;
 pub mod server;
 mod socket;
 mod sources;
@@ -48,6 +49,7 @@ use auth::Routes;
 use axum::Router;
 use axum::routing::{delete, get, post};
 pub use observe::Instance;
+pub use redirect::{Redirect, redirects};
 use std::sync::Arc;
 
 /// What the handlers work with; clones share it.

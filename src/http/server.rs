@@ -12,12 +12,15 @@ mod descriptors;
 mod entrance;
 mod places;
 mod request;
+mod stream;
+mod tls;
 mod wire;
 
 pub(super) use body::{Held, Refused};
 pub(super) use client::ClientAddress;
 pub use entrance::Entrance;
 pub(super) use request::failed;
+pub use tls::Tls;
 
 use super::problem::{Kind, Problem};
 use crate::clock;
@@ -26,6 +29,7 @@ use crate::incidents;
 use crate::telemetry::metrics;
 use axum::Router;
 use descriptors::within_descriptors;
+use entrance::Closed;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -37,10 +41,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use stream::Stream;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
-use wire::{Turn, Wire, part};
+use tokio::time::timeout;
+use wire::{PARTING_TIME, Turn, Wire, part};
 
 /// Bytes of request line and headers: what proxies allow as well, and room for any token or trace.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -193,8 +199,12 @@ impl Server {
             Err(full) => {
                 let problem = self.refusal(full);
                 if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
+                    let server = Arc::clone(self);
                     incidents::spawn("connection", async move {
-                        part(stream, problem).await;
+                        let open = timeout(PARTING_TIME, server.entrance.let_in(stream, peer, PARTING_TIME));
+                        if let Ok(Ok((stream, _))) = open.await {
+                            part(stream, problem).await;
+                        }
                         drop(permit);
                     });
                 }
@@ -204,22 +214,26 @@ impl Server {
 
     /// Waits for what a connection has to begin with. Returns who is at its other end, and says why to who may not come
     /// in.
-    async fn admit(&self, mut stream: TcpStream, peer: IpAddr, turn: &Turn) -> Option<(TcpStream, IpAddr)> {
-        let admitted = match entrance::announced(&mut stream, self.limits.head).await {
-            Ok(None) => Ok(peer),
-            Ok(Some(client)) => match turn.place().belongs_to(client) {
-                Ok(instead_of_another) => {
-                    self.gave_way(instead_of_another);
-                    Ok(client)
-                }
-                Err(full) => Err(self.refusal(full)),
-            },
-            Err(problem) => Err(problem),
+    async fn admit(&self, stream: TcpStream, peer: IpAddr, turn: &Turn) -> Option<(Stream, IpAddr)> {
+        let (stream, client) = match self.entrance.let_in(stream, peer, self.limits.head).await {
+            Ok(opened) => opened,
+            Err(Closed::Silently) => return None,
+            Err(Closed::With(stream, problem)) => {
+                part(Stream::Plain(stream), problem).await;
+                return None;
+            }
         };
-        match admitted {
-            Ok(client) => Some((stream, client)),
-            Err(problem) => {
-                part(stream, problem).await;
+        // Of a proxy that speaks for itself, nobody is known.
+        if !self.entrance.announces(peer) || self.entrance.is_proxy(client) {
+            return Some((stream, client));
+        }
+        match turn.place().belongs_to(client) {
+            Ok(instead_of_another) => {
+                self.gave_way(instead_of_another);
+                Some((stream, client))
+            }
+            Err(full) => {
+                part(stream, self.refusal(full)).await;
                 None
             }
         }
@@ -257,7 +271,9 @@ impl Full {
 /// Serves one connection to its end.
 async fn connection(server: Arc<Server>, stream: TcpStream, peer: IpAddr, turn: Arc<Turn>) {
     let mut stopped = server.stopped.clone();
-    let (stream, client) = if server.entrance.announces(peer) {
+    let (stream, client) = if server.entrance.is_plain(peer) {
+        (Stream::Plain(stream), peer)
+    } else {
         // On the heap: most connections do without, and keep what they are made with.
         let admitted = Box::pin(server.admit(stream, peer, &turn));
         let admitted = tokio::select! {
@@ -267,8 +283,6 @@ async fn connection(server: Arc<Server>, stream: TcpStream, peer: IpAddr, turn: 
         };
         let Some(admitted) = admitted else { return };
         admitted
-    } else {
-        (stream, peer)
     };
     let requests = server.requests.clone().on(Arc::clone(&turn), client);
     let wire = Wire::new(stream, Arc::clone(&turn), server.limits);

@@ -23,14 +23,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Semaphore, oneshot};
 
 /// More than the buffers of any system take.
-const LARGE: usize = 64 << 20;
-const SHORT: Duration = Duration::from_millis(200);
+pub(crate) const LARGE: usize = 64 << 20;
+pub(crate) const SHORT: Duration = Duration::from_millis(200);
 const QUICK: &str = "GET /quick HTTP/1.1\r\nHost: here\r\n\r\n";
 const HELD: &str = "GET /held HTTP/1.1\r\nHost: here\r\n\r\n";
 
 /// A loop in this process.
-struct Serving {
-    address: SocketAddr,
+pub(crate) struct Serving {
+    pub(crate) address: SocketAddr,
     held: Arc<Held>,
     stop: Option<oneshot::Sender<()>>,
     thread: JoinHandle<()>,
@@ -47,7 +47,7 @@ impl Serving {
         Self::start_behind(Entrance::default(), limits)
     }
 
-    fn start_behind(entrance: Entrance, limits: Limits) -> Self {
+    pub(crate) fn start_behind(entrance: Entrance, limits: Limits) -> Self {
         let held = Arc::new(Held { waiting: AtomicUsize::new(0), go: Semaphore::new(0) });
         let routes = Router::new()
             .route("/quick", get(async || "quick"))

@@ -28,6 +28,7 @@ mod corrections;
 mod crashes;
 mod documents;
 mod drain;
+mod encrypted;
 mod errors;
 mod failpoints;
 mod first_steps;

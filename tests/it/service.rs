@@ -118,7 +118,12 @@ impl Service {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        let scheme = if self.flags.iter().any(|flag| flag == "--tls-cert") { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -137,7 +142,9 @@ impl Service {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().unwrap());
             assert!(ended.is_none(), "the service has ended ({ended:?}): {}", self.log());
             self.log()
-                .split_once("listening on http://127.0.0.1:")?
+                .split_once("listening on ")?
+                .1
+                .split_once("://127.0.0.1:")?
                 .1
                 .split_once(|c: char| !c.is_ascii_digit())?
                 .0

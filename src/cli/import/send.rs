@@ -75,7 +75,7 @@ fn may_pass(error: &ClientError) -> bool {
         ClientError::NoServer(_) | ClientError::NoAnswer { .. } => true,
         // Too slow, too many, not now, outcome unknown; and what proxies say in between.
         ClientError::Problem(problem) => matches!(problem.status, 408 | 429 | 500 | 502..=504),
-        ClientError::Strange { .. } => false,
+        ClientError::Distrusted { .. } | ClientError::Strange { .. } => false,
     }
 }
 

@@ -1,15 +1,18 @@
-//! What a connection passes before HTTP is spoken on it: the PROXY protocol, where a trusted proxy speaks it.
+//! What a connection passes before HTTP is spoken on it: the PROXY protocol, where a trusted proxy speaks it, and TLS.
 //!
 //! Called by `server.rs` for every connection. A proxy that passes on bytes (a load balancer, `stunnel`) says by a
 //! header before the first byte who its client is (the PROXY protocol, versions 1 and 2). Whether one has to come is
 //! settled by the address of the peer and never by what it sends (section 2 of the specification: the receiver must
-//! not guess). What proxies say within HTTP is in `client.rs`.
+//! not guess). What proxies say within HTTP is in `client.rs`, the certificate in `tls.rs`.
 
+use super::stream::Stream;
+use super::tls::Tls;
 use crate::config::Networks;
 use crate::http::problem::{Kind, Problem};
 use proxy_header::{ParseConfig, ProxyHeader};
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
@@ -24,11 +27,22 @@ const MAX_V1_BYTES: usize = 107;
 const V2_BYTES: usize = 16;
 const MAX_V2_LENGTH: usize = 2048;
 
+/// The first byte of a TLS connection (RFC 8446, section 5.1: a handshake).
+const TLS_HANDSHAKE: u8 = 22;
+
 /// Who may come in, and how.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Entrance {
     proxies: Networks,
     proxy_protocol: bool,
+    tls: Option<Arc<Tls>>,
+}
+
+/// A connection that does not come to HTTP.
+pub(super) enum Closed {
+    /// The client would not understand a word.
+    Silently,
+    With(TcpStream, Problem),
 }
 
 impl Entrance {
@@ -36,7 +50,13 @@ impl Entrance {
     /// header.
     #[must_use]
     pub fn new(proxies: Networks, proxy_protocol: bool) -> Self {
-        Self { proxies, proxy_protocol }
+        Self { proxies, proxy_protocol, tls: None }
+    }
+
+    /// With it every connection is encrypted.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Arc<Tls>>) -> Self {
+        Self { tls, ..self }
     }
 
     pub(super) fn proxies(&self) -> &Networks {
@@ -52,11 +72,48 @@ impl Entrance {
     pub(super) fn announces(&self, peer: IpAddr) -> bool {
         self.proxy_protocol && self.is_proxy(peer)
     }
+
+    /// Whether a connection from there begins with HTTP.
+    pub(super) fn is_plain(&self, peer: IpAddr) -> bool {
+        self.tls.is_none() && !self.announces(peer)
+    }
+
+    /// Goes through what a connection has to begin with, each step within this time. Returns on what HTTP is spoken,
+    /// and with whom.
+    pub(super) async fn let_in(
+        &self,
+        mut stream: TcpStream,
+        peer: IpAddr,
+        time: Duration,
+    ) -> Result<(Stream, IpAddr), Closed> {
+        let mut client = peer;
+        if self.announces(peer) {
+            match announced(&mut stream, time).await {
+                Ok(named) => client = named.unwrap_or(peer),
+                Err(problem) => return Err(Closed::With(stream, problem)),
+            }
+        }
+        let Some(tls) = &self.tls else { return Ok((Stream::Plain(stream), client)) };
+        let mut first = [0];
+        match timeout(time, stream.peek(&mut first)).await {
+            Ok(Ok(1)) if first[0] == TLS_HANDSHAKE => {}
+            Ok(Ok(1)) if first[0].is_ascii_uppercase() => {
+                let detail = "plain HTTP is not spoken here: use https://";
+                return Err(Closed::With(stream, Problem::new(Kind::UnreadableHead, detail)));
+            }
+            _ => return Err(Closed::Silently),
+        }
+        match timeout(time, tls.accept(stream)).await {
+            Ok(Ok(stream)) => Ok((Stream::Tls(stream), client)),
+            // The client has been told within TLS, where it could be.
+            _ => Err(Closed::Silently),
+        }
+    }
 }
 
 /// Reads the PROXY header that a connection has to begin with, and nothing behind it. Returns the client; `None` if the
 /// proxy speaks for itself, as it does to see whether the service is alive.
-pub(super) async fn announced(stream: &mut TcpStream, time: Duration) -> Result<Option<IpAddr>, Problem> {
+async fn announced(stream: &mut TcpStream, time: Duration) -> Result<Option<IpAddr>, Problem> {
     let reason = match timeout(time, header(stream)).await {
         Ok(Ok(client)) => return Ok(client),
         Ok(Err(error)) => error.to_string(),

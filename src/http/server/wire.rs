@@ -1,4 +1,4 @@
-//! One connection's socket, and whose turn it is: ends what takes too long.
+//! One connection's bytes, and whose turn it is: ends what takes too long.
 //!
 //! Driven by hyper, under the task of `server.rs`; `request.rs` tells it when a request begins and when its
 //! answer is complete. A head has its time from its first byte, a pause from the last byte of the
@@ -7,6 +7,7 @@
 //! arrives although the connection is closed behind it.
 
 use super::places::Place;
+use super::stream::Stream;
 use super::{Limits, MAX_HEAD_BYTES};
 use crate::clock;
 use crate::http::problem::{Kind, Problem};
@@ -18,11 +19,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 /// How long a client that is sent away may take to hear why, and how much it may still send meanwhile.
-const PARTING_TIME: Duration = Duration::from_secs(1);
+pub(super) const PARTING_TIME: Duration = Duration::from_secs(1);
 const PARTING_BYTES: usize = 256 * 1024;
 /// What hyper's own answers begin with; the status follows.
 const STATUS_LINE: &[u8] = b"HTTP/1.1 ";
@@ -73,7 +73,7 @@ impl Turn {
 }
 
 pub(super) struct Wire {
-    stream: TcpStream,
+    stream: Stream,
     turn: Arc<Turn>,
     limits: Limits,
     /// When the head or the pause began.
@@ -92,7 +92,7 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream, turn: Arc<Turn>, limits: Limits) -> Self {
+    pub(super) fn new(stream: Stream, turn: Arc<Turn>, limits: Limits) -> Self {
         let since = clock::instant();
         let (stalled, reader, timer, instead) = (None, None, None, None);
         let (given_up, heard, head_timed_out) = (false, false, false);
@@ -249,7 +249,7 @@ impl AsyncWrite for Wire {
 }
 
 /// Says why and closes the connection.
-pub(super) async fn part(mut stream: TcpStream, problem: Problem) {
+pub(super) async fn part(mut stream: Stream, problem: Problem) {
     let written = timeout(PARTING_TIME, stream.write_all(&problem.into_closing_answer())).await;
     if matches!(written, Ok(Ok(()))) {
         linger(stream).await;
@@ -258,7 +258,7 @@ pub(super) async fn part(mut stream: TcpStream, problem: Problem) {
 
 /// Closes a connection behind an answer: reads on for a moment, because closing it on what the client still
 /// sends would take the answer along.
-async fn linger(mut stream: TcpStream) {
+async fn linger(mut stream: Stream) {
     let rest = async {
         stream.shutdown().await?;
         let (mut bytes, mut buffer) = (0, [0; 4096]);
