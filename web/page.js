@@ -191,7 +191,9 @@ let stream = null;
 function watch(source) {
   if (stream?.source === source) return;
   stream?.events.close();
-  const events = new EventSource(`v1/stream?${new URLSearchParams({ channel: `live:${source}` })}`);
+  // A name with * or ? in it would be a pattern.
+  const id = /[*?]/.test(source) ? source.replace(/[*?\\]/g, "\\$&") : source;
+  const events = new EventSource(`v1/stream?${new URLSearchParams({ channel: `live:${id}` })}`);
   stream = { source, events, rows: [] };
   events.addEventListener("live", ({ data }) => {
     stream.rows = JSON.parse(data).rows;

@@ -322,6 +322,7 @@ impl Caller {
             Channel::Messages(name) => identity.may_hear(name, false),
             Channel::Live(source) => identity.may_hear(&format!("live:{source}"), false),
             Channel::Closed(source) => identity.may_hear(&format!("closed:{source}"), false),
+            Channel::ClosedLike(pattern) => identity.may_hear(&format!("closed:{pattern}"), true),
         }
     }
 

@@ -12,7 +12,7 @@ use super::problem::{Kind, Problem};
 use super::standing::Standing;
 use crate::live::channel::Channel;
 use crate::live::outbox::{Body, Frame};
-use crate::live::{Client, LiveError, Position, PositionError, Transport};
+use crate::live::{Client, LiveError, Pace, PaceError, Position, PositionError, Terms, Transport};
 use axum::body::{Body as HttpBody, Bytes};
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, header};
@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
 
-pub(super) const PARAMETERS: [&str; 3] = ["channel", "since", PARAMETER];
+pub(super) const PARAMETERS: [&str; 4] = ["channel", "since", "rate_ms", PARAMETER];
 /// What a browser that comes back says; stronger than the parameter, which is of its first time.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Shorter than the shortest read timeout of proxies in use, 30 s.
@@ -37,8 +37,9 @@ const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
 #[utoipa::path(get, path = "/v1/stream", tag = "live",
     params(
         ("channel" = Vec<String>, Query, example = json!(["live:kitchen"]),
-        description = "Up to 100, repeated: live:SOURCE for the present buckets of a source, closed:SOURCE for its rows as they are written, any other name for what is published there"),
+        description = "Up to 100, repeated: live:SOURCE for the present buckets of a source, closed:SOURCE or closed:PATTERN for rows as they are written, any other name for what is published there"),
         ("since" = Option<String>, Query, description = "The id of the last `closed` event that was heard: those behind it come first"),
+        ("rate_ms" = Option<u64>, Query, example = json!(1000), description = "Present rows no more often than once in so many milliseconds, the newest then; 250 to 3,600,000"),
         ("token" = Option<String>, Query, description = "For clients that cannot set the header Authorization, as browsers with an EventSource"),
         ("Last-Event-ID" = Option<String>, Header, description = "The same, as browsers say it"),
     ),
@@ -56,13 +57,13 @@ pub(super) async fn stream(
     if names.is_empty() {
         return Err(refuse("channel", "it is missing: write ?channel=live:SOURCE, or the name of a channel"));
     }
-    let since = since(&parameters, &headers)?;
+    let terms = Terms { since: since(&parameters, &headers)?, pace: pace(&parameters)? };
     let named =
         |name: &&str| Channel::subscribed(name).map_err(|error| refuse("channel", &format!("\"{name}\": {error}")));
     let channels = names.iter().map(named).collect::<Result<Vec<Channel>, Problem>>()?;
     caller.needs_channels(&channels)?;
     let mut client = service.hub.connect(Transport::Events);
-    let subscribed = client.subscribe(channels.clone(), since.as_ref()).await;
+    let subscribed = client.subscribe(channels.clone(), &terms).await;
     subscribed.map_err(|error| with_the_sink(failed(&error), &service.nodes))?;
     let welcome = event("welcome", &json!({"instance": service.instance.to_string()}).to_string());
     let first = Bytes::from(format!("retry: {RETRY}\n{}", String::from_utf8_lossy(&welcome)));
@@ -85,6 +86,13 @@ fn since(parameters: &Parameters, headers: &HeaderMap) -> Result<Option<Position
     let Some(id) = header.as_deref().or(parameters.one("since")).filter(|id| !id.is_empty()) else { return Ok(None) };
     let refused = |error: PositionError| refuse("since", &format!("\"{id}\": {error}"));
     id.parse().map(Some).map_err(refused)
+}
+
+/// How often it wants the present rows.
+fn pace(parameters: &Parameters) -> Result<Option<Pace>, Problem> {
+    let Some(rate) = parameters.one("rate_ms") else { return Ok(None) };
+    let pace = rate.parse().map_err(|_| PaceError).and_then(Pace::of_millis);
+    pace.map(Some).map_err(|error| refuse("rate_ms", &format!("\"{rate}\": {error}")))
 }
 
 /// One who listens.
@@ -180,7 +188,7 @@ fn event(name: &str, data: &str) -> Bytes {
 /// The answer to a client that cannot listen or speak.
 pub(super) fn failed(error: &LiveError) -> Problem {
     match error {
-        LiveError::TooMany => refuse("channel", &error.to_string()),
+        LiveError::TooMany | LiveError::TooManyPatterns => refuse("channel", &error.to_string()),
         LiveError::NoSink => Problem::new(Kind::NoSink, error.to_string()),
         LiveError::Store(_) => Problem::new(Kind::Unavailable, error.to_string()),
     }

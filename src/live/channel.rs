@@ -2,6 +2,7 @@
 //!
 //! Used by the hub and by the routes that take names from clients. Pure.
 
+use crate::stats::glob::{Glob, escape};
 use crate::stats::source;
 use std::fmt;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub enum Channel {
     Live(Arc<str>),
     /// The rows of a source, whenever one was written to the sink.
     Closed(Arc<str>),
+    /// The same of all sources of a pattern.
+    ClosedLike(Arc<Glob>),
 }
 
 /// Why a name is not one of a channel.
@@ -30,8 +33,12 @@ pub enum ChannelError {
     Empty,
     #[error("the name of a channel is at most {MAX_CHANNEL_BYTES} bytes long")]
     TooLong,
-    #[error("live: and closed: take the id of one source behind them")]
+    #[error("live: and closed: take the id of a source behind them")]
     NoSource,
+    #[error(
+        "live: takes the id of one source, patterns are for closed: only; before a * or ? of the id itself goes a backslash"
+    )]
+    LivePattern,
     #[error("names that begin with live: or closed: are the service's own")]
     Reserved,
 }
@@ -43,12 +50,17 @@ impl Channel {
     /// If no channel can have this name.
     pub fn subscribed(name: &str) -> Result<Self, ChannelError> {
         check_length(name)?;
-        for (prefix, of) in [(LIVE, Self::Live as fn(Arc<str>) -> Self), (CLOSED, Self::Closed)] {
-            if let Some(id) = name.strip_prefix(prefix) {
-                return if source::check(id).is_ok() { Ok(of(id.into())) } else { Err(ChannelError::NoSource) };
-            }
+        let of = if name.starts_with(LIVE) { Self::Live } else { Self::Closed };
+        let Some(sources) = name.strip_prefix(LIVE).or(name.strip_prefix(CLOSED)) else {
+            return Self::published(name);
+        };
+        let glob = Glob::parse(sources).map_err(|_| ChannelError::NoSource)?;
+        match glob.exact() {
+            Some(id) if source::check(&id).is_ok() => Ok(of(id.into())),
+            Some(_) => Err(ChannelError::NoSource),
+            None if name.starts_with(LIVE) => Err(ChannelError::LivePattern),
+            None => Ok(Self::ClosedLike(glob.into())),
         }
-        Self::published(name)
     }
 
     /// What a client may publish to.
@@ -72,12 +84,31 @@ fn check_length(name: &str) -> Result<(), ChannelError> {
     }
 }
 
+impl Channel {
+    /// Whether closed buckets are told of there.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        matches!(self, Self::Closed(_) | Self::ClosedLike(_))
+    }
+
+    /// Whether the rows of this source are told of there when they are written.
+    #[must_use]
+    pub fn tells_of(&self, source: &str) -> bool {
+        match self {
+            Self::Messages(_) | Self::Live(_) => false,
+            Self::Closed(id) => **id == *source,
+            Self::ClosedLike(glob) => glob.matches(source),
+        }
+    }
+}
+
 impl fmt::Display for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Messages(name) => f.write_str(name),
-            Self::Live(source) => write!(f, "{LIVE}{source}"),
-            Self::Closed(source) => write!(f, "{CLOSED}{source}"),
+            Self::Live(source) => write!(f, "{LIVE}{}", escape(source)),
+            Self::Closed(source) => write!(f, "{CLOSED}{}", escape(source)),
+            Self::ClosedLike(glob) => write!(f, "{CLOSED}{glob}"),
         }
     }
 }
@@ -97,6 +128,10 @@ mod tests {
         check("Live:kitchen", Channel::Messages("Live:kitchen".into()));
         check("live:kitchen", Channel::Live("kitchen".into()));
         check("live:a:b", Channel::Live("a:b".into()));
+        check(r"live:a\*b", Channel::Live("a*b".into()));
+        check(r"closed:\\server\a", Channel::Closed(r"\\server\a".into()));
+        check("closed:*", Channel::ClosedLike(Arc::new(Glob::parse("*").unwrap())));
+        check(r"closed:a\*?", Channel::ClosedLike(Arc::new(Glob::parse(r"a\*?").unwrap())));
         check("closed:kitchen", Channel::Closed("kitchen".into()));
         let long = "x".repeat(MAX_CHANNEL_BYTES);
         check(&long, Channel::Messages(long.as_str().into()));
@@ -109,6 +144,8 @@ mod tests {
         check(&"x".repeat(MAX_CHANNEL_BYTES + 1), ChannelError::TooLong);
         check("live:", ChannelError::NoSource);
         check("closed:", ChannelError::NoSource);
+        check("closed:group:a", ChannelError::NoSource);
+        check("live:*", ChannelError::LivePattern);
         assert_eq!(Channel::published("live:kitchen"), Err(ChannelError::Reserved));
         assert_eq!(Channel::published("closed:"), Err(ChannelError::Reserved));
         assert!(Channel::published("closed").is_ok());

@@ -1,48 +1,54 @@
-//! Tells of rows that were written to the sink, from the log of acks, and lets clients go on where they stopped.
+//! Tells of rows that were written to the sink, from the log of acks.
 //!
-//! Run by the hub. The log says which buckets were written (`store/mod.rs`); their rows are read for the sources
-//! somebody listens to, and for no others. A row is told of by the entry that has its version: one that was
-//! corrected before it could be read is told of once, with the correction. Every instance reads the log for
-//! itself, so that it does not matter which one wrote.
+//! Run by the hub. The log says which buckets were written (`store/mod.rs`), `written.rs` reads their rows. Every
+//! instance reads the log for itself, so that it does not matter which one wrote. Who comes is let in between two
+//! rounds; who comes back, or has no room for what is told, is behind, and catches up in `replay.rs` until it is
+//! where everybody is.
 
+use super::behind::Behind;
 use super::channel::Channel;
-use super::outbox::{Body, Frame};
-use super::{Hub, Joiner, Position};
-use crate::query::{MAX_SOURCES, QueryError, StatsRow};
-use crate::store::{AckLog, Life};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ops::Bound;
+use super::outbox::{Body, Frame, Outbox};
+use super::written::{At, ENTRIES, Written, acked, entries_at_once, rows, sources};
+use super::{Hub, Position, Registry};
+use crate::query::QueryError;
+use crate::telemetry::metrics;
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 /// How soon after the ack.
 const EVERY: Duration = Duration::from_millis(250);
 /// While the store or the sink is away.
 const EVERY_AWAY: Duration = Duration::from_secs(2);
-/// Entries read at once.
-const ENTRIES: usize = 200;
-/// There is one shard; see `Store::shards`.
-const SHARD: u16 = 0;
 
-/// Where one is in the log.
+/// Where one is in the log: behind the whole entry with this mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
-    epoch: Option<i64>,
-    mark: i64,
+pub(super) struct Place {
+    pub(super) epoch: Option<i64>,
+    pub(super) mark: i64,
+}
+
+/// Who wants to be told from now on.
+pub(super) struct Joiner {
+    pub(super) client: u64,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) channels: Vec<Channel>,
+    /// Told that it is in; nobody listens if it has gone.
+    pub(super) done: oneshot::Sender<()>,
 }
 
 /// Until dropped.
 pub(super) async fn run(hub: &Hub) {
-    let mut place: Option<Place> = None;
     loop {
         if !hub.is_anyone_told() {
-            place = None;
             hub.told.notified().await;
             continue;
         }
-        let pause = match round(hub, &mut place).await {
-            Ok(()) | Err(QueryError::Moving) => EVERY,
+        let pause = match round(hub).await {
+            Ok(()) => EVERY,
             // Said where it happened; nothing is lost, it comes later.
             Err(_) => EVERY_AWAY,
         };
@@ -50,124 +56,74 @@ pub(super) async fn run(hub: &Hub) {
     }
 }
 
-/// Tells everybody what is new, then lets in who has come.
-async fn round(hub: &Hub, place: &mut Option<Place>) -> Result<(), QueryError> {
-    // Taken before the log is read, which then has all that they were told of, also by another instance.
+/// Lets in who has caught up, tells everybody what is new, then lets in who has come.
+async fn round(hub: &Hub) -> Result<(), QueryError> {
+    // Taken before the log is read: they are told nothing that was written before they came.
     let joiners = hub.joiners();
-    let missed = match tell_on(hub, place).await {
-        Ok(at) => missed(hub, &joiners, at).await,
-        Err(broken) => Err(broken),
-    };
-    match missed {
-        Ok(missed) => {
-            joiners.into_iter().zip(missed).for_each(|(joiner, missed)| hub.let_in(joiner, &missed));
-            Ok(())
+    let told = tell_on(hub).await;
+    if told.is_ok() {
+        for joiner in joiners {
+            hub.let_in(joiner);
         }
-        Err(broken) => {
-            hub.come_again(joiners);
-            Err(broken)
-        }
+    } else {
+        hub.lock().joiners.extend(joiners);
     }
+    told
 }
 
-/// Tells everybody what is new; up to where.
-async fn tell_on(hub: &Hub, place: &mut Option<Place>) -> Result<Place, QueryError> {
-    let mut at = if let Some(at) = *place {
+async fn tell_on(hub: &Hub) -> Result<(), QueryError> {
+    let mut at = if let Some(at) = hub.place() {
         at
     } else {
         let log = acked(hub, None).await?;
-        *place.insert(Place { epoch: log.epoch, mark: log.last })
+        let at = Place { epoch: log.epoch, mark: log.last };
+        hub.tell(&[], at);
+        at
     };
     loop {
         let log = acked(hub, Some(at.mark)).await?;
         if log.epoch != at.epoch || !log.whole {
-            hub.tell_of_gap();
-            return Ok(*place.insert(Place { epoch: log.epoch, mark: log.last }));
+            hub.tell_of_gap(Some(Place { epoch: log.epoch, mark: log.last }));
+            return Ok(());
         }
-        let sources = hub.told_sources();
-        for (mark, life) in &log.lives {
-            for row in rows(hub, life, &sources).await? {
-                hub.tell(&row, at.epoch, *mark);
-            }
-            at.mark = *mark;
-            *place = Some(at);
+        // From here on nobody is let in whose sources are not asked for.
+        let channels = hub.let_in_who_caught_up(at);
+        let sources = if log.lives.is_empty() { Vec::new() } else { sources(hub, channels.iter()).await? };
+        for lives in log.lives.chunks(entries_at_once(sources.len())) {
+            let rows = rows(hub, lives, &sources).await?;
+            at.mark = lives.last().map_or(at.mark, |(mark, _)| *mark);
+            hub.tell(&rows, at);
         }
         if log.lives.len() < ENTRIES {
-            return Ok(at);
+            return Ok(());
         }
     }
 }
 
-/// What a client that comes has missed.
-#[derive(Default)]
-struct Missed {
-    events: Vec<Arc<Frame>>,
-    /// Whether that is all; nothing for one that did not ask.
-    all: Option<bool>,
-}
-
-/// For each joiner, what stands in the log between its last event and here.
-async fn missed(hub: &Hub, joiners: &[Joiner], at: Place) -> Result<Vec<Missed>, QueryError> {
-    let known = |since: &&Position| Some(since.epoch) == at.epoch;
-    let asking: Vec<(&Joiner, &Position)> = joiners.iter().filter_map(|j| Some((j, j.since.as_ref()?))).collect();
-    let first = asking.iter().map(|(_, since)| *since).filter(known).map(|since| since.mark).min();
-    let (lives, whole_from) = match first {
-        // The entry itself may have been told of in part.
-        Some(first) => behind(hub, first - 1, at.mark).await?,
-        None => (Vec::new(), at.mark),
-    };
-    let sources: BTreeSet<Arc<str>> = asking.iter().flat_map(|(joiner, _)| joiner.sources.iter().cloned()).collect();
-    let sources: Vec<Arc<str>> = sources.into_iter().collect();
-    // One frame for all who get it, however many come at once.
-    let mut told: HashMap<Arc<str>, Vec<(i64, Arc<Frame>)>> = HashMap::new();
-    for (mark, life) in lives {
-        for row in rows(hub, &life, &sources).await? {
-            let name = Channel::Closed(Arc::clone(&row.source)).to_string().into();
-            let event = hub.closing(&name, &row, at.epoch, mark);
-            told.entry(row.source).or_default().push((mark, event));
+impl Registry {
+    /// Subscribes a client to a channel of closed buckets: it hears what is told next.
+    fn be_told(&mut self, channel: &Channel, client: u64, outbox: &Arc<Outbox>, ending: bool) {
+        let subscribers = self.channels.entry(channel.clone()).or_insert_with(|| super::Subscribers::of(channel));
+        subscribers.by_client.insert(client, Arc::clone(outbox));
+        self.told.entry(client).or_default().insert(channel.clone());
+        // It came too late to be ended with the others.
+        if ending {
+            outbox.end();
         }
     }
-    let missed = joiners.iter().map(|joiner| {
-        let Some(since) = &joiner.since else { return Missed::default() };
-        let mut own: BTreeMap<(i64, &str), &Arc<Frame>> = BTreeMap::new();
-        for source in &joiner.sources {
-            own.extend(told.get(source).into_iter().flatten().map(|(mark, event)| ((*mark, &**source), event)));
-        }
-        let events = own.range((Bound::Excluded((since.mark, &*since.source)), Bound::Unbounded));
-        let all = known(&since) && since.mark >= whole_from;
-        Missed { events: events.map(|(_, event)| Arc::clone(event)).collect(), all: Some(all) }
-    });
-    Ok(missed.collect())
-}
 
-/// The entries behind a mark, up to another one, and from which mark on nothing is missing there.
-async fn behind(hub: &Hub, mut after: i64, until: i64) -> Result<(Vec<(i64, Life)>, i64), QueryError> {
-    let (mut lives, mut whole_from) = (Vec::new(), after);
-    loop {
-        let log = acked(hub, Some(after)).await?;
-        if !log.whole {
-            whole_from = log.lives.first().map_or(log.last, |(mark, _)| *mark);
-        }
-        lives.extend(log.lives.iter().filter(|(mark, _)| *mark <= until));
-        match log.lives.last() {
-            Some((mark, _)) if log.lives.len() == ENTRIES && *mark < until => after = *mark,
-            _ => return Ok((lives, whole_from)),
+    /// Takes a client out of what is told, with everything it hears there; `at` is behind what it has heard.
+    pub(super) fn fall_behind(&mut self, client: u64, at: &At, epoch: Option<i64>) {
+        for channel in self.told.remove(&client).unwrap_or_default() {
+            let Some(subscribers) = self.channels.get_mut(&channel) else { continue };
+            let Some(outbox) = subscribers.by_client.remove(&client) else { continue };
+            if subscribers.by_client.is_empty() {
+                self.channels.remove(&channel);
+            }
+            let behind = self.behind.entry(client).or_insert_with(|| Behind::new(outbox));
+            behind.add(channel, at.clone(), epoch, false);
         }
     }
-}
-
-async fn acked(hub: &Hub, after: Option<i64>) -> Result<AckLog, QueryError> {
-    hub.store.acked(SHARD, after, ENTRIES).await.map_err(|error| QueryError::Unavailable(error.to_string()))
-}
-
-/// The rows of these sources in the version of a life, in the order of the ids.
-async fn rows(hub: &Hub, life: &Life, sources: &[Arc<str>]) -> Result<Vec<StatsRow>, QueryError> {
-    let mut found = Vec::new();
-    for sources in sources.chunks(MAX_SOURCES) {
-        found.extend(hub.query.written(sources, life).await?);
-    }
-    found.sort_unstable_by(|a, b| a.source.cmp(&b.source));
-    Ok(found)
 }
 
 impl Hub {
@@ -175,65 +131,108 @@ impl Hub {
     fn is_anyone_told(&self) -> bool {
         let mut registry = self.lock();
         registry.joiners.retain(|joiner| !joiner.done.is_closed());
-        !registry.joiners.is_empty() || registry.channels.keys().any(|channel| matches!(channel, Channel::Closed(_)))
+        let anyone = !(registry.joiners.is_empty() && registry.told.is_empty() && registry.behind.is_empty());
+        if !anyone {
+            registry.place = None;
+        }
+        anyone
     }
 
-    fn told_sources(&self) -> Vec<Arc<str>> {
-        let registry = self.lock();
-        let told = registry.channels.keys().filter_map(|channel| match channel {
-            Channel::Closed(source) => Some(Arc::clone(source)),
-            _ => None,
-        });
-        told.collect()
+    /// Up to where everybody was told who is not behind.
+    pub(super) fn place(&self) -> Option<Place> {
+        self.lock().place
     }
 
     fn joiners(&self) -> Vec<Joiner> {
         std::mem::take(&mut self.lock().joiners)
     }
 
-    fn come_again(&self, joiners: Vec<Joiner>) {
-        self.lock().joiners.extend(joiners);
-    }
-
-    /// Subscribes a client that has come, after what it has missed.
-    fn let_in(&self, joiner: Joiner, missed: &Missed) {
-        let mut kept = true;
-        for event in &missed.events {
-            kept &= joiner.outbox.put(event);
-        }
-        let channels: Vec<Channel> = joiner.sources.into_iter().map(Channel::Closed).collect();
+    /// Subscribes a client that has come.
+    fn let_in(&self, joiner: Joiner) {
+        let Joiner { client, outbox, channels, done } = joiner;
+        let mut registry = self.lock();
+        let Some(place) = registry.place else { return };
         for channel in &channels {
-            if let Some(all) = missed.all {
-                joiner.outbox.put(&Frame::new(&channel.to_string().into(), Body::Recovered(all && kept)));
+            match registry.behind.get_mut(&client) {
+                Some(behind) => behind.add(channel.clone(), At::end(place.mark), place.epoch, false),
+                None => registry.be_told(channel, client, &outbox, self.is_ending()),
             }
-            self.join(channel, joiner.client, &joiner.outbox);
         }
+        drop(registry);
         // It has gone meanwhile.
-        if joiner.done.send(()).is_err() {
+        if done.send(()).is_err() {
             for channel in &channels {
-                self.leave(channel, joiner.client);
+                self.leave(channel, client);
             }
         }
     }
 
-    fn closing(&self, name: &Arc<str>, row: &StatsRow, epoch: Option<i64>, mark: i64) -> Arc<Frame> {
-        let position = Position { epoch: epoch.unwrap_or_default(), mark, source: Arc::clone(&row.source) };
-        let row = (self.encode)(std::slice::from_ref(row)).into();
-        Frame::new(name, Body::Closed { row, position: position.to_string().into() })
+    /// Subscribes those who have been told all up to here by the replay; returns all channels that are told of now.
+    fn let_in_who_caught_up(&self, place: Place) -> Vec<Channel> {
+        let mut registry = self.lock();
+        let caught_up: Vec<u64> =
+            registry.behind.iter().filter(|(_, behind)| behind.is_at(place)).map(|(client, _)| *client).collect();
+        for client in caught_up {
+            let Some(mut behind) = registry.behind.remove(&client) else { continue };
+            behind.accept();
+            for (channel, frame) in behind.end() {
+                if let Some(frame) = frame {
+                    behind.outbox.put(&frame);
+                }
+                registry.be_told(&channel, client, &behind.outbox, self.is_ending());
+            }
+        }
+        registry.channels.keys().filter(|channel| channel.is_closed()).cloned().collect()
     }
 
-    fn tell(&self, row: &StatsRow, epoch: Option<i64>, mark: i64) {
-        let registry = self.lock();
-        if let Some(subscribers) = registry.channels.get(&Channel::Closed(Arc::clone(&row.source))) {
-            subscribers.send(&self.closing(&subscribers.name, row, epoch, mark));
+    /// Tells everybody of these rows, behind which all are told up to `place`. Who has no room for one falls behind there.
+    fn tell(&self, rows: &[Written], place: Place) {
+        let mut registry = self.lock();
+        let patterns: Vec<Channel> =
+            registry.channels.keys().filter(|channel| matches!(channel, Channel::ClosedLike(_))).cloned().collect();
+        let mut before = At::end(registry.place.map_or(place.mark, |place| place.mark));
+        let mut full: BTreeMap<u64, At> = BTreeMap::new();
+        let mut sent = 0;
+        for written in rows {
+            let (row, position) = self.closing(written, place.epoch);
+            let exact = Channel::Closed(Arc::clone(&written.row.source));
+            let matching = patterns.iter().filter(|pattern| pattern.tells_of(&written.row.source));
+            for subscribers in matching.chain([&exact]).filter_map(|channel| registry.channels.get(channel)) {
+                let frame =
+                    Frame::new(&subscribers.name, Body::Closed { row: row.clone(), position: Arc::clone(&position) });
+                for (client, outbox) in &subscribers.by_client {
+                    if !full.contains_key(client) && !outbox.offer(&frame) {
+                        full.insert(*client, before.clone());
+                    }
+                }
+                sent += subscribers.by_client.len() as u64;
+            }
+            before = written.at();
+        }
+        for (client, at) in &full {
+            registry.fall_behind(*client, at, place.epoch);
+        }
+        registry.place = Some(place);
+        metrics::live_frames(sent);
+        if !registry.behind.is_empty() {
+            self.returned.notify_one();
         }
     }
 
-    pub(super) fn tell_of_gap(&self) {
-        let registry = self.lock();
-        let told = registry.channels.iter().filter(|(channel, _)| matches!(channel, Channel::Closed(_)));
-        for (_, subscribers) in told {
+    /// The row as JSON, and its place for who comes back.
+    pub(super) fn closing(&self, written: &Written, epoch: Option<i64>) -> (Bytes, Arc<str>) {
+        let Written { mark, row } = written;
+        let position = Position { epoch: epoch.unwrap_or_default(), mark: *mark, source: Arc::clone(&row.source) };
+        ((self.encode)(std::slice::from_ref(row)).into(), position.to_string().into())
+    }
+
+    /// Tells everybody that something may be missing here; they go on from `place`, or from where the log stands then.
+    pub(super) fn tell_of_gap(&self, place: Option<Place>) {
+        let mut registry = self.lock();
+        let clients: BTreeSet<&Channel> = registry.told.values().flatten().collect();
+        for subscribers in clients.into_iter().filter_map(|channel| registry.channels.get(channel)) {
             subscribers.send(&Frame::new(&subscribers.name, Body::Gap(0)));
         }
+        registry.place = place;
     }
 }

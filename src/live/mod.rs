@@ -6,11 +6,16 @@
 //! that is slow costs a bounded amount (`live/outbox.rs`) and is told what it missed; of a client that is
 //! gone nothing is left. Without Redis messages stay in the process.
 
+mod behind;
 pub mod channel;
 mod closings;
+mod log;
 pub mod outbox;
+mod pace;
 mod poll;
 mod position;
+mod replay;
+mod written;
 
 use crate::clock;
 use crate::query::{Query, StatsRow};
@@ -19,9 +24,12 @@ use crate::store::redis::bus::{Bus, Heard};
 use crate::store::{Store, StoreError};
 use crate::telemetry::metrics;
 pub use crate::telemetry::metrics::Transport;
+use behind::Behind;
 use bytes::Bytes;
 use channel::Channel;
+use closings::{Joiner, Place};
 use outbox::{Body, Frame, Outbox};
+pub use pace::{Pace, PaceError};
 pub use position::{Position, PositionError};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,9 +37,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout_at;
+use written::At;
 
 /// Channels one client may be subscribed to.
 pub const MAX_CHANNELS: usize = 100;
+/// Patterns among them: each is held against every source when a bucket was written.
+pub const MAX_PATTERNS: usize = 10;
 
 /// For a client to be let in among those who are told of closed buckets, while the store or the sink may be away.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -39,11 +50,22 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Makes JSON of the present rows of a source; what it looks like is the transports' to say.
 pub type Encode = fn(&[StatsRow]) -> Vec<u8>;
 
+/// How a client wants to hear its channels.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Of closed buckets also what came behind this place; no other channel goes back.
+    pub since: Option<Position>,
+    /// The present rows no more often than this, and the newest then; everything else comes as it comes.
+    pub pace: Option<Pace>,
+}
+
 /// Why a client cannot subscribe or publish.
 #[derive(Debug, thiserror::Error)]
 pub enum LiveError {
     #[error("a client may subscribe to {MAX_CHANNELS} channels")]
     TooMany,
+    #[error("a client may subscribe to {MAX_PATTERNS} patterns")]
+    TooManyPatterns,
     #[error("this instance has no sink (--role ingest), so it does not know the present rows")]
     NoSink,
     #[error(transparent)]
@@ -62,6 +84,8 @@ pub struct Hub {
     watched: Notify,
     /// Somebody wants to be told of closed buckets.
     told: Notify,
+    /// Somebody is behind.
+    returned: Notify,
     ending: watch::Sender<bool>,
     /// Whether it has been run before: then that has broken off.
     has_run: AtomicBool,
@@ -73,16 +97,12 @@ struct Registry {
     channels: HashMap<Channel, Subscribers>,
     /// Who wants to be told of closed buckets, and is not yet.
     joiners: Vec<Joiner>,
-}
-
-struct Joiner {
-    client: u64,
-    outbox: Arc<Outbox>,
-    sources: Vec<Arc<str>>,
-    /// What it was told of last.
-    since: Option<Position>,
-    /// Told that it is in; nobody listens if it has gone.
-    done: oneshot::Sender<()>,
+    /// The channels of closed buckets of each client that is told of them as they come.
+    told: HashMap<u64, BTreeSet<Channel>>,
+    /// Up to where they were told; nothing as long as nobody is there.
+    place: Option<Place>,
+    /// Clients that are not there yet, with all their channels of closed buckets.
+    behind: BTreeMap<u64, Behind>,
 }
 
 struct Subscribers {
@@ -106,9 +126,9 @@ impl Hub {
     #[must_use]
     pub fn new(store: Arc<dyn Store>, query: Arc<Query>, bus: Option<Arc<Bus>>, encode: Encode) -> Arc<Self> {
         let (registry, clients) = (Mutex::default(), AtomicU64::new(1));
-        let (watched, told) = (Notify::new(), Notify::new());
+        let (watched, told, returned) = (Notify::new(), Notify::new(), Notify::new());
         let (ending, has_run) = (watch::channel(false).0, AtomicBool::new(false));
-        Arc::new(Self { registry, bus, store, query, encode, clients, watched, told, ending, has_run })
+        Arc::new(Self { registry, bus, store, query, encode, clients, watched, told, returned, ending, has_run })
     }
 
     /// Hears what is published, and watches sources, until it is dropped. If it has failed it may be run again:
@@ -116,7 +136,7 @@ impl Hub {
     pub async fn run(self: Arc<Self>, now: impl Fn() -> Millis) {
         if self.has_run.swap(true, Ordering::SeqCst) {
             self.hear(Heard::Missed);
-            self.tell_of_gap();
+            self.tell_of_gap(None);
         }
         let hearing = async {
             match &self.bus {
@@ -124,7 +144,7 @@ impl Hub {
                 None => std::future::pending().await,
             }
         };
-        tokio::join!(hearing, poll::run(&self, now), closings::run(&self));
+        tokio::join!(hearing, poll::run(&self, now), closings::run(&self), replay::run(&self));
     }
 
     /// A new client, subscribed to nothing.
@@ -152,6 +172,11 @@ impl Hub {
         for subscribers in registry.channels.values() {
             subscribers.by_client.values().for_each(|outbox| outbox.end());
         }
+        registry.behind.values().for_each(|behind| behind.outbox.end());
+    }
+
+    fn is_ending(&self) -> bool {
+        *self.ending.borrow()
     }
 
     /// Returns when the service stops.
@@ -188,11 +213,11 @@ impl Hub {
             if let (Some(bus), Channel::Messages(name)) = (&self.bus, channel) {
                 bus.want(name);
             }
-            Subscribers { name: channel.to_string().into(), by_client: BTreeMap::new(), last: None }
+            Subscribers::of(channel)
         });
         subscribers.by_client.insert(client, Arc::clone(outbox));
         // It came too late to be ended with the others.
-        if *self.ending.borrow() {
+        if self.is_ending() {
             outbox.end();
         }
         if let Some((_, last)) = &subscribers.last {
@@ -202,6 +227,9 @@ impl Hub {
 
     fn leave(&self, channel: &Channel, client: u64) {
         let mut registry = self.lock();
+        if channel.is_closed() {
+            registry.tell_no_more(channel, client);
+        }
         let Some(subscribers) = registry.channels.get_mut(channel) else { return };
         subscribers.by_client.remove(&client);
         if subscribers.by_client.is_empty() {
@@ -218,7 +246,45 @@ impl Hub {
     }
 }
 
+impl Registry {
+    /// A client is to hear what came behind a place. What it hears already, it hears behind that from now on, so that
+    /// the place of every event has before it all that it was not told.
+    fn go_on(
+        &mut self,
+        client: u64,
+        outbox: &Arc<Outbox>,
+        channels: Vec<Channel>,
+        since: &Position,
+        done: oneshot::Sender<()>,
+    ) {
+        if let Some(place) = self.place {
+            self.fall_behind(client, &At::end(place.mark), place.epoch);
+        }
+        let behind = self.behind.entry(client).or_insert_with(|| Behind::new(Arc::clone(outbox)));
+        for channel in channels {
+            behind.add(channel, At::source(since.mark, &since.source), Some(since.epoch), true);
+        }
+        behind.wait(done);
+    }
+
+    fn tell_no_more(&mut self, channel: &Channel, client: u64) {
+        if self.behind.get_mut(&client).is_some_and(|behind| behind.leave(channel)) {
+            self.behind.remove(&client);
+        }
+        if let Some(channels) = self.told.get_mut(&client) {
+            channels.remove(channel);
+            if channels.is_empty() {
+                self.told.remove(&client);
+            }
+        }
+    }
+}
+
 impl Subscribers {
+    fn of(channel: &Channel) -> Self {
+        Self { name: channel.to_string().into(), by_client: BTreeMap::new(), last: None }
+    }
+
     fn send(&self, frame: &Arc<Frame>) {
         for outbox in self.by_client.values() {
             outbox.put(frame);
@@ -229,58 +295,86 @@ impl Subscribers {
 
 impl Client {
     /// Subscribes to channels; to one a second time changes nothing. When it returns, what is published from then on
-    /// comes. `since`: of closed buckets also what came behind it, in the order of the log over all these channels, so
-    /// that behind the place of one event is all that was not told before it; no other channel goes back.
-    pub async fn subscribe(&mut self, channels: Vec<Channel>, since: Option<&Position>) -> Result<(), LiveError> {
-        let mut closed = Vec::new();
+    /// comes, behind what came since the place in `terms`: that in the order of the log over all channels, so that
+    /// behind the place of one event is all that was not told before it. It comes while the client takes it.
+    pub async fn subscribe(&mut self, channels: Vec<Channel>, terms: &Terms) -> Result<(), LiveError> {
+        let channels = self.not_yet(channels)?;
+        let (mut closed, mut named) = (Vec::new(), Vec::new());
         for channel in channels {
-            if self.channels.contains(&channel) {
-                continue;
-            }
-            if self.channels.len() == MAX_CHANNELS {
-                return Err(LiveError::TooMany);
-            }
-            if !matches!(channel, Channel::Messages(_)) && !self.hub.query.has_sink() {
-                return Err(LiveError::NoSink);
-            }
             // From here on its end cleans up, wherever this one stops.
             self.channels.insert(channel.clone());
             match &channel {
-                Channel::Messages(name) => {
+                Channel::Messages(_) => {
                     self.hub.join(&channel, self.id, &self.outbox);
-                    if let Some(bus) = &self.hub.bus
-                        && let Err(error) = bus.listen(name).await
-                    {
-                        self.unsubscribe(&channel);
-                        return Err(error.into());
-                    }
+                    named.push(channel);
                 }
                 Channel::Live(_) => {
+                    if let Some(pace) = terms.pace {
+                        self.outbox.pace(&channel.to_string().into(), pace);
+                    }
                     self.hub.join(&channel, self.id, &self.outbox);
                     self.hub.watched.notify_one();
                 }
-                Channel::Closed(source) => closed.push(Arc::clone(source)),
+                Channel::Closed(_) | Channel::ClosedLike(_) => closed.push(channel),
             }
         }
-        if closed.is_empty() {
-            return Ok(());
-        }
-        let told = self.be_told(closed.clone(), since).await;
+        let told = match self.listen(named).await {
+            Ok(()) if closed.is_empty() => Ok(()),
+            Ok(()) => self.be_told(closed.clone(), terms.since.as_ref()).await,
+            Err(error) => Err(error),
+        };
         if told.is_err() {
             // So that it can be asked for again.
-            for source in closed {
-                self.unsubscribe(&Channel::Closed(source));
+            for channel in &closed {
+                self.unsubscribe(channel);
             }
         }
         told
     }
 
-    async fn be_told(&self, sources: Vec<Arc<str>>, since: Option<&Position>) -> Result<(), LiveError> {
+    /// Those it is not subscribed to, each once.
+    ///
+    /// # Errors
+    /// If it cannot be subscribed to all of them.
+    fn not_yet(&self, mut channels: Vec<Channel>) -> Result<Vec<Channel>, LiveError> {
+        let mut all = self.channels.clone();
+        channels.retain(|channel| all.insert(channel.clone()));
+        if all.len() > MAX_CHANNELS {
+            return Err(LiveError::TooMany);
+        }
+        if all.iter().filter(|channel| matches!(channel, Channel::ClosedLike(_))).count() > MAX_PATTERNS {
+            return Err(LiveError::TooManyPatterns);
+        }
+        let needs_sink = |channel: &Channel| !matches!(channel, Channel::Messages(_));
+        if channels.iter().any(needs_sink) && !self.hub.query.has_sink() {
+            return Err(LiveError::NoSink);
+        }
+        Ok(channels)
+    }
+
+    /// Waits until what is published there is heard; all of them are wanted by now.
+    async fn listen(&mut self, named: Vec<Channel>) -> Result<(), LiveError> {
+        let Some(bus) = self.hub.bus.clone() else { return Ok(()) };
+        for (n, channel) in named.iter().enumerate() {
+            let Channel::Messages(name) = channel else { continue };
+            if let Err(error) = bus.listen(name).await {
+                named[n..].iter().for_each(|channel| self.unsubscribe(channel));
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
+    async fn be_told(&self, channels: Vec<Channel>, since: Option<&Position>) -> Result<(), LiveError> {
         let deadline = clock::instant() + PATIENCE;
         let (done, is_in) = oneshot::channel();
-        let (outbox, since) = (Arc::clone(&self.outbox), since.cloned());
-        let joiner = Joiner { client: self.id, outbox, sources, since, done };
-        self.hub.lock().joiners.push(joiner);
+        let outbox = Arc::clone(&self.outbox);
+        if let Some(since) = since {
+            self.hub.lock().go_on(self.id, &outbox, channels, since, done);
+            self.hub.returned.notify_one();
+        } else {
+            self.hub.lock().joiners.push(Joiner { client: self.id, outbox, channels, done });
+        }
         self.hub.told.notify_one();
         match timeout_at(deadline, is_in).await {
             Ok(Ok(())) => Ok(()),

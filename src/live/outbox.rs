@@ -4,16 +4,23 @@
 //! channel waits; messages wait in the order in which they came, and where too many would, one marker takes
 //! the place of all that were left out.
 
+use super::pace::{Pace, Paced};
+use crate::clock;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::Notify;
+use tokio::time::sleep_until;
 
 /// Messages that wait at most.
 pub const MAX_MESSAGES: usize = 256;
 /// Bytes of messages that wait at most: with what the system buffers for a connection a client that does not read
 /// costs less than 256 KiB.
 pub const MAX_BYTES: usize = 64 * 1024;
+
+/// What was missed leaves as much for what comes meanwhile.
+const REPLAY_MESSAGES: usize = MAX_MESSAGES / 2;
+const REPLAY_BYTES: usize = MAX_BYTES / 2;
 
 /// Something to send, shared by all clients that get it.
 #[derive(Debug)]
@@ -59,6 +66,8 @@ impl Frame {
 pub struct Outbox {
     waiting: Mutex<Waiting>,
     arrived: Notify,
+    /// There is room again, and somebody waits for it.
+    emptied: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +76,10 @@ struct Waiting {
     /// Of the messages among them.
     messages: usize,
     bytes: usize,
+    /// Channels whose present rows the client does not want as often as they come.
+    paced: Vec<Paced>,
+    /// Somebody waits for room.
+    awaited: bool,
     ended: bool,
 }
 
@@ -79,7 +92,13 @@ impl Outbox {
         }
         let kept = match &frame.body {
             Body::Live(_) => waiting.replace(frame),
-            Body::Message(_) | Body::Closed { .. } => waiting.append(frame, frame.counted().unwrap_or_default()),
+            Body::Message(_) | Body::Closed { .. } => {
+                let kept = waiting.append(frame, MAX_MESSAGES, MAX_BYTES);
+                if !kept {
+                    waiting.gap(&frame.channel, Body::Gap(1));
+                }
+                kept
+            }
             // One for each channel, so it always has room.
             Body::Recovered(_) => {
                 waiting.frames.push_back(Arc::clone(frame));
@@ -92,25 +111,76 @@ impl Outbox {
         kept
     }
 
+    /// From now on the present rows of a channel come no more often than this.
+    pub fn pace(&self, channel: &Arc<str>, pace: Pace) {
+        self.lock().paced.push(Paced::new(channel, pace));
+    }
+
+    /// Adds a message if there is room, and else leaves everything as it is; whether it was added.
+    pub fn offer(&self, frame: &Arc<Frame>) -> bool {
+        self.append(frame, MAX_MESSAGES, MAX_BYTES)
+    }
+
+    /// The same for what was missed, which takes a half of the room. Where it is not added, [`Self::room`] says when to
+    /// try again.
+    pub fn feed(&self, frame: &Arc<Frame>) -> bool {
+        self.append(frame, REPLAY_MESSAGES, REPLAY_BYTES)
+    }
+
+    fn append(&self, frame: &Arc<Frame>, messages: usize, bytes: usize) -> bool {
+        let mut waiting = self.lock();
+        let added = !waiting.ended && waiting.append(frame, messages, bytes);
+        waiting.awaited |= !added;
+        drop(waiting);
+        if added {
+            self.arrived.notify_one();
+        }
+        added
+    }
+
+    /// Returns when there is room again for a good part of what was missed. For one caller at a time, which has just
+    /// been refused.
+    pub async fn room(&self) {
+        self.emptied.notified().await;
+    }
+
+    /// Whether there is.
+    pub fn has_room(&self) -> bool {
+        self.lock().has_room()
+    }
+
     /// The next frame, as soon as there is one; `None` after the end. For one caller at a time.
     pub async fn next(&self) -> Option<Arc<Frame>> {
         loop {
-            {
+            let due = {
                 let mut waiting = self.lock();
                 if waiting.ended {
                     return None;
                 }
+                waiting.release();
                 if let Some(frame) = waiting.take() {
+                    if waiting.awaited && waiting.has_room() {
+                        waiting.awaited = false;
+                        self.emptied.notify_one();
+                    }
                     return Some(frame);
                 }
+                waiting.paced.iter().filter_map(Paced::due).min()
+            };
+            match due {
+                None => self.arrived.notified().await,
+                Some(due) => tokio::select! {
+                    () = self.arrived.notified() => {}
+                    () = sleep_until(due) => {}
+                },
             }
-            self.arrived.notified().await;
         }
     }
 
     /// What waits of a channel is not sent.
     pub fn forget(&self, channel: &str) {
         let mut waiting = self.lock();
+        waiting.paced.retain(|paced| !paced.is_of(channel));
         let frames = std::mem::take(&mut waiting.frames);
         (waiting.messages, waiting.bytes) = (0, 0);
         for frame in frames.into_iter().filter(|frame| *frame.channel != *channel) {
@@ -120,6 +190,7 @@ impl Outbox {
             }
             waiting.frames.push_back(frame);
         }
+        self.emptied.notify_one();
     }
 
     /// Nothing comes any more, and what waits is not sent.
@@ -138,17 +209,33 @@ impl Outbox {
 impl Waiting {
     fn replace(&mut self, frame: &Arc<Frame>) -> bool {
         let same = |old: &&mut Arc<Frame>| matches!(old.body, Body::Live(_)) && old.channel == frame.channel;
-        match self.frames.iter_mut().find(same) {
-            Some(old) => *old = Arc::clone(frame),
-            None => self.frames.push_back(Arc::clone(frame)),
+        if let Some(old) = self.frames.iter_mut().find(same) {
+            *old = Arc::clone(frame);
+            return true;
+        }
+        let paced = self.paced.iter_mut().find(|paced| paced.is_of(&frame.channel));
+        if !paced.is_some_and(|paced| paced.holds(frame, clock::instant())) {
+            self.frames.push_back(Arc::clone(frame));
         }
         true
     }
 
-    fn append(&mut self, frame: &Arc<Frame>, bytes: usize) -> bool {
+    /// What was held back, and is due.
+    fn release(&mut self) {
+        if !self.paced.is_empty() {
+            let now = clock::instant();
+            self.frames.extend(self.paced.iter_mut().filter_map(|paced| paced.release(now)));
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.messages <= REPLAY_MESSAGES / 2 && self.bytes <= REPLAY_BYTES / 2
+    }
+
+    fn append(&mut self, frame: &Arc<Frame>, most_messages: usize, most_bytes: usize) -> bool {
+        let bytes = frame.counted().unwrap_or_default();
         // One message always has room, or a long one would never come.
-        if self.messages == MAX_MESSAGES || (self.messages > 0 && self.bytes + bytes > MAX_BYTES) {
-            self.gap(&frame.channel, Body::Gap(1));
+        if self.messages >= most_messages || (self.messages > 0 && self.bytes + bytes > most_bytes) {
             return false;
         }
         self.messages += 1;
@@ -176,6 +263,11 @@ impl Waiting {
         if let Some(bytes) = frame.counted() {
             self.messages -= 1;
             self.bytes -= bytes;
+        }
+        if let Body::Live(_) = frame.body
+            && let Some(paced) = self.paced.iter_mut().find(|paced| paced.is_of(&frame.channel))
+        {
+            paced.sent(clock::instant());
         }
         Some(frame)
     }
@@ -207,20 +299,57 @@ mod tests {
         assert_eq!(outbox.next().await.unwrap().body, Body::Message(Bytes::from_static(b"fits")));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn present_rows_come_no_more_often_than_wanted() {
+        let [slow, fast]: [Arc<str>; 2] = ["live:slow".into(), "live:fast".into()];
+        let outbox = Outbox::default();
+        outbox.pace(&slow, Pace::of_millis(1_000).unwrap());
+        let started = clock::instant();
+        let mut heard = Vec::new();
+        for n in 0..20 {
+            let rows = Body::Live(n.to_string().into());
+            outbox.put(&Frame::new(&slow, rows.clone()));
+            outbox.put(&Frame::new(&fast, rows));
+            let next = async {
+                loop {
+                    heard.push((outbox.next().await.unwrap(), started.elapsed().as_millis()));
+                }
+            };
+            let _: Result<(), _> = tokio::time::timeout(std::time::Duration::from_millis(250), next).await;
+        }
+        let of = |channel: &Arc<str>| -> Vec<(&Body, u128)> {
+            heard.iter().filter(|(f, _)| f.channel == *channel).map(|(f, at)| (&f.body, *at)).collect()
+        };
+        assert_eq!(of(&fast).len(), 20);
+        let expected = [0, 3, 7, 11, 15, 19].map(|n| Body::Live(n.to_string().into()));
+        let expected: Vec<_> = expected.iter().zip([0, 1_000, 2_000, 3_000, 4_000, 5_000]).collect();
+        assert_eq!(of(&slow), expected, "the newest of each second");
+        outbox.forget(&slow);
+        outbox.put(&Frame::new(&slow, Body::Live(Bytes::from_static(b"at once"))));
+        assert_eq!(outbox.next().await.unwrap().body, Body::Live(Bytes::from_static(b"at once")));
+    }
+
     #[tokio::test]
-    async fn who_has_missed_more_than_has_room_is_told_so() {
+    async fn what_was_missed_waits_for_room_and_leaves_some() {
         let (outbox, name) = (Outbox::default(), "closed:a".into());
         let closed = |n: usize| Body::Closed { row: Bytes::from_static(b"[]"), position: n.to_string().into() };
-        for n in 0..MAX_MESSAGES {
-            assert!(outbox.put(&Frame::new(&name, closed(n))));
+        let missed = (0..MAX_MESSAGES).take_while(|n| outbox.feed(&Frame::new(&name, closed(*n)))).count();
+        assert_eq!(missed, REPLAY_MESSAGES);
+        for n in missed..MAX_MESSAGES {
+            assert!(outbox.offer(&Frame::new(&name, closed(n))), "{n}");
         }
-        assert!(!outbox.put(&Frame::new(&name, closed(MAX_MESSAGES))));
-        outbox.put(&Frame::new(&name, Body::Recovered(false)));
+        assert!(!outbox.offer(&Frame::new(&name, closed(MAX_MESSAGES))));
         for n in 0..MAX_MESSAGES {
             assert_eq!(outbox.next().await.unwrap().body, closed(n));
+            assert_eq!(outbox.has_room(), MAX_MESSAGES - 1 - n <= REPLAY_MESSAGES / 2);
         }
-        assert_eq!(outbox.next().await.unwrap().body, Body::Gap(1));
-        assert_eq!(outbox.next().await.unwrap().body, Body::Recovered(false));
-        assert!(outbox.put(&Frame::new(&name, closed(0))));
+        outbox.room().await;
+        outbox.put(&Frame::new(&name, Body::Recovered(true)));
+        assert_eq!(outbox.next().await.unwrap().body, Body::Recovered(true), "nothing is said of what was refused");
+        let long = Body::Closed { row: vec![b'x'; 2 * MAX_BYTES].into(), position: "long".into() };
+        assert!(outbox.feed(&Frame::new(&name, long)), "one always has room");
+        assert!(!outbox.feed(&Frame::new(&name, closed(0))));
+        outbox.end();
+        assert!(!outbox.feed(&Frame::new(&name, closed(0))));
     }
 }

@@ -231,8 +231,8 @@ fn names_that_are_refused() {
     };
     check(client.get("/v1/stream"), 400, "channel: it is missing");
     check(client.get("/v1/stream?channel="), 400, "a channel has a name");
-    check(client.get("/v1/stream?channel=live:"), 400, "the id of one source");
-    check(client.get("/v1/stream?channel=closed:"), 400, "the id of one source");
+    check(client.get("/v1/stream?channel=live:"), 400, "the id of a source");
+    check(client.get("/v1/stream?channel=closed:"), 400, "the id of a source");
     check(client.get("/v1/stream?channel=closed:a"), 503, &format!("ask {}", holder.url()));
     let many: Vec<String> = (0..101).map(|n| format!("channel={n}")).collect();
     check(client.get(&format!("/v1/stream?{}", many.join("&"))), 400, "100 channels");

@@ -1,6 +1,6 @@
 //! Channels over Socket.IO, with the official clients of three generations in all their ways to connect.
 
-use crate::http::{array, reading};
+use crate::http::{array, reading, reading_at};
 use crate::raw::Raw;
 use crate::servers::RedisServer;
 use crate::service::{On, Service, eventually};
@@ -146,6 +146,65 @@ fn statistics_move() {
         }
     };
     assert!(recovered || missed["id"] != closed["id"], "{missed}");
+}
+
+/// Who wants present rows seldom hears everything else as it comes.
+#[test]
+fn present_rows_come_as_seldom_as_wanted() {
+    let service = Service::start(On::Embedded, &["--periods", "1d"]);
+    let client = service.client();
+    let mut sockets = Sockets::start();
+    for id in ["seldom", "often"] {
+        sockets.connect(id, &service.url(), 4, Mode::Websocket);
+    }
+    let seldom = json!({"channel": ["live:a", "b"], "rate_ms": 3_600_000});
+    assert_eq!(sockets.ask("seldom", &json!(["subscribe", seldom])), "ok");
+    assert_eq!(sockets.ask("often", &json!(["subscribe", "live:a"])), "ok");
+    assert_eq!(sockets.told("seldom", "live")["rows"], json!([]));
+    assert_eq!(sockets.told("often", "live")["rows"], json!([]));
+    for count in 1..=3 {
+        client.post(&reading("a", 1.0)).ok();
+        assert_eq!(sockets.told("often", "live")["rows"][0]["count"], count);
+        client.publish("b", b"heard").ok();
+        sockets.check_message("seldom", &json!("heard"), "b");
+    }
+    // What waits for its time is forgotten with the channel, and so is its time.
+    assert_eq!(sockets.ask("seldom", &json!(["unsubscribe", "live:a"])), "ok");
+    assert_eq!(sockets.ask("seldom", &json!(["subscribe", "live:a"])), "ok");
+    assert_eq!(sockets.told("seldom", "live")["rows"][0]["count"], 3);
+    let refused = sockets.ask("seldom", &json!(["subscribe", {"channel": "live:c", "rate_ms": 3_600_001}]));
+    assert!(refused.starts_with("rate_ms: 3600001: it is a number of milliseconds"), "{refused}");
+}
+
+/// A client that goes on in one channel while it hears another one: nothing is lost of either.
+#[test]
+fn one_channel_more_with_what_was_missed_there() {
+    let service = Service::start(On::Redis, &["--periods", "1h", "--grace", "50ms", "--lateness", "100ms"]);
+    let client = service.client();
+    let mut sockets = Sockets::start();
+    sockets.connect("a", &service.url(), 4, Mode::Websocket);
+    assert_eq!(sockets.ask("a", &json!(["subscribe", ["closed:a", "closed:b"]])), "ok");
+    let write = |source: &str| client.post(&reading_at(source, 1.0, "2026-01-05")).ok();
+    let sources = |event: &serde_json::Value| event["row"]["source"].as_str().unwrap().to_owned();
+    write("b");
+    let first = sockets.told("a", "closed");
+    assert_eq!(sources(&first), "b");
+    assert_eq!(sockets.ask("a", &json!(["unsubscribe", "closed:b"])), "ok");
+    for source in ["b", "a", "b", "a"] {
+        write(source);
+        if source == "a" {
+            assert_eq!(sources(&sockets.told("a", "closed")), "a");
+        }
+    }
+    let more = json!({"channel": "closed:b", "since": first["id"]});
+    assert_eq!(sockets.ask("a", &json!(["subscribe", more])), "ok");
+    let missed = sockets.told("a", "closed");
+    assert_eq!((sources(&missed), &missed["row"]["count"]), ("b".to_owned(), &json!(3)));
+    assert_eq!(sockets.told("a", "recovered"), json!({"channel": "closed:b", "recovered": true}));
+    for source in ["a", "b"] {
+        write(source);
+        assert_eq!(sources(&sockets.told("a", "closed")), source);
+    }
 }
 
 /// At a stop connections are closed as if the network had failed, so that clients come back by themselves.

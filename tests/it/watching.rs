@@ -106,6 +106,16 @@ fn lines_go_on_over_a_restart() {
 }
 
 #[test]
+fn an_id_that_looks_like_a_pattern_is_a_source() {
+    let service = Service::start(On::Embedded, &["--periods", "1h", "--grace", "50ms", "--lateness", "100ms"]);
+    service.client().post(&array(["a*b", "axb"].map(|id| reading(id, 1.5)))).ok();
+    let mut lines = Lines::of(&service, &["watch", "a*b", "--plain"]);
+    assert_eq!(lines.next()[..3], ["live", "a*b", "1h"]);
+    service.client().post(&array(["axb", "a*b"].map(|id| reading_at(id, 1.5, "2026-01-05T00:00:00Z")))).ok();
+    assert_eq!(lines.next()[..3], ["closed", "a*b", "1h"]);
+}
+
+#[test]
 fn what_it_refuses() {
     let service = Service::start(On::Embedded, &SHORT);
     let check = |words: &[&str], code: i32, part: &str| {
@@ -114,7 +124,7 @@ fn what_it_refuses() {
         assert_eq!((output.status.code(), said.contains(part)), (Some(code), true), "{words:?}: {said}");
     };
     check(&["watch", "a", "--period", "1h"], 2, "--period: the service does not store 1h: choose one of 1s, 1m");
-    check(&["watch", ""], 1, "live: and closed: take the id of one source");
+    check(&["watch", ""], 1, "live: and closed: take the id of a source");
     let many: Vec<String> = (0..51).map(|n| n.to_string()).collect();
     check(&[&["watch"][..], &many.iter().map(String::as_str).collect::<Vec<_>>()].concat(), 2, "at most 50");
     let service = Service::start(On::Redis, &SHORT);

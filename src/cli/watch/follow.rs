@@ -10,6 +10,7 @@ use super::state::{KEPT, Row, Update};
 use crate::cli::client::{Client, ClientError};
 use crate::cli::{query, sources};
 use crate::stats::calendar::{Calendar, Period};
+use crate::stats::glob::escape;
 use crate::stats::timestamp;
 use serde::Deserialize;
 use std::io::{ErrorKind, Read};
@@ -85,7 +86,8 @@ impl Follower {
 
     /// Begins to listen, behind what was heard before.
     pub(super) fn connect(&self) -> Result<impl Read + Send + use<>, ClientError> {
-        let channels = self.sources.iter().flat_map(|id| [format!("live:{id}"), format!("closed:{id}")]);
+        let channels =
+            self.sources.iter().map(|id| escape(id)).flat_map(|id| [format!("live:{id}"), format!("closed:{id}")]);
         let channels: Vec<String> = channels.collect();
         let query: Vec<(&str, &str)> = channels.iter().map(|channel| ("channel", channel.as_str())).collect();
         let mut headers: Vec<(&str, &[u8])> = vec![("Accept", b"text/event-stream")];
@@ -159,7 +161,8 @@ impl Follower {
         }
         let channel = data.channel.unwrap_or_default();
         let (kind, source) = channel.split_once(':').unwrap_or_default();
-        let source = source.to_owned();
+        let is_named = |id: &&String| *escape(id) == *source;
+        let source = self.sources.iter().find(is_named).cloned().unwrap_or_else(|| source.to_owned());
         let update = match (event.name.as_str(), data.rows, data.row) {
             ("live", Some(rows), _) => Update::Present { source, rows },
             ("closed", _, Some(row)) => Update::Closed { source, row },

@@ -6,10 +6,10 @@
 use super::telling::{escaped, is_escaped};
 use crate::http::publish::MAX_MESSAGE_BYTES;
 use crate::live::channel::Channel;
-use crate::live::{MAX_CHANNELS, Position};
+use crate::live::{MAX_CHANNELS, Pace, PaceError, Terms};
 use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 use socketioxide::SendError;
 use socketioxide::adapter::LocalAdapter;
 use socketioxide::extract::{AckSender, Data};
@@ -51,7 +51,7 @@ impl Verb {
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Wish {
-    Subscribe(Vec<Channel>, Option<Position>),
+    Subscribe(Vec<Channel>, Terms),
     Unsubscribe(Vec<Channel>),
     Publish(Channel, Bytes),
 }
@@ -66,8 +66,8 @@ impl Wish {
         let name = arguments.next().ok_or("the name of a channel is missing")?;
         match verb {
             Verb::Subscribe => {
-                let (channels, since) = channels(name)?;
-                Ok(Self::Subscribe(channels, since))
+                let (channels, terms) = channels(name)?;
+                Ok(Self::Subscribe(channels, terms))
             }
             Verb::Unsubscribe => Ok(Self::Unsubscribe(channels(name)?.0)),
             Verb::Publish => {
@@ -86,29 +86,42 @@ impl Wish {
 const NOT_A_NAME: &str = "the first argument is the name of a channel";
 
 /// A name, several, or an object that says more.
-fn channels(argument: Argument) -> Result<(Vec<Channel>, Option<Position>), String> {
-    let (names, since) = match argument {
-        Argument::Text(name) => (vec![name], None),
+fn channels(argument: Argument) -> Result<(Vec<Channel>, Terms), String> {
+    let (names, terms) = match argument {
+        Argument::Text(name) => (vec![name], Terms::default()),
         Argument::Json(Json::Object(mut object)) => {
             let names = names(object.remove("channel").unwrap_or_default())?;
-            let since = match object.remove("since") {
-                None | Some(Json::Null) => None,
-                Some(Json::String(id)) => Some(id.parse().map_err(|error| format!("since: \"{id}\": {error}"))?),
-                Some(_) => return Err("since is the id of a closed event, as a text".to_owned()),
-            };
+            let terms = terms(&mut object)?;
             if let Some(other) = object.keys().next() {
-                return Err(format!("\"{other}\" is not known here: there are channel and since"));
+                return Err(format!("\"{other}\" is not known here: there are channel, since and rate_ms"));
             }
-            (names, since)
+            (names, terms)
         }
-        Argument::Json(json) => (names(json)?, None),
+        Argument::Json(json) => (names(json)?, Terms::default()),
         Argument::Binary(_) => return Err(NOT_A_NAME.to_owned()),
     };
     if names.len() > MAX_CHANNELS {
         return Err(format!("a client may subscribe to {MAX_CHANNELS} channels"));
     }
     let channel = |name: &String| Channel::subscribed(name).map_err(|error| format!("\"{name}\": {error}"));
-    Ok((names.iter().map(channel).collect::<Result<_, _>>()?, since))
+    Ok((names.iter().map(channel).collect::<Result<_, _>>()?, terms))
+}
+
+/// How channels are wanted; takes what says it out of the object.
+fn terms(object: &mut Map<String, Json>) -> Result<Terms, String> {
+    let since = match object.remove("since") {
+        None | Some(Json::Null) => None,
+        Some(Json::String(id)) => Some(id.parse().map_err(|error| format!("since: \"{id}\": {error}"))?),
+        Some(_) => return Err("since is the id of a closed event, as a text".to_owned()),
+    };
+    let pace = match object.remove("rate_ms") {
+        None | Some(Json::Null) => None,
+        Some(rate) => {
+            let pace = rate.as_u64().ok_or(PaceError).and_then(Pace::of_millis);
+            Some(pace.map_err(|error| format!("rate_ms: {rate}: {error}"))?)
+        }
+    };
+    Ok(Terms { since, pace })
 }
 
 fn names(json: Json) -> Result<Vec<String>, String> {
@@ -221,15 +234,18 @@ mod tests {
     #[test]
     fn channels_are_named_in_several_ways() {
         let named = |names: &[&str]| names.iter().map(|name| Channel::subscribed(name).unwrap()).collect::<Vec<_>>();
-        let check = |argument: Json, names: &[&str], since: Option<&str>| {
+        let check = |argument: Json, names: &[&str], since: Option<&str>, rate: Option<u64>| {
             let since = since.map(|id| id.parse().unwrap());
-            assert_eq!(read(Verb::Subscribe, json!([argument])), Ok(Wish::Subscribe(named(names), since)));
+            let terms = Terms { since, pace: rate.map(|millis| Pace::of_millis(millis).unwrap()) };
+            assert_eq!(read(Verb::Subscribe, json!([argument])), Ok(Wish::Subscribe(named(names), terms)));
             assert_eq!(read(Verb::Unsubscribe, json!([argument])), Ok(Wish::Unsubscribe(named(names))));
         };
-        check(json!("my channel"), &["my channel"], None);
-        check(json!(["a", "live:b"]), &["a", "live:b"], None);
-        check(json!({"channel": "closed:a", "since": "1.2.a"}), &["closed:a"], Some("1.2.a"));
-        check(json!({"channel": ["a", "b"], "since": null}), &["a", "b"], None);
+        check(json!("my channel"), &["my channel"], None, None);
+        check(json!(["a", "live:b"]), &["a", "live:b"], None, None);
+        check(json!({"channel": "closed:a", "since": "1.2.a"}), &["closed:a"], Some("1.2.a"), None);
+        check(json!({"channel": ["a", "closed:*"], "since": null}), &["a", "closed:*"], None, None);
+        check(json!({"channel": "live:a", "rate_ms": 1_000}), &["live:a"], None, Some(1_000));
+        check(json!({"channel": "live:a", "rate_ms": 0}), &["live:a"], None, Some(250));
     }
 
     #[test]
@@ -257,6 +273,10 @@ mod tests {
         check(Verb::Subscribe, json!([{"since": "1.2.a"}]), NOT_A_NAME);
         check(Verb::Subscribe, json!([{"channel": "a", "since": "now"}]), "not the id of an event");
         check(Verb::Subscribe, json!([{"channel": "a", "rate": 1}]), "\"rate\" is not known");
+        for rate in [json!(-1), json!(1.5), json!("1000"), json!(3_600_001)] {
+            let argument = json!([{"channel": "live:a", "rate_ms": rate}]);
+            check(Verb::Subscribe, argument, "a number of milliseconds, at most 3600000");
+        }
         check(Verb::Subscribe, json!([vec!["a"; MAX_CHANNELS + 1]]), "100 channels");
         check(Verb::Publish, json!([["a"], "x"]), NOT_A_NAME);
         check(Verb::Publish, json!(["live:a", "x"]), "the service's own");

@@ -249,9 +249,9 @@ async fn send(send: impl Fn() -> Result<(), SendError>) -> Result<(), Gone> {
 async fn carry_out(service: &Behind, client: &mut Client, admitted: &mut Admitted, wish: Wish) -> Result<(), String> {
     failpoint::trip("event-begun");
     match wish {
-        Wish::Subscribe(channels, since) => {
+        Wish::Subscribe(channels, terms) => {
             admitted.may_hear(&channels)?;
-            let subscribed = client.subscribe(channels.clone(), since.as_ref()).await;
+            let subscribed = client.subscribe(channels.clone(), &terms).await;
             subscribed.map_err(|error| reason(service, &error))?;
             admitted.joined(channels);
         }

@@ -17,6 +17,7 @@ use crate::store::{
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 pub(crate) type Step = Box<dyn FnOnce(&mut State) + Send>;
 
@@ -42,6 +43,10 @@ pub(crate) struct State {
     /// The largest number of rows that one call of the sink gave.
     pub(crate) most_rows: usize,
     pub(crate) looks: usize,
+    /// What is answered to those who ask for the log, in turn.
+    pub(crate) logs: VecDeque<AckLog>,
+    /// How long a look takes.
+    pub(crate) look_takes: Duration,
 }
 
 pub(crate) struct World(Mutex<State>);
@@ -109,6 +114,8 @@ impl World {
             sink_down: false,
             most_rows: 0,
             looks: 0,
+            logs: VecDeque::new(),
+            look_takes: Duration::ZERO,
         })))
     }
 
@@ -177,7 +184,7 @@ impl Store for World {
     }
 
     async fn acked(&self, _: Shard, _: Option<i64>, _: usize) -> Result<AckLog, StoreError> {
-        unreachable!("a query does not ask for it")
+        Ok(self.lock().logs.pop_front().expect("a query does not ask for it"))
     }
 
     async fn ack(&self, _: Shard, _: Life) -> Result<Acked, StoreError> {
@@ -200,6 +207,10 @@ impl Store for World {
         from: Millis,
         to: Millis,
     ) -> Result<Open, StoreError> {
+        let takes = self.lock().look_takes;
+        if !takes.is_zero() {
+            tokio::time::sleep(takes).await;
+        }
         let mut state = self.lock();
         state.looks += 1;
         if state.store_down {

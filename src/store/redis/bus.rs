@@ -43,10 +43,23 @@ pub enum Heard<'a> {
 pub struct Bus {
     client: Client,
     publishing: Link,
-    wanted: Mutex<BTreeSet<Arc<str>>>,
+    wanted: Mutex<Wanted>,
     changed: Notify,
     /// The channels Redis has confirmed.
     subscribed: watch::Sender<BTreeSet<Arc<str>>>,
+}
+
+#[derive(Default)]
+struct Wanted {
+    channels: BTreeSet<Arc<str>>,
+    /// Those among them that are not known to be heard: with many channels nobody looks through all for one.
+    new: BTreeSet<Arc<str>>,
+}
+
+impl Wanted {
+    fn hear_all_anew(&mut self) {
+        self.new.clone_from(&self.channels);
+    }
 }
 
 impl Bus {
@@ -71,13 +84,18 @@ impl Bus {
 
     /// From now on the channel is to be heard.
     pub fn want(&self, channel: &Arc<str>) {
-        self.lock().insert(Arc::clone(channel));
+        let mut wanted = self.lock();
+        wanted.channels.insert(Arc::clone(channel));
+        wanted.new.insert(Arc::clone(channel));
+        drop(wanted);
         self.changed.notify_one();
     }
 
     /// Nobody listens any more.
     pub fn cease(&self, channel: &Arc<str>) {
-        self.lock().remove(channel);
+        let mut wanted = self.lock();
+        wanted.channels.remove(channel);
+        wanted.new.remove(channel);
     }
 
     /// Returns as soon as a channel that is wanted is heard.
@@ -97,12 +115,14 @@ impl Bus {
     pub async fn run(&self, heard: impl Fn(Heard<'_>)) {
         let (mut pause, mut missed) = (RETRY_MIN, false);
         loop {
-            while self.lock().is_empty() {
+            while self.lock().channels.is_empty() {
                 missed = false;
                 self.changed.notified().await;
             }
             let Err(error) = self.session(&heard, missed).await;
-            if self.subscribed.send_replace(BTreeSet::new()).is_empty() {
+            let heard_none = self.subscribed.send_replace(BTreeSet::new()).is_empty();
+            self.lock().hear_all_anew();
+            if heard_none {
                 pause = (2 * pause).min(RETRY_MAX);
             } else {
                 tracing::warn!("the connection that hears channels is lost: {error}");
@@ -149,7 +169,9 @@ impl Bus {
 
     /// Subscribes to what is wanted and not yet heard.
     async fn subscribe(&self, sink: &mut PubSubSink) -> Result<(), Lost> {
-        let missing: Vec<Arc<str>> = self.lock().difference(&self.subscribed.borrow()).cloned().collect();
+        let new = std::mem::take(&mut self.lock().new);
+        let subscribed = |name: &Arc<str>| self.subscribed.borrow().contains(name);
+        let missing: Vec<Arc<str>> = new.into_iter().filter(|name| !subscribed(name)).collect();
         for batch in missing.chunks(BATCH) {
             let names: Vec<&str> = batch.iter().map(|name| &**name).collect();
             timeout(PATIENCE, sink.subscribe(names)).await??;
@@ -166,7 +188,7 @@ impl Bus {
     ) -> Result<BTreeSet<Arc<str>>, Lost> {
         let (leaving, new): (Vec<_>, Vec<_>) = {
             let wanted = self.lock();
-            let unwanted: BTreeSet<Arc<str>> = self.subscribed.borrow().difference(&wanted).cloned().collect();
+            let unwanted: BTreeSet<Arc<str>> = self.subscribed.borrow().difference(&wanted.channels).cloned().collect();
             let (leaving, new): (Vec<_>, Vec<_>) = unwanted.into_iter().partition(|name| before.contains(name));
             // All at once, before anybody can want one of them again: who comes then waits for a new confirmation.
             if !leaving.is_empty() {
@@ -184,7 +206,7 @@ impl Bus {
         Ok(new.into_iter().collect())
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<Arc<str>>> {
+    fn lock(&self) -> MutexGuard<'_, Wanted> {
         self.wanted.lock().expect("no panic while it is held")
     }
 }
