@@ -103,6 +103,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
         errors: Arc::clone(&errors),
         role: config.role,
         instance,
+        demo: config.demo,
         clock: Clock::System,
     };
     tracing::info!("this is instance {}, which every answer names in X-Instance", service.instance);

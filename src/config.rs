@@ -177,6 +177,11 @@ pub struct ServeArgs {
     #[arg(long, value_name = "URL", env = "MEANWHILE_PUBLIC_URL")]
     pub public_url: Option<String>,
 
+    /// Greets clients of Socket.IO with a message and sends back what they send as one, to try out
+    /// proxies and clients with
+    #[arg(long, env = "MEANWHILE_DEMO")]
+    pub demo: bool,
+
     /// What to log: a level such as info or debug, or a list such as warn,meanwhile=debug
     #[arg(long, value_name = "FILTER", env = "MEANWHILE_LOG", default_value = "info")]
     pub log: String,
@@ -299,6 +304,8 @@ pub struct Config {
     pub live_idle: Millis,
     /// `None`: plain HTTP.
     pub encryption: Option<Encryption>,
+    /// Clients of Socket.IO are greeted, and get back what they send.
+    pub demo: bool,
 }
 
 impl Config {
@@ -450,6 +457,7 @@ impl TryFrom<&ServeArgs> for Config {
             rate_per_address: named("rate-per-address", access::rate(&args.rate_per_address))?,
             live_idle: named("live-idle", duration(&args.live_idle))?,
             encryption: encryption::of(args)?,
+            demo: args.demo,
         })
     }
 }
@@ -609,6 +617,7 @@ mod tests {
         assert_eq!((config.trusted_proxies, config.proxy_protocol), (Networks::default(), false));
         assert_eq!((config.auth_file, config.rate_per_address, config.live_idle), (None, 0, 60_000));
         assert_eq!(config.encryption, None);
+        assert!(!config.demo);
     }
 
     #[test]
@@ -639,6 +648,7 @@ mod tests {
             "--tls-key=key.pem",
             "--redirect-listen=127.0.0.1:80",
             "--public-url=https://means.example",
+            "--demo",
         ])
         .unwrap();
         assert_eq!(config.listen.to_string(), "[::1]:0");
@@ -662,6 +672,7 @@ mod tests {
         let redirect = encryption.redirect.map(|address| address.to_string());
         assert_eq!((encryption.files, redirect.as_deref()), (files, Some("127.0.0.1:80")));
         assert_eq!(encryption.public_url.as_deref(), Some("https://means.example"));
+        assert!(config.demo);
     }
 
     #[test]

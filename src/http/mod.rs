@@ -74,6 +74,8 @@ pub struct Service {
     pub instance: Instance,
     /// Who may do what.
     pub guard: Arc<Guard>,
+    /// Clients of Socket.IO are greeted, and get back what they send.
+    pub demo: bool,
     pub clock: Clock,
 }
 

@@ -58,6 +58,7 @@ pub(super) fn sockets(service: &Service) -> MethodRouter<Service> {
         nodes: Arc::clone(&service.nodes),
         instance: service.instance.clone(),
         guard: Arc::clone(&service.guard),
+        demo: service.demo,
     };
     let meet = move |socket: SocketRef, TryData(payload): TryData<Payload>| {
         let behind = behind.clone();

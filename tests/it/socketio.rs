@@ -207,6 +207,32 @@ fn one_channel_more_with_what_was_missed_there() {
     }
 }
 
+/// For those who try out proxies and clients: a greeting, and back comes what was sent.
+#[test]
+fn a_demo_greets_and_sends_back() {
+    let service = Service::start(On::Embedded, &["--demo"]);
+    let mut sockets = Sockets::start();
+    for (n, version) in [4, 2, 1].into_iter().enumerate() {
+        for mode in [Mode::Polling, Mode::Websocket] {
+            let id = format!("{n} {mode:?}");
+            let instance = sockets.connect(&id, &service.url(), version, mode);
+            assert_eq!(sockets.told(&id, "message"), json!(format!("hello from {instance}")));
+            for message in [json!("zw\u{f6}lf"), json!({"a": [1.5, null]}), json!(7)] {
+                // Clients of version 1 send other characters than ASCII in a way of their own while they poll.
+                let message = if version == 1 { json!(message.to_string().replace('\u{f6}', "o")) } else { message };
+                sockets.emit(&id, &json!(["message", message]));
+                assert_eq!(sockets.told(&id, "message"), message);
+            }
+        }
+    }
+    let service = Service::start(On::Embedded, &[]);
+    sockets.connect("none", &service.url(), 4, Mode::Websocket);
+    sockets.emit("none", &json!(["message", "nobody answers"]));
+    assert_eq!(sockets.ask("none", &json!(["subscribe", "a"])), "ok");
+    service.client().publish("a", b"next").ok();
+    sockets.check_message("none", &json!("next"), "a");
+}
+
 /// At a stop connections are closed as if the network had failed, so that clients come back by themselves.
 #[test]
 fn clients_come_back_after_a_stop() {

@@ -25,16 +25,19 @@ pub(super) enum Verb {
     Subscribe,
     Unsubscribe,
     Publish,
+    /// To be sent back; only in demo mode.
+    Message,
 }
 
 impl Verb {
-    pub(super) const ALL: [Self; 3] = [Self::Subscribe, Self::Unsubscribe, Self::Publish];
+    pub(super) const ALL: [Self; 4] = [Self::Subscribe, Self::Unsubscribe, Self::Publish, Self::Message];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Subscribe => "subscribe",
             Self::Unsubscribe => "unsubscribe",
             Self::Publish => "publish",
+            Self::Message => "message",
         }
     }
 
@@ -44,6 +47,7 @@ impl Verb {
             Self::Subscribe => "socket event subscribe",
             Self::Unsubscribe => "socket event unsubscribe",
             Self::Publish => "socket event publish",
+            Self::Message => "socket event message",
         }
     }
 }
@@ -54,6 +58,7 @@ pub(super) enum Wish {
     Subscribe(Vec<Channel>, Terms),
     Unsubscribe(Vec<Channel>),
     Publish(Channel, Bytes),
+    SendBack(Argument),
 }
 
 impl Wish {
@@ -63,15 +68,17 @@ impl Wish {
     /// If it cannot be understood, or would be refused in any case: why.
     pub(super) fn read(verb: Verb, arguments: Arguments) -> Result<Self, String> {
         let mut arguments = arguments.0.into_iter();
-        let name = arguments.next().ok_or("the name of a channel is missing")?;
+        let first = arguments.next();
+        let name = |first: Option<Argument>| first.ok_or("the name of a channel is missing");
         match verb {
             Verb::Subscribe => {
-                let (channels, terms) = channels(name)?;
+                let (channels, terms) = channels(name(first)?)?;
                 Ok(Self::Subscribe(channels, terms))
             }
-            Verb::Unsubscribe => Ok(Self::Unsubscribe(channels(name)?.0)),
+            Verb::Unsubscribe => Ok(Self::Unsubscribe(channels(name(first)?)?.0)),
+            Verb::Message => Ok(Self::SendBack(first.ok_or("the message is missing")?)),
             Verb::Publish => {
-                let Argument::Text(name) = name else { return Err(NOT_A_NAME.to_owned()) };
+                let Argument::Text(name) = name(first)? else { return Err(NOT_A_NAME.to_owned()) };
                 let channel = Channel::published(&name).map_err(|error| format!("\"{name}\": {error}"))?;
                 let message = arguments.next().ok_or("the message is missing")?.into_bytes();
                 if message.len() > MAX_MESSAGE_BYTES {
@@ -135,7 +142,7 @@ fn names(json: Json) -> Result<Vec<String>, String> {
 }
 
 /// One argument of an event.
-#[derive(Debug, serde::Deserialize)]
+#[derive(Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(untagged)]
 pub(super) enum Argument {
     Text(String),

@@ -5,8 +5,8 @@
 //! the connection ends, by whatever, nothing of it is left.
 
 use super::admitted::{Admitted, Change};
-use super::asking::{Arrived, Reply, Verb, Wish};
-use super::telling::{emit, tell};
+use super::asking::{Argument, Arrived, Reply, Verb, Wish};
+use super::telling::{emit, send_back, tell};
 use crate::failpoint;
 use crate::http::Instance;
 use crate::http::auth::{Caller, Guard, not_heard};
@@ -14,7 +14,7 @@ use crate::http::nodes::with_the_sink;
 use crate::http::stream::failed;
 use crate::incidents::{self, Caught};
 use crate::live::channel::Channel;
-use crate::live::{Client, Hub, LiveError, Transport};
+use crate::live::{Client, Hub, LiveError, Terms, Transport};
 use crate::nodes::Nodes;
 use serde_json::json;
 use socketioxide::extract::SocketRef;
@@ -50,6 +50,8 @@ pub(super) struct Behind {
     pub(super) nodes: Arc<Nodes>,
     pub(super) instance: Instance,
     pub(super) guard: Arc<Guard>,
+    /// Whether clients are greeted, and get back what they send.
+    pub(super) demo: bool,
 }
 
 /// An event whose turn comes.
@@ -69,7 +71,8 @@ struct Begin(mpsc::Sender<SocketRef>);
 pub(super) fn meet(socket: &SocketRef, service: Behind, caller: Caller) {
     let (asked, asking) = mpsc::channel(MAX_ASKED);
     let room = Arc::new(Semaphore::new(MAX_ASKED_BYTES));
-    for verb in Verb::ALL {
+    let demo = service.demo;
+    for verb in Verb::ALL.into_iter().filter(|verb| demo || *verb != Verb::Message) {
         let (asked, room) = (asked.clone(), Arc::clone(&room));
         // Runs before the next event is read, so they keep their order.
         socket.on(verb.name(), move |arrived: Arrived| {
@@ -155,6 +158,10 @@ async fn attend(
     }
     let welcome = json!({"instance": service.instance.to_string()});
     send(|| emit(socket, "welcome", &welcome)).await?;
+    if service.demo {
+        let greeting = Argument::Text(format!("hello from {}", service.instance));
+        send(|| send_back(socket, &greeting)).await?;
+    }
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -163,6 +170,10 @@ async fn attend(
             asked = asking.recv() => {
                 let Asked { verb, wish, reply, room } = asked.ok_or(Gone)?;
                 let done = match wish {
+                    Ok(Wish::SendBack(argument)) => {
+                        send(|| send_back(socket, &argument)).await?;
+                        Ok(())
+                    }
                     Ok(wish) => {
                         let done = incidents::caught(verb.view(), carry_out(service, &mut client, &mut admitted, wish)).await;
                         done.unwrap_or_else(|panic| Err(defect(panic)))
@@ -188,7 +199,7 @@ async fn attend(
 
 /// Who has a name is reached by it, without asking for it.
 async fn hear_own_channel(socket: &Socket, service: &Behind, client: &mut Client, own: Channel) -> Result<(), Gone> {
-    let Err(error) = client.subscribe(vec![own], None).await else { return Ok(()) };
+    let Err(error) = client.subscribe(vec![own], &Terms::default()).await else { return Ok(()) };
     // It may ask for it again.
     let refused = json!({"event": Verb::Subscribe.name(), "reason": reason(service, &error)});
     send(|| emit(socket, "refused", &refused)).await
@@ -266,6 +277,8 @@ async fn carry_out(service: &Behind, client: &mut Client, admitted: &mut Admitte
             admitted.may_publish(&channel)?;
             service.hub.publish(&channel, message).await.map_err(|error| reason(service, &error))?;
         }
+        // Is the connection's own affair.
+        Wish::SendBack(_) => {}
     }
     Ok(())
 }

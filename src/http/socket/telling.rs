@@ -5,6 +5,7 @@
 //! request after the other do not agree among themselves on how other characters than ASCII are sent, so these go
 //! escaped to them; and the library does not get bytes through to them.
 
+use super::asking::Argument;
 use crate::live::outbox::{Body, Frame};
 use serde::ser::Error;
 use serde::{Serialize, Serializer};
@@ -29,6 +30,14 @@ pub(super) fn tell(socket: &Socket, frame: &Frame) -> Result<(), SendError> {
         }
         Body::Recovered(recovered) => emit(socket, "recovered", &Recovered { channel, recovered: *recovered }),
         Body::Gap(missed) => emit(socket, "gap", &Gap { channel, missed: (*missed > 0).then_some(*missed) }),
+    }
+}
+
+/// Sends a client a message of its own again, as it came.
+pub(super) fn send_back(socket: &Socket, argument: &Argument) -> Result<(), SendError> {
+    match argument {
+        Argument::Binary(bytes) if is_escaped(socket) => emit(socket, "message", &String::from_utf8_lossy(bytes)),
+        argument => emit(socket, "message", argument),
     }
 }
 

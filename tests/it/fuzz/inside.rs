@@ -94,6 +94,7 @@ impl Inside {
                 role: Role::All,
                 instance: Instance::random(),
                 guard: Guard::new(None, 0, None, clock.clone()),
+                demo: false,
                 clock,
             })
         });
