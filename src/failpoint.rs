@@ -40,10 +40,12 @@ pub const NAMES: [&str; 18] = [
 ];
 
 /// Where there is a panic in place of the end.
-pub const PANICS: [&str; 7] = [
+pub const PANICS: [&str; 8] = [
     // A handler; its work on another thread.
     "state-asked",
     "body-decoding",
+    // What it streams after it has answered.
+    "event-sent",
     // A session of a socket; an event of it: its arguments, what it asks for.
     "session-begun",
     "event-read",

@@ -8,7 +8,9 @@
 mod context;
 mod notice;
 
-pub use context::{Caught, Context, blocking, carried, caught, caught_now, spawn, spawn_kept_alive, within};
+pub use context::{
+    Caught, Context, blocking, carried, caught, caught_now, spawn, spawn_kept_alive, within, within_now,
+};
 pub use notice::{Noticing, catch_panics, last_panic};
 
 use crate::clock::Clock;

@@ -6,6 +6,8 @@
 //! what was sent; failures by the thousand do not fill the log; what a request fails by without its client's doing is
 //! in the error log, whatever the route, and so is a panic.
 
+mod streamed;
+
 use super::problem::Failure;
 use super::server::{ClientAddress, failed};
 use crate::clock;
@@ -22,6 +24,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use streamed::streamed;
 use tokio::time::Instant;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -111,15 +114,15 @@ impl Observer {
             }
             if failure.is_unexpected {
                 let place = format!("problem {}", failure.name);
-                incidents::note_in(context, Class::Store, &failure.detail, &place);
+                incidents::note_in(context.clone(), Class::Store, &failure.detail, &place);
             }
             self.log(&id, client, &method, route, status, failure);
         } else if status == StatusCode::INTERNAL_SERVER_ERROR {
-            incidents::note_in(context, Class::Http, &format!("answered {status} without a reason"), "");
+            incidents::note_in(context.clone(), Class::Http, &format!("answered {status} without a reason"), "");
         }
         response.headers_mut().insert(REQUEST_ID, id);
         response.headers_mut().insert(INSTANCE, self.header.clone());
-        response
+        response.map(|body| streamed(body, context))
     }
 
     /// The client's id if it can stand in a log and in a header, else a new one.

@@ -10,6 +10,7 @@ use super::nodes::with_the_sink;
 use super::parameters::{Parameters, refuse};
 use super::problem::{Kind, Problem};
 use super::standing::Standing;
+use crate::failpoint;
 use crate::live::channel::Channel;
 use crate::live::outbox::{Body, Frame};
 use crate::live::{Client, LiveError, Pace, PaceError, Position, PositionError, Terms, Transport};
@@ -111,7 +112,10 @@ impl Listening {
         loop {
             let standing = self.standing.as_mut()?;
             tokio::select! {
-                frame = self.client.next() => return Some(encoded(&*frame?)),
+                frame = self.client.next() => {
+                    failpoint::trip("event-sent");
+                    return Some(encoded(&*frame?));
+                }
                 changed = standing.changed() => {
                     let refused = match changed {
                         Ok(()) => self.refuse_channels(),

@@ -54,6 +54,11 @@ pub fn within<F: Future>(context: Context, work: F) -> impl Future<Output = F::O
     PRESENT.scope(context, work)
 }
 
+/// Runs what waits for nothing in this context.
+pub fn within_now<T>(context: &Context, work: impl FnOnce() -> T) -> T {
+    PRESENT.sync_scope(context.clone(), work)
+}
+
 /// Begins a task under this name. The only way tasks begin, so that each has one.
 pub fn spawn<F>(view: &str, task: F) -> JoinHandle<F::Output>
 where

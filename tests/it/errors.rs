@@ -3,6 +3,7 @@
 //!
 //! Panics are provoked at the failpoints of `failpoint::PANICS`.
 
+use crate::events::Events;
 use crate::http::{Answer, Client, array, reading};
 use crate::operations::metric;
 use crate::service::{On, Service, eventually};
@@ -105,6 +106,22 @@ fn a_panic_on_another_thread_is_of_its_request() {
     );
     assert_eq!(client.get("/v1/state?source=s0").status, 404, "nothing of it is counted");
     client.post(&body).ok();
+}
+
+#[test]
+fn a_panic_in_a_stream_is_of_its_request() {
+    let service = service(On::Embedded, "event-sent", &[]);
+    let client = service.client();
+    let mut events = Events::of(&service.url(), &["news"]);
+    client.publish("news", b"never heard").ok();
+    // The connection ends: nothing else tells a client that its answer is not whole.
+    assert_eq!(events.next(), None);
+    let row = row(&client, "/v1/stream");
+    check_panic(&row, "event-sent", "src/http/stream.rs");
+    assert!(row["request_id"].is_string(), "{row}");
+    let mut events = Events::of(&service.url(), &["news"]);
+    client.publish("news", b"still here").ok();
+    assert_eq!(events.message("news"), "still here");
 }
 
 #[test]
