@@ -102,6 +102,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
         nodes: Arc::clone(&nodes),
         errors: Arc::clone(&errors),
         role: config.role,
+        web: config.web.clone(),
         instance,
         demo: config.demo,
         clock: Clock::System,
@@ -259,16 +260,21 @@ fn origin(config: &Config, address: SocketAddr) -> String {
     format!("{scheme}://{address}")
 }
 
+/// Where clients begin.
+fn root(config: &Config, address: SocketAddr) -> String {
+    origin(config, address) + config.web.base_path.as_deref().unwrap_or_default()
+}
+
 fn say_where(config: &Config, store: &dyn Store, address: SocketAddr) {
-    let origin = origin(config, address);
+    let (origin, root) = (origin(config, address), root(config, address));
     let sink = if config.role.has_sink() { config.sink.to_string() } else { "none, role ingest".to_owned() };
     let acks = store.acks();
     tracing::info!("store {}, durability {}, acks {acks}; sink {sink}", store.name(), store.durability());
     // Read by people and by programs that start the service: the port may have been chosen by the system.
     telemetry::announce(&format!("listening on {origin}"));
-    telemetry::announce(&format!("a page for people: {origin}/"));
-    telemetry::announce(&format!("post readings to {origin}/v1/readings, for example:"));
-    telemetry::announce(&format!("  curl {origin}/v1/readings -d '{{\"source\": \"kitchen\", \"value\": 21.5}}'"));
+    telemetry::announce(&format!("a page for people: {root}/"));
+    telemetry::announce(&format!("post readings to {root}/v1/readings, for example:"));
+    telemetry::announce(&format!("  curl {root}/v1/readings -d '{{\"source\": \"kitchen\", \"value\": 21.5}}'"));
 }
 
 async fn until_stopped(mut stopped: watch::Receiver<bool>) {

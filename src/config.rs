@@ -14,6 +14,7 @@ mod retention;
 mod secret_file;
 mod setting;
 mod sharing;
+mod web;
 
 pub use encryption::{Encryption, TlsFiles};
 pub use layers::{Effective, Given, LoadError};
@@ -21,6 +22,7 @@ pub use networks::Networks;
 pub use secret_file::warn_if_open;
 pub use setting::{Origin, Setting};
 pub use sharing::{Acks, Role};
+pub use web::{Origins, Web};
 
 use crate::stats::Millis;
 use crate::stats::calendar::{Calendar, Zone};
@@ -177,6 +179,14 @@ pub struct ServeArgs {
     #[arg(long, value_name = "URL", env = "MEANWHILE_PUBLIC_URL")]
     pub public_url: Option<String>,
 
+    /// Path below which everything lies, for a proxy that passes it on: /server1
+    #[arg(long, value_name = "PATH", env = "MEANWHILE_BASE_PATH")]
+    pub base_path: Option<String>,
+
+    /// Origins whose pages may ask, by HTTP and by Socket.IO: `https://HOST`, several with commas, or *
+    #[arg(long, value_name = "LIST", env = "MEANWHILE_CORS_ORIGINS")]
+    pub cors_origins: Option<String>,
+
     /// Greets clients of Socket.IO with a message and sends back what they send as one, to try out
     /// proxies and clients with
     #[arg(long, env = "MEANWHILE_DEMO")]
@@ -304,6 +314,7 @@ pub struct Config {
     pub live_idle: Millis,
     /// `None`: plain HTTP.
     pub encryption: Option<Encryption>,
+    pub web: Web,
     /// Clients of Socket.IO are greeted, and get back what they send.
     pub demo: bool,
 }
@@ -456,6 +467,11 @@ impl TryFrom<&ServeArgs> for Config {
             auth_file: args.auth_file.clone(),
             rate_per_address: named("rate-per-address", access::rate(&args.rate_per_address))?,
             live_idle: named("live-idle", duration(&args.live_idle))?,
+            web: Web {
+                base_path: named("base-path", web::base_path(args.base_path.as_deref().unwrap_or_default()))?,
+                origins: named("cors-origins", args.cors_origins.as_deref().unwrap_or_default().parse())?,
+                encrypted: args.tls_cert.is_some(),
+            },
             encryption: encryption::of(args)?,
             demo: args.demo,
         })
@@ -616,7 +632,7 @@ mod tests {
         assert_eq!(connections, (MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS));
         assert_eq!((config.trusted_proxies, config.proxy_protocol), (Networks::default(), false));
         assert_eq!((config.auth_file, config.rate_per_address, config.live_idle), (None, 0, 60_000));
-        assert_eq!(config.encryption, None);
+        assert_eq!((config.encryption, config.web), (None, Web::default()));
         assert!(!config.demo);
     }
 
@@ -648,6 +664,8 @@ mod tests {
             "--tls-key=key.pem",
             "--redirect-listen=127.0.0.1:80",
             "--public-url=https://means.example",
+            "--base-path=/server1",
+            "--cors-origins=*",
             "--demo",
         ])
         .unwrap();
@@ -667,6 +685,8 @@ mod tests {
         assert_eq!((config.trusted_proxies.to_string().as_str(), config.proxy_protocol), ("10.0.0.0/8", true));
         assert_eq!(config.live_idle(), Some(Duration::from_mins(5)));
         assert_eq!((config.auth_file, config.rate_per_address), (Some("auth.toml".into()), 50));
+        let web = Web { base_path: Some("/server1".to_owned()), origins: Origins::Any, encrypted: true };
+        assert_eq!(config.web, web);
         let encryption = config.encryption.unwrap();
         let files = TlsFiles { cert: "cert.pem".into(), key: "key.pem".into() };
         let redirect = encryption.redirect.map(|address| address.to_string());
@@ -717,6 +737,8 @@ mod tests {
         check("--rate-per-address=x", &["--rate-per-address: ", "from 0 to 1000000"]);
         check("--max-connections=0", &["--max-connections: ", "from 1 to 1000000"]);
         check("--trusted-proxies=proxy", &["--trusted-proxies: ", "10.0.0.0/8", "loopback"]);
+        check("--base-path=server1", &["--base-path: ", "/server1"]);
+        check("--cors-origins=app.example", &["--cors-origins: ", "https://HOST"]);
         check("--tls-cert=a.pem", &["--tls-cert: ", "--tls-key FILE"]);
         check("--tls-key=a.pem", &["--tls-key: ", "--tls-cert FILE"]);
         check("--redirect-listen=127.0.0.1:80", &["--redirect-listen: ", "--tls-cert"]);

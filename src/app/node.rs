@@ -19,7 +19,7 @@ pub(super) fn node(id: String, config: &Config, sink: Option<&dyn Sink>, address
     Node {
         id,
         role: config.role.to_string(),
-        address: config.advertise.clone().unwrap_or_else(|| super::origin(config, address)),
+        address: config.advertise.clone().unwrap_or_else(|| super::root(config, address)),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         sink,
         settings: settings(config),

@@ -11,14 +11,17 @@ mod drain;
 mod encoding;
 mod errors;
 mod format;
+mod headers;
 mod idempotency;
 mod nodes;
 mod observe;
 mod openapi;
 mod operations;
+mod origins;
 mod pace;
 mod page;
 mod parameters;
+mod prefix;
 pub mod problem;
 mod publish;
 mod readings;
@@ -34,7 +37,7 @@ mod stream;
 
 use crate::auth::Scope::{self, Admin, Ingest, Publish};
 use crate::clock::Clock;
-use crate::config::Role;
+use crate::config::{Role, Web};
 use crate::errorlog::ErrorLog;
 use crate::ingest::commit::Committer;
 use crate::live::Hub;
@@ -71,6 +74,8 @@ pub struct Service {
     /// What went wrong unexpectedly.
     pub errors: Arc<ErrorLog>,
     pub role: Role,
+    /// How it appears to browsers and proxies.
+    pub web: Web,
     pub instance: Instance,
     /// Who may do what.
     pub guard: Arc<Guard>,
@@ -116,8 +121,10 @@ pub fn router(service: Service) -> Router {
     let sockets = socket::sockets(&service);
     // A protocol of its own, which OpenAPI has no words for.
     let routes = socket::PATHS.iter().fold(routes, |routes, path| routes.route(path, sockets.clone(), Asks));
-    let instance = service.instance.clone();
-    observe::layer(with_fallbacks(routes.done()).with_state(service), instance)
+    let (instance, web) = (service.instance.clone(), service.web.clone());
+    let routes = with_fallbacks(routes.done(), web.base_path.clone()).with_state(service);
+    let routes = headers::layer(origins::layer(routes, &web.origins), web.encrypted);
+    prefix::lead(observe::layer(routes, instance), web.base_path)
 }
 
 /// Rows as live clients get them: like those of `GET /v1/stats`.
@@ -127,8 +134,8 @@ pub fn live_rows(rows: &[StatsRow]) -> Vec<u8> {
 }
 
 /// Answers what no route takes; comes after the routes, because it covers only those added before.
-fn with_fallbacks<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
-    routes.fallback(problem::no_route).method_not_allowed_fallback(problem::no_method)
+fn with_fallbacks<S: Clone + Send + Sync + 'static>(routes: Router<S>, base: Option<String>) -> Router<S> {
+    routes.fallback(async |uri| prefix::nowhere(base, uri).await).method_not_allowed_fallback(problem::no_method)
 }
 
 #[cfg(test)]
@@ -142,7 +149,7 @@ mod tests {
     async fn ask(method: &str, path: &str) -> (u16, HeaderMap, serde_json::Value) {
         let routes = Router::new().route("/taken", post(async || "taken"));
         let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
-        let response: Response = with_fallbacks(routes).with_state(()).oneshot(request).await.unwrap();
+        let response: Response = with_fallbacks(routes, None).with_state(()).oneshot(request).await.unwrap();
         let (head, body) = response.into_parts();
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         (head.status.as_u16(), head.headers, serde_json::from_slice(&body).unwrap_or_default())

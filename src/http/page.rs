@@ -10,6 +10,9 @@ use axum::response::IntoResponse;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+/// Nothing that a page could ask a person for.
+const PERMISSIONS: &str = "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()";
+
 const HTML: &str = include_str!("../../web/index.html");
 const STYLE: &str = include_str!("../../web/page.css");
 const SCRIPT: &str = include_str!("../../web/page.js");
@@ -60,10 +63,11 @@ pub(super) async fn errors() -> impl IntoResponse {
 }
 
 fn file(content_type: &'static str, content: &'static str) -> impl IntoResponse {
-    let headers: [(HeaderName, HeaderValue); 5] = [
+    let headers: [(HeaderName, HeaderValue); 6] = [
         (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (HeaderName::from_static("permissions-policy"), HeaderValue::from_static(PERMISSIONS)),
         (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
         // The next version of the program brings another page.
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),

@@ -7,7 +7,8 @@
 use crate::ingest::commit::CommitError;
 use crate::ingest::decode::columns::ColumnError;
 use crate::ingest::decode::{DecodeError, LineError};
-use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::extract::OriginalUri;
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -338,12 +339,12 @@ impl IntoResponse for Problem {
 }
 
 /// The answer where no route is.
-pub(super) async fn no_route(uri: Uri) -> Problem {
+pub(super) async fn no_route(OriginalUri(uri): OriginalUri) -> Problem {
     Problem::new(Kind::NotFound, format!("{} does not exist", uri.path()))
 }
 
 /// The answer where a route is but takes other methods; axum adds them as `Allow`.
-pub(super) async fn no_method(method: Method, uri: Uri) -> Problem {
+pub(super) async fn no_method(method: Method, OriginalUri(uri): OriginalUri) -> Problem {
     Problem::new(Kind::MethodNotAllowed, format!("{} does not take {method}", uri.path()))
 }
 

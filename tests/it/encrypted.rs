@@ -83,6 +83,7 @@ fn curl_and_the_commands_speak_https() {
     let service = pair.serve(&[]);
     assert!(service.log().contains(&format!("post readings to {}/v1/readings", service.url())), "{}", service.log());
     let url = format!("https://localhost:{}/v1/readings", service.port());
+    check_curl(&pair, &["-i", &url], "strict-transport-security: max-age=31536000");
     check_curl(&pair, &["-v", "-d", &reading("kitchen", 21.5), &url], "\"accepted\":1");
     let said = String::from_utf8(curl(&pair, &["-v", &url]).stderr).unwrap();
     assert!(said.contains("ALPN") && said.contains("accepted") && said.contains("http/1.1"), "{said}");

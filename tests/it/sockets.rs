@@ -29,7 +29,7 @@ pub(crate) enum Mode {
 impl Mode {
     pub(crate) const ALL: [Self; 3] = [Self::Polling, Self::Upgrade, Self::Websocket];
 
-    fn options(self) -> Value {
+    pub(crate) fn options(self) -> Value {
         match self {
             Self::Polling => json!({"transports": ["polling"]}),
             Self::Upgrade => json!({}),

@@ -9,7 +9,7 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderName, HeaderValue, Request};
 use meanwhile::clock::Clock;
-use meanwhile::config::Role;
+use meanwhile::config::{Role, Web};
 use meanwhile::errorlog::ErrorLog;
 use meanwhile::http::{Guard, Instance, Service, live_rows, router};
 use meanwhile::incidents::Incident;
@@ -92,6 +92,7 @@ impl Inside {
                 nodes,
                 errors: ErrorLog::new(Arc::new(NoErrors), "inside".to_owned()),
                 role: Role::All,
+                web: Web::default(),
                 instance: Instance::random(),
                 guard: Guard::new(None, 0, None, clock.clone()),
                 demo: false,
