@@ -1,6 +1,6 @@
 # The commands of the project; `make ci` is exactly what continuous integration runs.
 
-.PHONY: run test scenarios bench suites fuzz soak soak-brief pair powercut powercut-brief balanced simulate simulate-brief ci lint tools
+.PHONY: run test scenarios bench bench-live suites fuzz soak soak-brief pair powercut powercut-brief balanced simulate simulate-brief ci lint tools
 
 # Builds, starts the service on the embedded store with CSV files, and says where to post.
 run:
@@ -19,6 +19,12 @@ scenarios: tools
 bench: tools
 	cargo bench --locked --bench core
 	cargo bench --locked --bench service
+
+# Live clients by the thousand, beside the Socket.IO server of its authors, which npm fetches: some ten minutes, with
+# two cores for itself. HOLD=300 holds tens of thousands of connections for so many seconds.
+HOLD ?= 60
+bench-live: tools
+	cargo bench --locked --bench live -- --hold $(HOLD) $(if $(ONLY),--only $(ONLY))
 
 # What takes minutes and tools of its own: the API against its own description.
 suites:

@@ -87,7 +87,7 @@ impl Process {
         }
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         // Fails only if it has ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
