@@ -7,14 +7,22 @@
 
 mod admitted;
 mod asking;
+mod queue;
 mod session;
 mod telling;
 
 use super::Service;
+use super::auth::Caller;
 use super::publish::MAX_MESSAGE_BYTES;
+use super::server::ClientAddress;
 use crate::incidents;
 use admitted::{Payload, admit};
+use axum::extract::Request;
+use axum::http::request::Parts;
+use axum::middleware::map_request;
 use axum::routing::{MethodRouter, any_service};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, SEC_WEBSOCKET_KEY};
+use hyper::upgrade::OnUpgrade;
 use session::{Behind, begin, meet};
 use socketioxide::extract::{SocketRef, TryData};
 use socketioxide::handler::ConnectHandler;
@@ -35,6 +43,8 @@ const MAX_PACKET_BYTES: usize = 8 * MAX_MESSAGE_BYTES;
 const MAX_BODY_BYTES: u64 = 1024 * 1024;
 /// Binary parts of one packet; a message has one.
 const MAX_BINARIES: usize = 4;
+/// Taken off a WebSocket at once; there is so much memory for each, and what clients ask for is mostly shorter.
+const READ_BYTES: usize = 512;
 /// For a client to say that it wants to talk, behind its first request.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -47,6 +57,7 @@ pub(super) fn sockets(service: &Service) -> MethodRouter<Service> {
     let (sockets, io) = SocketIo::builder()
         .max_buffer_size(MAX_PACKETS)
         .max_payload(MAX_BODY_BYTES)
+        .ws_read_buffer_size(READ_BYTES)
         .ws_max_message_size(MAX_PACKET_BYTES)
         .ws_max_frame_size(MAX_PACKET_BYTES)
         .connect_timeout(CONNECT_TIMEOUT)
@@ -74,5 +85,60 @@ pub(super) fn sockets(service: &Service) -> MethodRouter<Service> {
         // Clients take it for a lost connection, and come back by themselves.
         SocketIo::close(&io).await;
     });
-    any_service(sockets)
+    any_service(sockets).layer(map_request(lightened))
+}
+
+/// A request with what the library reads of it. It keeps the head that a session begins with for as long as that lasts,
+/// and with any part of it the whole buffer of 8 KiB that it came in: so this one has parts of its own.
+async fn lightened(request: Request) -> Request {
+    let (mut parts, body) = request.into_parts();
+    let mut light = Request::new(body);
+    *light.method_mut() = parts.method.clone();
+    *light.version_mut() = parts.version;
+    *light.uri_mut() = parts.uri.to_string().parse().expect("it was one before");
+    *light.headers_mut() = HeaderMap::with_capacity(2);
+    for name in [CONTENT_TYPE, SEC_WEBSOCKET_KEY] {
+        if let Some(value) = parts.headers.get(&name) {
+            light.headers_mut().insert(name, HeaderValue::from_bytes(value.as_bytes()).expect("it was one before"));
+        }
+    }
+    // What the session asks for who and where the client is; the last is how it becomes a WebSocket.
+    hand_over::<Caller>(&mut parts, &mut light);
+    hand_over::<ClientAddress>(&mut parts, &mut light);
+    hand_over::<OnUpgrade>(&mut parts, &mut light);
+    light
+}
+
+fn hand_over<T: Clone + Send + Sync + 'static>(from: &mut Parts, to: &mut Request) {
+    if let Some(value) = from.extensions.remove::<T>() {
+        to.extensions_mut().insert(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use hyper::Uri;
+
+    #[tokio::test]
+    async fn nothing_holds_the_buffer_a_request_came_in() {
+        let buffer = Bytes::from(b"/socket.io/?EIO=4&transport=websocket dGhlIHNhbXBsZSBub25jZQ== agent".to_vec());
+        let of = |text: &str| {
+            let at = buffer.windows(text.len()).position(|part| part == text.as_bytes()).unwrap();
+            buffer.slice(at..at + text.len())
+        };
+        let mut request = Request::new(axum::body::Body::empty());
+        *request.uri_mut() = Uri::from_maybe_shared(of("/socket.io/?EIO=4&transport=websocket")).unwrap();
+        let key = HeaderValue::from_maybe_shared(of("dGhlIHNhbXBsZSBub25jZQ==")).unwrap();
+        request.headers_mut().insert(SEC_WEBSOCKET_KEY, key.clone());
+        request.headers_mut().insert("user-agent", HeaderValue::from_maybe_shared(of("agent")).unwrap());
+        let before = request.uri().to_string();
+        assert!(!buffer.is_unique());
+
+        let light = lightened(request).await;
+        assert_eq!((light.uri().to_string(), &light.headers()[SEC_WEBSOCKET_KEY]), (before, &key));
+        drop(key);
+        assert!(buffer.is_unique());
+    }
 }

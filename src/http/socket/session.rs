@@ -1,11 +1,12 @@
 //! One client of Socket.IO, from its coming to its going.
 //!
 //! Called by `socket.rs` for each of them. Guarantees: what a client asks for is carried out in its order; what waits
-//! for it is bounded here, in the library and in its outbox, whatever it asks for and however slowly it reads; when
-//! the connection ends, by whatever, nothing of it is left.
+//! for it is bounded in `queue.rs`, in the library and in its outbox, whatever it asks for and however slowly it
+//! reads; when the connection ends, by whatever, nothing of it is left.
 
 use super::admitted::{Admitted, Change};
 use super::asking::{Argument, Arrived, Reply, Verb, Wish};
+use super::queue::{Asked, Asking};
 use super::telling::{emit, send_back, tell};
 use crate::failpoint;
 use crate::http::Instance;
@@ -17,21 +18,15 @@ use crate::live::channel::Channel;
 use crate::live::{Client, Hub, LiveError, Terms, Transport};
 use crate::nodes::Nodes;
 use serde_json::json;
-use socketioxide::extract::SocketRef;
+use socketioxide::extract::{Event, SocketRef};
 use socketioxide::socket::Socket;
 use socketioxide::{SendError, SocketError, TransportType};
 use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-/// Events of one client that wait for their turn: a client that sends a thousand without waiting for answers is
-/// well.
-const MAX_ASKED: usize = 1_024;
-/// Bytes of them: 16 of the largest messages.
-const MAX_ASKED_BYTES: usize = 1024 * 1024;
 const TOO_MUCH: &str = "too much at once: wait for the answers to what you have asked for";
 /// Until it is tried again whether there is room for a packet, growing: a client that reads has room at once, one that
 /// does not costs ten looks a second.
@@ -54,67 +49,52 @@ pub(super) struct Behind {
     pub(super) demo: bool,
 }
 
-/// An event whose turn comes.
-struct Asked {
-    verb: Verb,
-    wish: Result<Wish, String>,
-    reply: Reply,
-    /// For its bytes, until it is done.
-    room: OwnedSemaphorePermit,
-}
-
-/// Lets the session begin.
+/// What the session of a client needs, from when it is met until it is connected: if it never is, this goes with its
+/// socket.
 #[derive(Clone)]
-struct Begin(mpsc::Sender<SocketRef>);
+struct Met(Box<(Behind, Caller, Arc<Asking>)>);
 
 /// Listens to a client; before it hears that it is connected, so that nothing it says is lost.
 pub(super) fn meet(socket: &SocketRef, service: Behind, caller: Caller) {
-    let (asked, asking) = mpsc::channel(MAX_ASKED);
-    let room = Arc::new(Semaphore::new(MAX_ASKED_BYTES));
+    let asking = Arc::<Asking>::default();
+    let heard = Arc::clone(&asking);
     let demo = service.demo;
-    for verb in Verb::ALL.into_iter().filter(|verb| demo || *verb != Verb::Message) {
-        let (asked, room) = (asked.clone(), Arc::clone(&room));
-        // Runs before the next event is read, so they keep their order.
-        socket.on(verb.name(), move |arrived: Arrived| {
-            take(verb, arrived, &asked, room);
-            ready(())
-        });
-    }
-    let gone = Arc::new(Notify::new());
-    let going = Arc::clone(&gone);
-    socket.on_disconnect(move || {
-        going.notify_one();
+    // Runs before the next event is read, so they keep their order.
+    socket.on_fallback(move |Event(name), arrived: Arrived| {
+        if let Some(verb) = Verb::ALL.into_iter().find(|verb| verb.name() == name && (demo || *verb != Verb::Message)) {
+            take(verb, arrived, &heard);
+        }
         ready(())
     });
-    let (begin, mut begun) = mpsc::channel(1);
-    socket.extensions.insert(Begin(begin));
-    incidents::spawn(SESSION, async move {
-        // The socket is not held before it is connected: if that never happens, it takes this with it.
-        let Some(socket) = begun.recv().await else { return };
-        let session = async {
-            tokio::select! {
-                () = gone.notified() => {}
-                () = service.hub.ended() => {}
-                // That the connection is gone was found out here.
-                Err(Gone) = attend(&socket, &service, caller, asking) => {}
-            }
-        };
-        if incidents::caught(SESSION, session).await.is_err() {
-            // Nobody attends to it any more, and it is told so.
-            let _ = SocketRef::clone(&socket).disconnect();
-        }
+    let going = Arc::clone(&asking);
+    socket.on_disconnect(move || {
+        going.end();
+        ready(())
     });
+    socket.extensions.insert(Met(Box::new((service, caller, asking))));
 }
 
-/// The client is connected.
+/// The client is connected: attends to it until it is gone. The library makes a task of this.
 pub(super) async fn begin(socket: SocketRef) {
-    if let Some(Begin(begin)) = socket.extensions.remove() {
-        // Nobody waits if it has gone.
-        let _ = begin.try_send(socket);
+    let Some(Met(met)) = socket.extensions.remove() else { return };
+    let (service, caller, asking) = *met;
+    let session = async {
+        tokio::select! {
+            () = asking.ended() => {}
+            () = service.hub.ended() => {}
+            // That the connection is gone was found out here.
+            Err(Gone) = attend(&socket, &service, caller, &asking) => {}
+        }
+    };
+    let failed = incidents::caught(SESSION, session).await.is_err();
+    asking.end();
+    if failed {
+        // Nobody attends to it any more: it comes back by itself and gets another session.
+        let _ = SocketRef::clone(&socket).disconnect();
     }
 }
 
-fn take(verb: Verb, arrived: Arrived, asked: &mpsc::Sender<Asked>, room: Arc<Semaphore>) {
+fn take(verb: Verb, arrived: Arrived, asking: &Asking) {
     let Arrived { arguments, bytes, reply } = arrived;
     let wish = arguments.ok_or_else(|| "the arguments cannot be read".to_owned());
     let wish = wish.and_then(|arguments| {
@@ -124,13 +104,10 @@ fn take(verb: Verb, arrived: Arrived, asked: &mpsc::Sender<Asked>, room: Arc<Sem
         });
         read.unwrap_or_else(|panic| Err(defect(panic)))
     });
-    let room = u32::try_from(bytes).ok().and_then(|bytes| room.try_acquire_many_owned(bytes).ok());
-    let (Some(room), Ok(place)) = (room, asked.try_reserve()) else {
+    if let Err(reply) = asking.put(Asked { verb, wish, reply, bytes }) {
         // There may be no room for this either: who asks that much and does not listen is not told.
         let _ = refuse(&reply, verb, TOO_MUCH);
-        return;
-    };
-    place.send(Asked { verb, wish, reply, room });
+    }
 }
 
 /// Says that something is not done, as an answer if one is wanted, and else as an event.
@@ -144,12 +121,7 @@ fn refuse(reply: &Reply, verb: Verb, reason: &str) -> Result<(), SendError> {
 /// The connection has ended.
 struct Gone;
 
-async fn attend(
-    socket: &SocketRef,
-    service: &Behind,
-    caller: Caller,
-    mut asking: mpsc::Receiver<Asked>,
-) -> Result<(), Gone> {
+async fn attend(socket: &SocketRef, service: &Behind, caller: Caller, asking: &Asking) -> Result<(), Gone> {
     failpoint::trip("session-begun");
     let mut client = service.hub.connect(transport(socket));
     let mut admitted = Admitted::new(&service.guard, caller);
@@ -167,15 +139,17 @@ async fn attend(
     loop {
         client.moved_to(transport(socket));
         tokio::select! {
-            asked = asking.recv() => {
-                let Asked { verb, wish, reply, room } = asked.ok_or(Gone)?;
+            asked = asking.next() => {
+                let Asked { verb, wish, reply, bytes } = asked;
                 let done = match wish {
                     Ok(Wish::SendBack(argument)) => {
-                        send(|| send_back(socket, &argument)).await?;
+                        Box::pin(send(|| send_back(socket, &argument))).await?;
                         Ok(())
                     }
                     Ok(wish) => {
-                        let done = incidents::caught(verb.view(), carry_out(service, &mut client, &mut admitted, wish)).await;
+                        // Boxed, so that a client that asks for nothing has no room for it.
+                        let doing = Box::pin(carry_out(service, &mut client, &mut admitted, wish));
+                        let done = incidents::caught(verb.view(), doing).await;
                         done.unwrap_or_else(|panic| Err(defect(panic)))
                     }
                     Err(reason) => Err(reason),
@@ -184,7 +158,7 @@ async fn attend(
                     Ok(()) => send(|| reply.send("ok")).await?,
                     Err(reason) => send(|| refuse(&reply, verb, &reason)).await?,
                 }
-                drop(room);
+                asking.done(bytes);
             }
             frame = client.next() => match frame {
                 Some(frame) => send(|| tell(socket, &frame)).await?,
