@@ -7,6 +7,7 @@
 use super::pace::{Pace, Paced};
 use crate::clock;
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::Notify;
@@ -29,6 +30,8 @@ pub struct Frame {
     pub body: Body,
     /// The frame as a transport sends it, made by the first client of it.
     pub event: OnceLock<Bytes>,
+    /// What it says as JSON, made by the first client of it that needs it so; `None` if it is not a text.
+    pub json: OnceLock<Option<Box<RawValue>>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +52,7 @@ pub enum Body {
 impl Frame {
     #[must_use]
     pub fn new(channel: &Arc<str>, body: Body) -> Arc<Self> {
-        Arc::new(Self { channel: Arc::clone(channel), body, event: OnceLock::new() })
+        Arc::new(Self { channel: Arc::clone(channel), body, event: OnceLock::new(), json: OnceLock::new() })
     }
 
     /// Its bytes towards [`MAX_BYTES`], if it is one of the messages that are counted.

@@ -17,17 +17,18 @@ use std::fmt::Write;
 /// Sends a frame, if there is room; so it may be tried again.
 pub(super) fn tell(socket: &Socket, frame: &Frame) -> Result<(), SendError> {
     let channel = &*frame.channel;
+    let json = || frame.json.get_or_init(|| json(&frame.body)).as_deref();
     match &frame.body {
-        Body::Message(message) => match std::str::from_utf8(message) {
-            Ok(text) => say(socket, text, channel),
-            Err(_) if is_escaped(socket) => say(socket, &String::from_utf8_lossy(message), channel),
-            Err(_) => put(socket, "message", &(message, channel)),
-        },
-        Body::Live(rows) => emit(socket, "live", &Live { channel, rows: json(rows) }),
-        Body::Closed { row, position } => {
-            let row = row.strip_prefix(b"[").and_then(|row| row.strip_suffix(b"]")).expect("an array of one");
-            emit(socket, "closed", &Closed { channel, row: json(row), id: position })
+        Body::Message(message) if is_escaped(socket) => {
+            let text = String::from_utf8_lossy(message);
+            put(socket, "message", &(escaped(&*text), escaped(channel)))
         }
+        Body::Message(message) => match json() {
+            Some(text) => put(socket, "message", &(text, channel)),
+            None => put(socket, "message", &(message, channel)),
+        },
+        Body::Live(_) => emit(socket, "live", &Live { channel, rows: json() }),
+        Body::Closed { position, .. } => emit(socket, "closed", &Closed { channel, row: json(), id: position }),
         Body::Recovered(recovered) => emit(socket, "recovered", &Recovered { channel, recovered: *recovered }),
         Body::Gap(missed) => emit(socket, "gap", &Gap { channel, missed: (*missed > 0).then_some(*missed) }),
     }
@@ -41,11 +42,20 @@ pub(super) fn send_back(socket: &Socket, argument: &Argument) -> Result<(), Send
     }
 }
 
-fn say(socket: &Socket, text: &str, channel: &str) -> Result<(), SendError> {
-    if is_escaped(socket) {
-        return put(socket, "message", &(escaped(text), escaped(channel)));
+/// The part of a frame that takes time to write: once for all who are told.
+fn json(body: &Body) -> Option<Box<RawValue>> {
+    match body {
+        Body::Message(message) => {
+            let text = std::str::from_utf8(message).ok()?;
+            Some(to_raw_value(text).expect("a text has a form in JSON"))
+        }
+        Body::Live(rows) => Some(serde_json::from_slice(rows).expect("rows are JSON")),
+        Body::Closed { row, .. } => {
+            let row = row.strip_prefix(b"[").and_then(|row| row.strip_suffix(b"]")).expect("an array of one");
+            Some(serde_json::from_slice(row).expect("rows are JSON"))
+        }
+        Body::Recovered(_) | Body::Gap(_) => None,
     }
-    put(socket, "message", &(text, channel))
 }
 
 /// Sends an event with one argument, if there is room.
@@ -79,7 +89,8 @@ struct Unwritable;
 
 impl Serialize for Unwritable {
     fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
-        Err(S::Error::custom("it is not to be sent"))
+        // Nobody reads why, and words would have to be made for every message.
+        Err(S::Error::custom(""))
     }
 }
 
@@ -108,20 +119,16 @@ pub(super) fn escaped<T: Serialize + ?Sized>(value: &T) -> Box<RawValue> {
     RawValue::from_string(ascii).expect("still JSON")
 }
 
-fn json(bytes: &[u8]) -> &RawValue {
-    serde_json::from_slice(bytes).expect("rows are JSON")
-}
-
 #[derive(Serialize)]
 struct Live<'a> {
     channel: &'a str,
-    rows: &'a RawValue,
+    rows: Option<&'a RawValue>,
 }
 
 #[derive(Serialize)]
 struct Closed<'a> {
     channel: &'a str,
-    row: &'a RawValue,
+    row: Option<&'a RawValue>,
     id: &'a str,
 }
 
