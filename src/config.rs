@@ -54,7 +54,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "ADDR", env = "MEANWHILE_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: String,
 
-    /// Where open buckets live: embedded:PATH or redis://HOST:PORT, with USER:PASSWORD@ before the
+    /// Where open buckets live: embedded:PATH, redis://HOST:PORT or with TLS `rediss://HOST:PORT?ca=FILE`, with USER:PASSWORD@ before the
     /// host where there is one and /DB behind the port for another database
     #[arg(
         long,
@@ -479,14 +479,27 @@ impl TryFrom<&ServeArgs> for Config {
 }
 
 fn store(url: &str) -> Result<StoreUrl, String> {
-    const VALID: &str = "write embedded:PATH or redis://HOST:PORT";
+    const VALID: &str = "write embedded:PATH, redis://HOST:PORT or rediss://HOST:PORT?ca=FILE";
     match url.split_once(':') {
         Some(("embedded", "")) => Err("embedded: needs a directory: write embedded:./meanwhile-data".to_owned()),
         Some(("embedded", path)) => Ok(StoreUrl::Embedded(path.into())),
-        Some(("redis", address)) if address.len() > 2 && address.starts_with("//") => {
-            Ok(StoreUrl::Redis(Secret::new(url)))
+        Some((scheme @ ("redis" | "rediss"), address)) if address.len() > 2 && address.starts_with("//") => {
+            let behind_password = address.rfind('@').map_or(address, |at| &address[at..]);
+            let ca = behind_password.split_once('?').map(|(_, query)| query);
+            match ca.map(|query| query.strip_prefix("ca=").unwrap_or_default()) {
+                _ if behind_password.contains('#') => {
+                    Err("a certificate is always looked at: leave out what begins with #".to_owned())
+                }
+                Some(_) if scheme == "redis" && behind_password.contains("?ca=") => {
+                    Err("?ca= says whom to trust with TLS: write rediss://".to_owned())
+                }
+                Some("") if scheme == "rediss" => {
+                    Err("there is no other parameter than ?ca=FILE, a file of certificates in PEM".to_owned())
+                }
+                _ => Ok(StoreUrl::Redis(Secret::new(url))),
+            }
         }
-        Some((scheme @ ("rediss" | "redis+cluster"), _)) => Err(format!("{scheme}:// is not supported yet: {VALID}")),
+        Some((scheme @ "redis+cluster", _)) => Err(format!("{scheme}:// is not supported yet: {VALID}")),
         _ => Err(format!("\"{}\" is not a store: {VALID}", Secret::new(url))),
     }
 }
@@ -505,9 +518,10 @@ pub fn sink(url: &str) -> Result<SinkUrl, String> {
     }
 }
 
-/// Refuses what would be ignored: a parameter with a slip in its name, and TLS, which is not built in.
+/// Refuses what would be ignored, a parameter with a slip in its name.
 fn postgres_parameters(url: &str) -> Result<(), String> {
-    const KNOWN: [&str; 6] = ["host", "port", "user", "dbname", "options", "sslmode"];
+    const KNOWN: [&str; 7] = ["host", "port", "user", "dbname", "options", "sslmode", "sslrootcert"];
+    const MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
     let behind_password = url.rfind('@').map_or(url, |at| &url[at..]);
     let Some((_, query)) = behind_password.split_once('?') else {
         let escape = "write %3F for a ? in user or password, and %40 for an @ behind the host".to_owned();
@@ -521,12 +535,8 @@ fn postgres_parameters(url: &str) -> Result<(), String> {
         if !KNOWN.contains(&name) {
             return Err(format!("there is no parameter \"{name}\" for PostgreSQL; there are {}", KNOWN.join(", ")));
         }
-        if name == "sslmode" && !matches!(value, "disable" | "allow" | "prefer") {
-            return Err(
-                "TLS to PostgreSQL is not supported yet: leave sslmode out where the network is your own, or reach \
-                        the server through a tunnel or a Unix socket (?host=/run/postgresql)"
-                    .to_owned(),
-            );
+        if name == "sslmode" && !MODES.contains(&value) {
+            return Err(format!("there is no sslmode \"{value}\"; there are {}", MODES.join(", ")));
         }
     }
     Ok(())
@@ -704,15 +714,16 @@ mod tests {
             }
         };
         check("--listen=8080", &["--listen: ", "127.0.0.1:8080"]);
-        check("--store=rediss://h", &["--store: rediss:// is not supported yet", "redis://HOST:PORT"]);
+        check("--store=rediss://h#insecure", &["--store: ", "always looked at"]);
+        check("--store=rediss://h?cert=a.pem", &["--store: ", "?ca=FILE"]);
+        check("--store=redis://h?ca=a.pem", &["--store: ", "rediss://"]);
         check("--store=redis+cluster://a:1,b:2", &["redis+cluster:// is not supported yet"]);
         check("--store=redis://", &["--store: ", "embedded:PATH"]);
         check("--store=embedded:", &["needs a directory"]);
         check("--store=/tmp/x", &["is not a store", "embedded:PATH"]);
         check("--sink=postgres:h/db", &["--sink: ", "is not a sink", "postgres://USER:PASSWORD@HOST:PORT/DATABASE"]);
         check("--sink=postgres://", &["is not a sink"]);
-        check("--sink=postgres://h/db?sslmode=require", &["--sink: TLS to PostgreSQL is not supported yet", "tunnel"]);
-        check("--sink=postgres://h/db?sslmode=verify-full", &["TLS to PostgreSQL is not supported yet"]);
+        check("--sink=postgres://h/db?sslmode=verify", &["--sink: ", "no sslmode \"verify\"", "verify-full"]);
         check("--sink=postgres://h/db?port=1&ssl_mode=prefer", &["no parameter \"ssl_mode\"", "sslmode"]);
         check("--sink=postgres://h/db?password=x", &["before the host"]);
         check("--sink=csv:", &["needs a directory"]);

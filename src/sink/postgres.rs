@@ -27,7 +27,7 @@ use crate::stats::source::SourceSpan;
 use connections::{Connections, Lease, Session, begin_session, within};
 use failure::Failure;
 use sqlx::ConnectOptions;
-use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use sqlx::postgres::PgConnectOptions;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -41,10 +41,6 @@ const ASKING: Session = Session { connections: 4, statement_timeout: "10s", lock
 const PREPARE: Duration = Duration::from_secs(30);
 /// For migrations: a large table takes its time, and another program may be at it.
 const MIGRATE: Duration = Duration::from_hours(1);
-
-/// TLS is not built in; what asks for it must not go out in the clear.
-const NO_TLS: &str = "TLS to PostgreSQL is not supported yet: leave sslmode out where the network is your own, \
-     or reach the server through a tunnel or a Unix socket";
 
 /// See the module.
 pub struct PostgresSink {
@@ -85,9 +81,6 @@ impl PostgresSink {
 /// What an address says; what it leaves out comes from libpq's variables and the password file.
 fn options(url: &str) -> Result<PgConnectOptions, Failure> {
     let options = PgConnectOptions::from_str(url)?;
-    if !matches!(options.get_ssl_mode(), PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer) {
-        return Err(Failure::Wrong(NO_TLS.to_owned()));
-    }
     Ok(options.application_name("meanwhile").disable_statement_logging())
 }
 

@@ -22,10 +22,10 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 /// A directory with a certificate for these names, and its key.
-struct Pair(PathBuf);
+pub(crate) struct Pair(PathBuf);
 
 impl Pair {
-    fn make(out: &Path, names: &[&str]) -> Self {
+    pub(crate) fn make(out: &Path, names: &[&str]) -> Self {
         let out = out.to_owned();
         let names = names.iter().flat_map(|name| ["--name", name]);
         let words: Vec<&str> = ["dev-cert", "--out", out.to_str().unwrap()].into_iter().chain(names).collect();
@@ -34,11 +34,11 @@ impl Pair {
         Self(out)
     }
 
-    fn files(&self) -> TlsFiles {
+    pub(crate) fn files(&self) -> TlsFiles {
         TlsFiles { cert: self.cert(), key: self.0.join("meanwhile-key.pem") }
     }
 
-    fn cert(&self) -> PathBuf {
+    pub(crate) fn cert(&self) -> PathBuf {
         self.0.join("meanwhile-cert.pem")
     }
 

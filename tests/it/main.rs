@@ -30,6 +30,7 @@ mod crowds;
 mod documents;
 mod drain;
 mod encrypted;
+mod encrypted_stores;
 mod errors;
 mod failpoints;
 mod first_steps;

@@ -98,8 +98,12 @@ impl From<sqlx::Error> for Failure {
             sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
                 Self::Lost(format!("{error}: is PostgreSQL running there, and is this its HOST:PORT?"))
             }
+            sqlx::Error::Io(error) if error.to_string().contains("certificate") => Self::Wrong(format!(
+                "{error}: sslrootcert=FILE names whom to trust, and with sslmode=verify-full the address has to name the \
+                 server as its certificate does"
+            )),
             sqlx::Error::Io(error) => Self::Lost(error.to_string()),
-            sqlx::Error::Tls(_) => Self::Wrong(super::NO_TLS.to_owned()),
+            sqlx::Error::Tls(error) => Self::Wrong(format!("no TLS (sslmode, sslrootcert): {error}")),
             // Never with what it is about, which is the address.
             sqlx::Error::Configuration(_) => {
                 Self::Wrong("the address cannot be read: write postgres://USER:PASSWORD@HOST:PORT/DATABASE".to_owned())

@@ -9,7 +9,10 @@ use super::mutants::mutated;
 use crate::store::{Durability, StoreError};
 use crate::telemetry::metrics;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, RedisError, Value};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, RedisError, TlsCertificates, Value,
+};
+use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -87,10 +90,7 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn new(url: &str) -> Result<Self, StoreError> {
-        let wrong = |e: RedisError| StoreError::Refused(format!("the store's address is not right: {e}"));
-        let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
-        let info = url.into_connection_info().map_err(wrong)?.set_tcp_settings(tcp);
-        let client = Client::open(info).map_err(wrong)?;
+        let client = open(url)?;
         Ok(Self { client, connection: Mutex::new(None), renewed: AtomicU64::new(0) })
     }
 
@@ -169,14 +169,34 @@ impl Link {
         // The library's own limit covers the TCP connect, not a server that accepts and stays silent.
         let connection = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(connection)) => connection,
-            Ok(Err(e)) => return Err(StoreError::Unavailable(e.to_string())),
-            Err(_) => return Err(StoreError::Unavailable("no connection within 2 s".to_owned())),
+            Ok(Err(e)) => return Err(StoreError::Unavailable(self.explained(Some(&e)))),
+            Err(_) => return Err(StoreError::Unavailable(self.explained(None))),
         };
         if self.renewed.fetch_add(1, Ordering::SeqCst) > 0 {
             metrics::store_reconnected();
         }
         *slot = Some(connection.clone());
         Ok(connection)
+    }
+
+    /// Why there is no connection, and what is probably behind it. `None`: nothing came back in time.
+    fn explained(&self, error: Option<&RedisError>) -> String {
+        let error = error.filter(|error| !error.is_timeout());
+        let reason = error.map_or_else(|| "no connection within 2 s".to_owned(), ToString::to_string);
+        let is_tls = matches!(self.client.get_connection_info().addr(), ConnectionAddr::TcpTls { .. });
+        let hint = match error {
+            _ if reason.contains("certificate") => {
+                "; ?ca=FILE behind the address says whom to trust, and the address has to name the server as its \
+                 certificate does"
+            }
+            // Once there was one, it is something else.
+            _ if self.renewed() > 0 => "",
+            // Redis takes the begin of TLS for that of a long command, and waits for its end.
+            None if is_tls => "; without TLS it is redis://",
+            Some(error) if !is_tls && error.is_connection_dropped() => "; with TLS it is rediss://",
+            _ => "",
+        };
+        reason + hint
     }
 
     /// Tells refusals from answers that never came; after the latter the connection is gone.
@@ -195,6 +215,19 @@ impl Link {
             }
         }
     }
+}
+
+/// The library's client. `?ca=FILE` in an address names the only ones to be trusted, in the place of those whom browsers
+/// trust.
+fn open(url: &str) -> Result<Client, StoreError> {
+    let wrong = |e: RedisError| StoreError::Refused(format!("the store's address is not right: {e}"));
+    let (address, ca) = url.split_once("?ca=").map_or((url, None), |(address, ca)| (address, Some(ca)));
+    let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
+    let info = address.into_connection_info().map_err(wrong)?.set_tcp_settings(tcp);
+    let Some(ca) = ca else { return Client::open(info).map_err(wrong) };
+    let pem = fs::read(ca)
+        .map_err(|e| StoreError::Refused(format!("cannot read {ca}, whom the store is to be trusted by: {e}")))?;
+    Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert: Some(pem) }).map_err(wrong)
 }
 
 /// What a confirmation of this server is worth, from its settings.
