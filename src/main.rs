@@ -5,7 +5,7 @@
 use clap::Parser;
 use meanwhile::cli::{
     Cli, Command, Usage, check, completions, config, copy, dev_cert, drain, errors, import, man, migrate, output,
-    publish, query, serve, sources, state, token, watch,
+    publish, query, serve, sources, state, summary, token, watch,
 };
 use std::process::ExitCode;
 
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Command::Migrate(given) => migrate::run(&given),
         Command::Import(args) => import::run(&args),
         Command::Query(args) => query::run(&args),
+        Command::Summary(args) => summary::run(&args),
         Command::Sources(args) => sources::run(&args),
         Command::State(args) => state::run(&args),
         Command::Watch(args) => watch::run(&args),

@@ -23,6 +23,7 @@ mod restart;
 mod rollover;
 mod sets;
 mod slow;
+mod summary;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
@@ -34,6 +35,7 @@ const READINGS: usize = 10_000_000;
 const QUICK_READINGS: usize = 500_000;
 
 /// Measures the whole service: ingest, the price of keys, of tokens and of syncs, memory, a start after a crash, large rollovers, rows in PostgreSQL,
+/// summaries,
 /// accuracy and what slow clients do to others.
 #[derive(Parser)]
 struct Options {
@@ -64,6 +66,7 @@ enum Section {
     Restart,
     Rollover,
     Postgres,
+    Summary,
     Accuracy,
     Slow,
 }
@@ -114,6 +117,10 @@ fn run(options: &Options) -> Result<bool> {
     // Ten million rows take a minute or two to make: not in a smoke run unless asked for.
     if options.only == Some(Section::Postgres) || (wanted(Section::Postgres) && !options.quick) {
         goals.extend(postgres::measure()?);
+    }
+    // Half a minute, most of it to fill the sinks: not in a smoke run unless asked for.
+    if options.only == Some(Section::Summary) || (wanted(Section::Summary) && !options.quick) {
+        goals.extend(summary::measure(binary)?);
     }
     if wanted(Section::Accuracy) {
         goals.extend(accuracy::measure(binary)?);

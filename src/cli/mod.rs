@@ -23,6 +23,7 @@ mod reload;
 pub mod serve;
 pub mod sources;
 pub mod state;
+pub mod summary;
 pub mod token;
 pub mod watch;
 pub mod when;
@@ -60,6 +61,10 @@ pub enum Command {
     /// Show the statistics of sources, bucket by bucket
     #[command(after_help = query::EXAMPLES)]
     Query(query::QueryArgs),
+
+    /// Sum up sources over any range of time: all readings of each, of each period, or of all together
+    #[command(after_help = summary::EXAMPLES)]
+    Summary(summary::SummaryArgs),
 
     /// List the known sources with their first and last bucket
     #[command(after_help = sources::EXAMPLES)]

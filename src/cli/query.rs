@@ -11,7 +11,7 @@ mod print;
 use self::plot::{Band, Look};
 use self::print::{Printer, Row};
 use super::client::Client;
-use super::when::When;
+use super::when::{self, When};
 use super::{Usage, output, sources};
 use crate::clock::Clock;
 use crate::config::{self, ServerArgs};
@@ -115,7 +115,8 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<()> {
     let client = Client::new(&args.server)?;
     let (calendar, span) = survey(&client, &args.sources)?;
     let zone = args.timezone.as_ref().unwrap_or(calendar.zone());
-    let asked = range(args, Clock::System.now(), zone)?;
+    let (from, to) = when::range((&args.from, &args.to), Clock::System.now(), zone)?;
+    let asked = Range { from, to };
     let (period, range) = plan(&calendar, span, args.period, asked);
 
     let (period, from, to) = (period.to_string(), range.from.map(timestamp::format), range.to.map(timestamp::format));
@@ -151,22 +152,6 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<()> {
         output::note(&format!("no {period} buckets in this range"));
     }
     Ok(())
-}
-
-/// The instants that `--from` and `--to` mean.
-fn range(args: &QueryArgs, now: Millis, zone: &Zone) -> Result<Range, Usage> {
-    let instant = |flag: &str, when: &Option<When>| match when.as_ref().map(|when| when.at(now, zone)) {
-        Some(None) => Err(Usage(format!("--{flag}: this lies outside the years 0 to 9999"))),
-        known => Ok(known.flatten()),
-    };
-    let range = Range { from: instant("from", &args.from)?, to: instant("to", &args.to)? };
-    match (range.from, range.to) {
-        (Some(from), Some(to)) if from > to => {
-            let [from, to] = [from, to].map(timestamp::format);
-            Err(Usage(format!("--from is after --to ({from} is after {to}): exchange them")))
-        }
-        _ => Ok(range),
-    }
 }
 
 /// The calendar of the service, and the starts of the first and last bucket of these sources. A

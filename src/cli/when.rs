@@ -1,9 +1,10 @@
 //! Times as people type them: `-24h`, `yesterday`, `2026-11`, `2026-11-20 06:00`.
 //!
 //! Read from `--from` and `--to` while the command line is parsed, so that a slip is found before
-//! anything is sent; turned into an instant by `query.rs` once the zone is known. Every form names
+//! anything is sent; turned into an instant by the commands once the zone is known. Every form names
 //! one instant: a day, a month or a year its first. The time is an argument.
 
+use super::Usage;
 use crate::stats::calendar::Zone;
 use crate::stats::{Millis, timestamp};
 use chrono::DateTime;
@@ -49,6 +50,25 @@ const UNITS: [(&str, Unit); 7] = [
     ("mo", Unit::Months),
     ("y", Unit::Years),
 ];
+
+/// The instants that `--from` and `--to` mean; `None` is without bound.
+pub(super) fn range(
+    (from, to): (&Option<When>, &Option<When>),
+    now: Millis,
+    zone: &Zone,
+) -> Result<(Option<Millis>, Option<Millis>), Usage> {
+    let instant = |flag: &str, when: &Option<When>| match when.as_ref().map(|when| when.at(now, zone)) {
+        Some(None) => Err(Usage(format!("--{flag}: this lies outside the years 0 to 9999"))),
+        known => Ok(known.flatten()),
+    };
+    match (instant("from", from)?, instant("to", to)?) {
+        (Some(from), Some(to)) if from > to => {
+            let [from, to] = [from, to].map(timestamp::format);
+            Err(Usage(format!("--from is after --to ({from} is after {to}): exchange them")))
+        }
+        range => Ok(range),
+    }
+}
 
 /// A text that is no time; says what one looks like.
 #[derive(Debug, thiserror::Error)]

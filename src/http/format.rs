@@ -144,14 +144,18 @@ impl<'a> Columns<'a> {
             min: moments.min,
             max: moments.max,
             sum_sq: moments.sum_sq.hi,
-            state: match state {
-                State::Open => "open",
-                State::Settling => "settling",
-                State::Closed => "closed",
-            },
+            state: state_name(*state),
             generation: *generation,
             revision: *revision,
         }
+    }
+}
+
+pub(super) fn state_name(state: State) -> &'static str {
+    match state {
+        State::Open => "open",
+        State::Settling => "settling",
+        State::Closed => "closed",
     }
 }
 

@@ -34,6 +34,7 @@ mod standing;
 mod state;
 mod stats;
 mod stream;
+mod summary;
 
 use crate::auth::Scope::{self, Admin, Ingest, Publish};
 use crate::clock::Clock;
@@ -95,6 +96,7 @@ pub fn router(service: Service) -> Router {
         .route("/v1/readings", post(readings::post), Needs(&[Ingest]))
         // answering
         .route("/v1/stats", get(stats::stats), Needs(&[Scope::Query]))
+        .route("/v1/summary", get(summary::summary), Needs(&[Scope::Query]))
         .route("/v1/sources", get(sources::sources), Needs(&[Scope::Query]))
         .route("/v1/state", get(state::state), Needs(&[Scope::Query]))
         // watching and speaking

@@ -5,7 +5,7 @@
 //! document equal, another holds real answers against the schemas.
 
 use super::problem::Kind;
-use super::{drain, errors, nodes, operations, page, publish, readings, sources, state, stats, stream};
+use super::{drain, errors, nodes, operations, page, publish, readings, sources, state, stats, stream, summary};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -30,6 +30,7 @@ use utoipa::{OpenApi, ToSchema};
     paths(
         readings::post,
         stats::stats,
+        summary::summary,
         sources::sources,
         sources::forget,
         state::state,
@@ -135,7 +136,7 @@ const OPEN: [&str; 9] =
 const GUARDED: [Kind; 3] = [Kind::Unauthorized, Kind::Forbidden, Kind::TooFast];
 
 /// The kinds of problems a route may answer with, beside those.
-const PROBLEMS: [(&str, &[Kind]); 11] = [
+const PROBLEMS: [(&str, &[Kind]); 12] = [
     (
         "/v1/readings",
         &[
@@ -157,6 +158,7 @@ const PROBLEMS: [(&str, &[Kind]); 11] = [
         ],
     ),
     ("/v1/stats", &[Kind::InvalidParameter, Kind::UnknownSource, Kind::Unavailable, Kind::NoSink]),
+    ("/v1/summary", &[Kind::InvalidParameter, Kind::UnknownSource, Kind::Unavailable, Kind::NoSink]),
     ("/v1/sources", &[Kind::InvalidParameter, Kind::Unavailable, Kind::NoSink]),
     ("/v1/state", &[Kind::InvalidParameter, Kind::UnknownSource, Kind::Unavailable]),
     ("/v1/stream", &[Kind::InvalidParameter, Kind::Unavailable, Kind::NoSink]),
@@ -215,7 +217,8 @@ fn document() -> Value {
     let routes = document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
     let operations = routes.filter_map(Value::as_object_mut).flat_map(|route| route.values_mut());
     for parameter in operations.filter_map(|operation| operation["parameters"].as_array_mut()).flatten() {
-        if let Some((_, words)) = WORDS.iter().find(|(name, _)| parameter["name"] == *name) {
+        let own = !parameter["schema"]["enum"].is_null() || !parameter["schema"]["pattern"].is_null();
+        if let Some((_, words)) = WORDS.iter().find(|(name, _)| !own && parameter["name"] == *name) {
             parameter["schema"] = json!({"type": "string", "enum": words});
         }
     }
@@ -309,6 +312,7 @@ mod tests {
         };
         check("post", "/v1/readings", &receive::PARAMETERS);
         check("get", "/v1/stats", &stats::PARAMETERS);
+        check("get", "/v1/summary", &summary::PARAMETERS);
         check("get", "/v1/sources", &sources::PARAMETERS);
         check("get", "/v1/state", &["source"]);
         check("get", "/v1/stream", &stream::PARAMETERS);

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 pub(super) const PARAMETERS: [&str; 7] = ["source", "period", "from", "to", "limit", "cursor", "format"];
 /// Where a body has no place for it: rows of the store or of the sink alone.
-const PARTIAL: HeaderName = HeaderName::from_static("meanwhile-partial");
+pub(super) const PARTIAL: HeaderName = HeaderName::from_static("meanwhile-partial");
 
 #[utoipa::path(get, path = "/v1/stats", tag = "statistics",
     params(
@@ -140,6 +140,7 @@ pub(super) fn failed(error: QueryError) -> Problem {
                 .with("near", Value::from(near))
         }
         QueryError::Period { .. } => refuse("period", &detail),
+        QueryError::Refused { parameter, .. } => refuse(parameter, &detail),
         QueryError::Cursor => refuse("cursor", &detail),
         QueryError::NoSink => Problem::new(Kind::NoSink, detail),
         QueryError::Moving | QueryError::Unavailable(_) => Problem::new(Kind::Unavailable, detail),

@@ -1,22 +1,27 @@
 //! Answers questions about sources: what the store and the sink hold, merged into rows.
 //!
-//! Called by `http/{stats,sources,state}.rs`; calls the store's `open` and `page` and the sink's
+//! Called by `http/{stats,summary,sources,state}.rs`; calls the store's `open` and `page` and the sink's
 //! `rows` and `sources`, and changes nothing. Guarantees: a reading that was acknowledged before
 //! the question is in the answer exactly once, wherever its bucket was moving meanwhile; a page
 //! costs a bounded amount of memory; what could not be reached is said (`partial`), never left out
-//! silently. Pages are in `page.rs`, the one consistent look in `window.rs`, sources and open lives
-//! in `sources.rs`; parameters, status codes and formats are in `http/`.
+//! silently. Pages are in `page.rs`, sums over any range in `summary.rs`, the one consistent look in `window.rs`,
+//! sources and open lives in `sources.rs`; parameters, status codes and formats are in `http/`.
 
 mod current;
 mod near;
 mod page;
 mod position;
 mod sources;
+mod summary;
 #[cfg(test)]
 pub(crate) mod tests;
+mod tiles;
 mod window;
 
 pub use sources::{OpenState, SourcesPage};
+pub use summary::{
+    By, MAX_SUMMARY_BUCKETS, MAX_SUMMARY_ROWS, MAX_SUMMARY_SOURCES, Summary, SummaryQuery, SummaryRow, Tile,
+};
 
 use crate::sink::{Sink, SinkError};
 use crate::stats::Millis;
@@ -95,6 +100,9 @@ pub enum QueryError {
     /// No stored period tiles a bucket of the period asked for.
     #[error("the period {period} cannot be put together from the stored ones: ask for one of {stored}, or a multiple")]
     Period { period: Period, stored: String },
+    /// A question beyond a limit, or one that has no answer; by the parameter to change.
+    #[error("{reason}")]
+    Refused { parameter: &'static str, reason: String },
     #[error("the cursor is not one that a page gave as its next: leave it out to begin with the first page")]
     Cursor,
     /// Buckets moved in every attempt.

@@ -195,7 +195,7 @@ impl Query {
         Ok(first)
     }
 
-    fn unanswerable(&self, period: Period) -> QueryError {
+    pub(super) fn unanswerable(&self, period: Period) -> QueryError {
         let stored: Vec<String> = self.calendar.periods().iter().map(ToString::to_string).collect();
         QueryError::Period { period, stored: stored.join(", ") }
     }

@@ -6,7 +6,7 @@
 //! the first look saw is still there in the second, then the sink, read in between, has everything
 //! else. The rule that puts a life and a row together is `Row::update`, the same as in the sinks.
 
-use super::{Query, QueryError, State, StatsRow};
+use super::{MAX_SOURCES, Query, QueryError, State, StatsRow};
 use crate::mutant;
 use crate::sink::{RowQuery, SinkError};
 use crate::stats::Millis;
@@ -149,23 +149,27 @@ impl Query {
         let periods: Vec<Period> = self.calendar.periods().iter().copied().filter(|p| *p <= period).collect();
         let end = self.calendar.bucket(period, to - 1).end;
         let whole = self.calendar.bucket(period, self.first_start(period, from)).end;
-        let Lives { lives, until } = self.lives(sources, &periods, from, end, whole).await?;
-        let mut parts = Vec::new();
-        for OpenLife { life, written, moments } in lives {
-            let Some(target) = self.calendar.ancestor(&life.bucket, period).filter(|t| t.start >= from) else {
-                continue;
-            };
-            for (source, moments) in sources.iter().zip(moments) {
-                let Some(moments) = moments else { continue };
-                parts.push(Part {
-                    bucket: life.bucket,
-                    source: Arc::clone(source),
-                    generation: life.generation,
-                    revision: life.revision,
-                    written,
-                    moments,
-                    target,
-                });
+        let (mut parts, mut until) = (Vec::new(), None);
+        // So many sources as a store reads in one call; what moves is judged source by source.
+        for sources in sources.chunks(MAX_SOURCES) {
+            let Lives { lives, until: end } = self.lives(sources, &periods, from, end, whole).await?;
+            until = end.into_iter().chain(until).min();
+            for OpenLife { life, written, moments } in lives {
+                let Some(target) = self.calendar.ancestor(&life.bucket, period).filter(|t| t.start >= from) else {
+                    continue;
+                };
+                for (source, moments) in sources.iter().zip(moments) {
+                    let Some(moments) = moments else { continue };
+                    parts.push(Part {
+                        bucket: life.bucket,
+                        source: Arc::clone(source),
+                        generation: life.generation,
+                        revision: life.revision,
+                        written,
+                        moments,
+                        target,
+                    });
+                }
             }
         }
         // Complete are the buckets that end by `until`: those before the one that holds it.

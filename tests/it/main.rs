@@ -60,6 +60,7 @@ mod rights;
 mod sample_data;
 mod smuggling;
 mod socketio;
+mod summary;
 mod systemd;
 mod tokens;
 mod undone;

@@ -5,6 +5,7 @@
 
 mod pages;
 mod sources;
+mod summaries;
 pub(crate) mod world;
 
 use super::*;
