@@ -31,6 +31,8 @@ pub const EXAMPLES: &str = "EXAMPLES:
       Shows the hours of one day of two sources.
   meanwhile query kitchen --period 1m --from 2026-11-01 --format csv > kitchen.csv
       Exports the minutes since the first of November.
+  meanwhile query kitchen --period 1d --from 2026-11 --fill null --format csv
+      Has a line for every day between the first and the last one with readings.
   meanwhile query kitchen --format json | jq '.[].mean'
       Prints the means only.
 
@@ -45,7 +47,7 @@ all of yesterday. Where clocks go back, '02:30' is the first one and a table
 shows the offset of the second: 2026-10-25 02:30+01:00.
 
 A bucket is open until it is first written to the sink, settling until it
-closes, then closed.";
+closes, then closed; with --fill, empty is a bucket that has no reading.";
 
 #[derive(clap::Args)]
 pub struct QueryArgs {
@@ -74,6 +76,11 @@ pub struct QueryArgs {
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 
+    /// Rows also for empty buckets between the first and the last: with nothing in them, or with what
+    /// the row before had
+    #[arg(long, value_enum, default_value_t = Fill::None)]
+    fill: Fill,
+
     /// What a plot shows around the mean [default: minmax]
     #[arg(long, value_enum)]
     band: Option<Band>,
@@ -89,6 +96,13 @@ enum Format {
     Json,
     Text,
     Plot,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Fill {
+    None,
+    Null,
+    Previous,
 }
 
 #[derive(Debug, Deserialize)]
@@ -122,6 +136,12 @@ pub fn run(args: &QueryArgs) -> anyhow::Result<()> {
     let (period, from, to) = (period.to_string(), range.from.map(timestamp::format), range.to.map(timestamp::format));
     let mut query: Vec<(&str, &str)> = args.sources.iter().map(|source| ("source", source.as_str())).collect();
     query.push(("period", &period));
+    match args.fill {
+        // What an older service does not know is not said to it.
+        Fill::None => {}
+        Fill::Null => query.push(("fill", "null")),
+        Fill::Previous => query.push(("fill", "previous")),
+    }
     query.extend(from.iter().map(|from| ("from", from.as_str())));
     query.extend(to.iter().map(|to| ("to", to.as_str())));
 

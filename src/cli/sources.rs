@@ -5,7 +5,8 @@
 
 use super::client::{Client, ClientError};
 use super::output;
-use crate::config::ServerArgs;
+use crate::config::{ServerArgs, duration};
+use crate::stats::Millis;
 use crate::stats::calendar::{Calendar, Zone};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,8 @@ pub const EXAMPLES: &str = "EXAMPLES:
       Lists all sources.
   meanwhile sources --prefix weather.
       Lists those whose id begins with 'weather.'.
+  meanwhile sources --silent 10m
+      Lists those whose last bucket ended more than 10 minutes ago.
   meanwhile sources --format json | jq -r '.[].source'
       Prints only the ids.";
 
@@ -23,6 +26,10 @@ pub struct SourcesArgs {
     /// List only the sources whose id begins with this
     #[arg(long, value_name = "P", default_value = "")]
     prefix: String,
+
+    /// List only the sources whose last bucket ended longer ago than this: 10m, 24h, 7d
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    silent: Option<Millis>,
 
     /// Time zone of a table [default: that of the service]; json is in UTC
     #[arg(long, value_name = "ZONE")]
@@ -76,7 +83,15 @@ pub(super) fn page(
     limit: Option<&str>,
     cursor: Option<&str>,
 ) -> Result<Page, ClientError> {
-    let mut query = vec![("prefix", prefix)];
+    ask(client, vec![("prefix", prefix)], limit, cursor)
+}
+
+fn ask<'q>(
+    client: &Client,
+    mut query: Vec<(&'q str, &'q str)>,
+    limit: Option<&'q str>,
+    cursor: Option<&'q str>,
+) -> Result<Page, ClientError> {
     query.extend(limit.map(|limit| ("limit", limit)));
     query.extend(cursor.map(|cursor| ("cursor", cursor)));
     client.get("/v1/sources", &query)
@@ -85,14 +100,18 @@ pub(super) fn page(
 /// Lists the sources on standard output.
 pub fn run(args: &SourcesArgs) -> anyhow::Result<()> {
     let client = Client::new(&args.server)?;
-    let mut page = page(&client, &args.prefix, None, None)?;
+    let silent = args.silent.map(|length| format!("{length}ms"));
+    let mut query = vec![("prefix", args.prefix.as_str())];
+    query.extend(silent.iter().map(|silent| ("silent_for", silent.as_str())));
+    let mut page = ask(&client, query.clone(), None, None)?;
     let zone = args.timezone.clone().map_or_else(|| output::zone(&page.timezone), Ok)?;
     let mut sources = page.sources;
     while let Some(cursor) = page.next {
-        page = self::page(&client, &args.prefix, None, Some(&cursor))?;
+        page = ask(&client, query.clone(), None, Some(&cursor))?;
         sources.append(&mut page.sources);
     }
     match args.format {
+        Format::Table if sources.is_empty() && args.silent.is_some() => output::note("no silent sources"),
         Format::Table if sources.is_empty() => output::note("no sources"),
         Format::Table => output::print(table(&sources, &zone).as_bytes())?,
         Format::Json => {

@@ -5,6 +5,7 @@
 //! that read back to it; a text cell of a CSV that a spreadsheet might take for a formula gets a
 //! leading quote, as in the files of the CSV sink.
 
+use super::filled::AnyColumns;
 use crate::query::{OpenState, State, StatsRow};
 use crate::stats::calendar::Calendar;
 use crate::stats::source::{self, SourceSpan};
@@ -66,7 +67,11 @@ impl Format {
     /// puts them into headers elsewhere.
     pub(super) fn page(self, rows: &[StatsRow], next: Option<&str>, partial: bool) -> Vec<u8> {
         match self {
-            Self::Json => json(&RowsBody { rows: rows.iter().map(Columns::of).collect(), next, partial }),
+            Self::Json => json(&RowsBody {
+                rows: rows.iter().map(|row| AnyColumns::Row(Columns::of(row))).collect(),
+                next,
+                partial,
+            }),
             Self::Ndjson => rows.iter().flat_map(|row| [json(&Columns::of(row)), b"\n".to_vec()].concat()).collect(),
             Self::Csv => csv_rows(rows),
             Self::Text => text(rows).into_bytes(),
@@ -77,16 +82,16 @@ impl Format {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Rows)]
 pub(super) struct RowsBody<'a> {
-    rows: Vec<Columns<'a>>,
-    next: Option<&'a str>,
+    pub(super) rows: Vec<AnyColumns<'a>>,
+    pub(super) next: Option<&'a str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    partial: bool,
+    pub(super) partial: bool,
 }
 
 /// The columns of a row; their order is that of JSON and CSV.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Row)]
-struct Columns<'a> {
+pub(super) struct Columns<'a> {
     source: &'a str,
     period: String,
     start: String,
@@ -106,7 +111,7 @@ struct Columns<'a> {
     revision: i64,
 }
 
-const HEADER: [&str; 17] = [
+pub(super) const HEADER: [&str; 17] = [
     "source",
     "period",
     "start",
@@ -127,7 +132,15 @@ const HEADER: [&str; 17] = [
 ];
 
 impl<'a> Columns<'a> {
-    fn of(row: &'a StatsRow) -> Self {
+    /// The same under another id: a cell of a table.
+    pub(super) fn under<'c>(self, source: &'c str) -> Columns<'c>
+    where
+        'a: 'c,
+    {
+        Columns { source, ..self }
+    }
+
+    pub(super) fn of(row: &'a StatsRow) -> Self {
         let StatsRow { source, bucket, moments, state, generation, revision } = row;
         Self {
             source,
@@ -164,7 +177,7 @@ pub(super) fn rows(rows: &[StatsRow]) -> Vec<u8> {
     json(&rows.iter().map(Columns::of).collect::<Vec<_>>())
 }
 
-fn json(value: &impl Serialize) -> Vec<u8> {
+pub(super) fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("columns have text keys and write into memory")
 }
 

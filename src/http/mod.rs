@@ -10,6 +10,7 @@ mod body;
 mod drain;
 mod encoding;
 mod errors;
+mod filled;
 mod format;
 mod headers;
 mod idempotency;

@@ -11,8 +11,10 @@ use super::nodes::{orders, with_the_sink};
 use super::parameters::{Parameters, refuse};
 use super::problem::{Kind, Problem};
 use super::stats::{failed, failed_for};
+use crate::config::duration;
 use crate::query::{PAGE_ROWS, Query};
 use crate::rollover::Forgotten;
+use crate::stats::Millis;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
@@ -24,7 +26,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
-pub(super) const PARAMETERS: [&str; 3] = ["prefix", "limit", "cursor"];
+pub(super) const PARAMETERS: [&str; 4] = ["prefix", "limit", "cursor", "silent_for"];
 /// Clients and proxies give up after 30 s; the work goes on.
 const FORGET_WAIT: Duration = Duration::from_secs(25);
 
@@ -33,6 +35,7 @@ const FORGET_WAIT: Duration = Duration::from_secs(25);
         ("prefix" = Option<String>, Query, description = "Only sources whose id begins with it"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 10_000, description = "Sources of a page, default 10000"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+        ("silent_for" = Option<String>, Query, pattern = "^[0-9]+(ms|s|m|h|d)$", example = "10m", description = "Only sources whose last bucket ended longer ago than that; a page may then have fewer than `limit`, even none, and a `next`"),
     ),
     responses((status = 200, description = "Sources by id, and how time is divided", body = format::SourcesBody<'static>)),
 )]
@@ -41,16 +44,22 @@ pub(super) async fn sources(
     caller: Caller,
     raw: RawQuery,
 ) -> Result<Response, Problem> {
-    answer(&service.query, &caller, &raw).await.map_err(|problem| with_the_sink(problem, &service.nodes))
+    let answer = answer(&service.query, &caller, &raw, service.clock.now()).await;
+    answer.map_err(|problem| with_the_sink(problem, &service.nodes))
 }
 
-async fn answer(query: &Query, caller: &Caller, raw: &RawQuery) -> Result<Response, Problem> {
+async fn answer(query: &Query, caller: &Caller, raw: &RawQuery, now: Millis) -> Result<Response, Problem> {
     let parameters = Parameters::read(raw, &PARAMETERS, "")?;
     let limit = parameters.limit(PAGE_ROWS)?;
     let prefix = parameters.one("prefix").unwrap_or_default();
+    let silent_for = parameters.one("silent_for").map(duration).transpose();
+    let silent_for = silent_for.map_err(|reason| refuse("silent_for", &reason))?;
     let mut page = query.sources(prefix, limit, parameters.one("cursor")).await.map_err(failed)?;
     // A page may hold fewer than were asked for: its cursor says whether there are more.
     page.sources.retain(|span| caller.has_source(&span.source));
+    if let Some(silent_for) = silent_for {
+        page.sources.retain(|span| query.calendar().last_end(span) < now - silent_for);
+    }
     let body = format::sources(&page.sources, page.next.as_deref(), page.partial, query.calendar());
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
@@ -104,7 +113,7 @@ mod tests {
         let world = World::new("1m,1h", "UTC");
         world.lock().read("attic", 0, 1.0);
         world.lock().read("kitchen", 0, 1.0);
-        let answer = answer(&query(&world), &Caller::Everybody, &RawQuery(Some(raw.to_owned()))).await;
+        let answer = answer(&query(&world), &Caller::Everybody, &RawQuery(Some(raw.to_owned())), 600_000).await;
         let response = answer.unwrap_or_else(IntoResponse::into_response);
         assert_eq!(response.status().as_u16(), status, "{raw}");
         let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
@@ -119,7 +128,11 @@ mod tests {
         check("limit=1&cursor=6174746963", 200, r#"[{"source":"kitchen""#).await;
         check("prefix=ki", 200, r#"[{"source":"kitchen""#).await;
         check("prefix=x", 200, r#"{"sources":[],"next":null,"periods":["1m","1h"],"timezone":"UTC"}"#).await;
-        check("source=attic", 400, "prefix, limit, cursor").await;
+        check("source=attic", 400, "prefix, limit, cursor, silent_for").await;
+        // The minute ended at 00:01, nine minutes ago.
+        check("silent_for=9m", 200, r#"{"sources":[],"next":null"#).await;
+        check("silent_for=539s&prefix=ki", 200, r#"[{"source":"kitchen""#).await;
+        check("silent_for=10", 400, "a whole number and a unit").await;
         check("cursor=x", 400, "cursor").await;
         check("limit=0", 400, "1 to 10000").await;
     }

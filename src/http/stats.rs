@@ -6,6 +6,7 @@
 
 use super::Service;
 use super::auth::Caller;
+use super::filled;
 use super::format::{Format, RowsBody};
 use super::nodes::with_the_sink;
 use super::parameters::{Parameters, refuse};
@@ -18,7 +19,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use std::sync::Arc;
 
-pub(super) const PARAMETERS: [&str; 7] = ["source", "period", "from", "to", "limit", "cursor", "format"];
+pub(super) const PARAMETERS: [&str; 8] = ["source", "period", "from", "to", "limit", "cursor", "format", "fill"];
 /// Where a body has no place for it: rows of the store or of the sink alone.
 pub(super) const PARTIAL: HeaderName = HeaderName::from_static("meanwhile-partial");
 
@@ -31,6 +32,7 @@ pub(super) const PARTIAL: HeaderName = HeaderName::from_static("meanwhile-partia
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 10_000, description = "Rows of a page, default 10000"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),
         ("format" = Option<String>, Query, description = "json (default), ndjson, csv or text; else by Accept"),
+        ("fill" = Option<String>, Query, pattern = "^(none|null|previous)$", description = "Rows also for empty buckets between the first and the last of the answer: none (default), null, or with what the row before had"),
     ),
     responses((status = 200, description = "Rows, oldest first", content(
         (RowsBody<'static> = "application/json"),
@@ -53,15 +55,23 @@ async fn answer(query: &Query, caller: &Caller, raw: RawQuery, headers: &HeaderM
     let format = format(&parameters, headers)?;
     let asked = asked(&parameters, query)?;
     caller.needs_sources(&asked.sources)?;
-    let page = query.stats(&asked).await.map_err(|error| failed_for(caller, error))?;
-    let body = format.page(&page.rows, page.next.as_deref(), page.partial);
+    let (body, next, partial) = match fill(&parameters)? {
+        None => {
+            let page = query.stats(&asked).await.map_err(|error| failed_for(caller, error))?;
+            (format.page(&page.rows, page.next.as_deref(), page.partial), page.next, page.partial)
+        }
+        Some(previous) => {
+            let page = query.filled(&asked, previous).await.map_err(|error| failed_for(caller, error))?;
+            (filled::page(format, &page), page.next, page.partial)
+        }
+    };
     let mut response = ([(header::CONTENT_TYPE, format.content_type())], body).into_response();
     if format != Format::Json {
         let headers = response.headers_mut();
-        if let Some(link) = page.next.and_then(|next| next_link(&raw, &next).parse().ok()) {
+        if let Some(link) = next.and_then(|next| next_link(&raw, &next).parse().ok()) {
             headers.insert(header::LINK, link);
         }
-        if page.partial {
+        if partial {
             headers.insert(PARTIAL, header::HeaderValue::from_static("true"));
         }
     }
@@ -78,6 +88,18 @@ fn format(parameters: &Parameters, headers: &HeaderMap) -> Result<Format, Proble
     };
     let unknown = || refuse("format", &format!("\"{name}\" is not a format: write json, ndjson, csv or text"));
     Format::named(name).ok_or_else(unknown)
+}
+
+/// Whether gaps are filled, and then whether with what the row before had.
+fn fill(parameters: &Parameters) -> Result<Option<bool>, Problem> {
+    match parameters.one("fill") {
+        None | Some("none") => Ok(None),
+        Some("null") => Ok(Some(false)),
+        Some("previous") => Ok(Some(true)),
+        Some(other) => {
+            Err(refuse("fill", &format!("\"{other}\" is not a way to fill gaps: write none, null or previous")))
+        }
+    }
 }
 
 fn asked(parameters: &Parameters, query: &Query) -> Result<StatsQuery, Problem> {
@@ -201,7 +223,7 @@ mod tests {
         };
         refused("", "source", "missing").await;
         refused("source=", "source", "empty").await;
-        refused("sources=kitchen", "sources", "source, period, from, to, limit, cursor, format").await;
+        refused("sources=kitchen", "sources", "source, period, from, to, limit, cursor, format, fill").await;
         refused("source=kitchen&period=1h&period=1m", "period", "more than once").await;
         refused("source=kitchen&period=7m", "period", "divide a day").await;
         refused("source=kitchen&period=1s", "period", "1m, 1h").await;
@@ -210,6 +232,8 @@ mod tests {
         refused("source=kitchen&from=2&to=1", "from", "after to").await;
         refused("source=kitchen&limit=10001", "limit", "1 to 10000").await;
         refused("source=kitchen&cursor=nonsense", "cursor", "leave it out").await;
+        refused("source=kitchen&fill=linear", "fill", "none, null or previous").await;
+        refused("source=kitchen&fill=null&cursor=00", "cursor", "leave it out").await;
         refused("source=kitchen&format=xml", "format", "json, ndjson, csv or text").await;
         refused(&"source=a&".repeat(101), "source", "at most 100").await;
     }

@@ -8,6 +8,7 @@
 //! sources and open lives in `sources.rs`; parameters, status codes and formats are in `http/`.
 
 mod current;
+mod fill;
 mod near;
 mod page;
 mod position;
@@ -18,6 +19,7 @@ pub(crate) mod tests;
 mod tiles;
 mod window;
 
+pub use fill::{Filled, FilledPage};
 pub use sources::{OpenState, SourcesPage};
 pub use summary::{
     By, MAX_SUMMARY_BUCKETS, MAX_SUMMARY_ROWS, MAX_SUMMARY_SOURCES, Summary, SummaryQuery, SummaryRow, Tile,

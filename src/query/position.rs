@@ -1,6 +1,6 @@
 //! A place in the order of rows, and the opaque text that stands for it between two pages.
 //!
-//! Used by `page.rs` for rows and by `sources.rs` for ids. Rows are ordered by (start, source, end);
+//! Used by `page.rs` and `fill.rs` for rows and by `sources.rs` for ids. Rows are ordered by (start, source, end);
 //! a cursor names the last place that was answered, so rows that arrive later move nothing.
 
 use super::{EARLIEST, LATEST, QueryError, StatsRow};
@@ -55,12 +55,12 @@ pub(super) fn decode_id(cursor: &str) -> Result<String, QueryError> {
     String::from_utf8(bytes).map_err(|_| QueryError::Cursor)
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     bytes.iter().flat_map(|b| [b >> 4, b & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
 
-fn unhex(text: &str) -> Option<Vec<u8>> {
+pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
     let digit = |c: u8| char::from(c).to_digit(16).map(|d| d as u8);
     let pairs = text.as_bytes().chunks(2);
     pairs.map(|pair| if let [a, b] = *pair { Some(digit(a)? << 4 | digit(b)?) } else { None }).collect()

@@ -7,6 +7,7 @@
 //! zone ever had, and the same on every node.
 
 use super::Millis;
+use super::source::SourceSpan;
 use jiff::civil::{Date, Weekday};
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{Timestamp, ToSpan};
@@ -247,6 +248,12 @@ impl Calendar {
             end = self.zone.midnight(next);
         }
         Bucket { period, start, end }
+    }
+
+    /// The end of a source's last bucket, which is one of the finest stored period: none of a coarser one begins later.
+    #[must_use]
+    pub fn last_end(&self, span: &SourceSpan) -> Millis {
+        self.bucket(self.periods[0], span.last).end
     }
 
     /// The stored buckets into which a reading at `t` is folded: those that no finer stored period

@@ -35,6 +35,7 @@ mod errors;
 mod failpoints;
 mod first_steps;
 mod forgetting;
+mod gaps;
 mod hostile;
 mod imports;
 mod late;

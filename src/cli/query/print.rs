@@ -28,8 +28,11 @@ pub(super) struct Row {
     max: Option<Number>,
     sum_sq: Option<Number>,
     state: String,
-    generation: Number,
-    revision: Number,
+    generation: Option<Number>,
+    revision: Option<Number>,
+    /// The place of a row that is not there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    filled: bool,
 }
 
 const COLUMNS: [&str; 17] = [
@@ -103,7 +106,7 @@ impl Printer {
             }
             Format::Plot => rows.iter().for_each(|row| self.collect(row)),
             Format::Text => {
-                for row in rows {
+                for row in rows.iter().filter(|row| row.mean.is_some()) {
                     let line =
                         format!("{}, {}, {}\n", row.source, number(row.mean.as_ref()), number(row.var_pop.as_ref()));
                     text.extend_from_slice(line.as_bytes());
@@ -186,8 +189,8 @@ fn cells(row: &Row) -> [String; COLUMNS.len()] {
         number(row.max.as_ref()),
         number(row.sum_sq.as_ref()),
         row.state.clone(),
-        row.generation.to_string(),
-        row.revision.to_string(),
+        number(row.generation.as_ref()),
+        number(row.revision.as_ref()),
     ]
 }
 
