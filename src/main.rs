@@ -4,8 +4,8 @@
 
 use clap::Parser;
 use meanwhile::cli::{
-    Cli, Command, Usage, check, completions, config, copy, dev_cert, drain, errors, import, man, migrate, output,
-    publish, query, serve, sources, state, summary, token, watch,
+    Cli, Command, Usage, check, compare, completions, config, copy, dev_cert, drain, errors, import, man, migrate,
+    output, publish, query, serve, sources, state, summary, token, watch,
 };
 use std::process::ExitCode;
 
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Command::Import(args) => import::run(&args),
         Command::Query(args) => query::run(&args),
         Command::Summary(args) => summary::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Sources(args) => sources::run(&args),
         Command::State(args) => state::run(&args),
         Command::Watch(args) => watch::run(&args),

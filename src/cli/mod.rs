@@ -7,6 +7,7 @@
 
 pub mod check;
 pub mod client;
+pub mod compare;
 pub mod completions;
 pub mod config;
 pub mod copy;
@@ -65,6 +66,10 @@ pub enum Command {
     /// Sum up sources over any range of time: all readings of each, of each period, or of all together
     #[command(after_help = summary::EXAMPLES)]
     Summary(summary::SummaryArgs),
+
+    /// Compare two sources, or two times of one: are the means different, are the variances?
+    #[command(after_help = compare::EXAMPLES)]
+    Compare(compare::CompareArgs),
 
     /// List the known sources with their first and last bucket
     #[command(after_help = sources::EXAMPLES)]

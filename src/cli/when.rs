@@ -51,6 +51,16 @@ const UNITS: [(&str, Unit); 7] = [
     ("y", Unit::Years),
 ];
 
+const NAMES: [(&str, Unit); 7] = [
+    ("second", Unit::Fixed(1_000)),
+    ("minute", Unit::Fixed(60_000)),
+    ("hour", Unit::Fixed(3_600_000)),
+    ("day", Unit::Days),
+    ("week", Unit::Weeks),
+    ("month", Unit::Months),
+    ("year", Unit::Years),
+];
+
 /// The instants that `--from` and `--to` mean; `None` is without bound.
 pub(super) fn range(
     (from, to): (&Option<When>, &Option<When>),
@@ -69,6 +79,41 @@ pub(super) fn range(
         range => Ok(range),
     }
 }
+
+/// A length of time as people type it: `28d`, `4 weeks`, `the 4 weeks before`, `the week before`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Length(i64, Unit);
+
+impl FromStr for Length {
+    type Err = NotALength;
+
+    fn from_str(text: &str) -> Result<Self, NotALength> {
+        let words = text.trim();
+        let words = words.strip_prefix("the ").unwrap_or(words);
+        let words = words.strip_suffix(" before").unwrap_or(words).trim();
+        let unit_at = words.find(|c: char| !c.is_ascii_digit()).ok_or(NotALength)?;
+        let (number, unit) = words.split_at(unit_at);
+        let n = if number.is_empty() { 1 } else { number.parse().map_err(|_| NotALength)? };
+        let unit = unit.trim();
+        let named = NAMES.iter().find(|(name, _)| unit.strip_suffix('s').unwrap_or(unit) == *name);
+        let short = UNITS.iter().find(|(name, _)| !number.is_empty() && unit == *name);
+        let unit = named.or(short).ok_or(NotALength)?.1;
+        if n == 0 { Err(NotALength) } else { Ok(Self(n, unit)) }
+    }
+}
+
+impl Length {
+    /// So long before an instant, by the clock of the zone; if it lies in the years 0 to 9999.
+    #[must_use]
+    pub fn before(&self, t: Millis, zone: &Zone) -> Option<Millis> {
+        When::Ago(self.0, self.1).at(t, zone)
+    }
+}
+
+/// A text that is no length; says what one looks like.
+#[derive(Debug, thiserror::Error)]
+#[error("not a length of time: write 10m, 24h, 28d, 2w, 1mo, \"4 weeks\" or \"the 4 weeks before\"")]
+pub struct NotALength;
 
 /// A text that is no time; says what one looks like.
 #[derive(Debug, thiserror::Error)]
@@ -201,6 +246,26 @@ mod tests {
         check("2026-10-25 02:30", NOON, "Europe/Berlin", "2026-10-25T00:30:00Z");
         // A day that begins at one.
         check("yesterday", "2018-11-05T12:00:00Z", "America/Sao_Paulo", "2018-11-04T03:00:00Z");
+    }
+
+    #[test]
+    fn lengths() {
+        let check = |text: &str, zone: &str, expected: &str| {
+            let now = timestamp::parse("2026-03-30T10:00:00Z", &Zone::utc()).unwrap();
+            let got = text.parse::<Length>().ok().and_then(|length| length.before(now, &zone.parse().unwrap()));
+            assert_eq!(got.map_or("-".to_owned(), timestamp::format), expected, "{text} in {zone}");
+        };
+        check("28d", "UTC", "2026-03-02T10:00:00Z");
+        check("the 4 weeks before", "UTC", "2026-03-02T10:00:00Z");
+        check("4 weeks", "UTC", "2026-03-02T10:00:00Z");
+        check("the week before", "UTC", "2026-03-23T10:00:00Z");
+        check("10m", "UTC", "2026-03-30T09:50:00Z");
+        check("1 month", "UTC", "2026-02-28T10:00:00Z");
+        // Across the change of the clocks a day is the same time of the day.
+        check("2d", "Europe/Berlin", "2026-03-28T11:00:00Z");
+        for text in ["", "0d", "d", "4", "four weeks", "1 fortnight", "-1d", "99999999999999999999d"] {
+            check(text, "UTC", "-");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod allowed;
 mod auth;
 mod body;
+mod compare;
 mod drain;
 mod encoding;
 mod errors;
@@ -98,6 +99,7 @@ pub fn router(service: Service) -> Router {
         // answering
         .route("/v1/stats", get(stats::stats), Needs(&[Scope::Query]))
         .route("/v1/summary", get(summary::summary), Needs(&[Scope::Query]))
+        .route("/v1/compare", get(compare::compared), Needs(&[Scope::Query]))
         .route("/v1/sources", get(sources::sources), Needs(&[Scope::Query]))
         .route("/v1/state", get(state::state), Needs(&[Scope::Query]))
         // watching and speaking

@@ -5,7 +5,9 @@
 //! document equal, another holds real answers against the schemas.
 
 use super::problem::Kind;
-use super::{drain, errors, nodes, operations, page, publish, readings, sources, state, stats, stream, summary};
+use super::{
+    compare, drain, errors, nodes, operations, page, publish, readings, sources, state, stats, stream, summary,
+};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -31,6 +33,7 @@ use utoipa::{OpenApi, ToSchema};
         readings::post,
         stats::stats,
         summary::summary,
+        compare::compared,
         sources::sources,
         sources::forget,
         state::state,
@@ -136,7 +139,7 @@ const OPEN: [&str; 9] =
 const GUARDED: [Kind; 3] = [Kind::Unauthorized, Kind::Forbidden, Kind::TooFast];
 
 /// The kinds of problems a route may answer with, beside those.
-const PROBLEMS: [(&str, &[Kind]); 12] = [
+const PROBLEMS: [(&str, &[Kind]); 13] = [
     (
         "/v1/readings",
         &[
@@ -159,6 +162,7 @@ const PROBLEMS: [(&str, &[Kind]); 12] = [
     ),
     ("/v1/stats", &[Kind::InvalidParameter, Kind::UnknownSource, Kind::Unavailable, Kind::NoSink]),
     ("/v1/summary", &[Kind::InvalidParameter, Kind::UnknownSource, Kind::Unavailable, Kind::NoSink]),
+    ("/v1/compare", &[Kind::InvalidParameter, Kind::UnknownSource, Kind::Unavailable, Kind::NoSink]),
     ("/v1/sources", &[Kind::InvalidParameter, Kind::Unavailable, Kind::NoSink]),
     ("/v1/state", &[Kind::InvalidParameter, Kind::UnknownSource, Kind::Unavailable]),
     ("/v1/stream", &[Kind::InvalidParameter, Kind::Unavailable, Kind::NoSink]),
@@ -313,6 +317,7 @@ mod tests {
         check("post", "/v1/readings", &receive::PARAMETERS);
         check("get", "/v1/stats", &stats::PARAMETERS);
         check("get", "/v1/summary", &summary::PARAMETERS);
+        check("get", "/v1/compare", &compare::PARAMETERS);
         check("get", "/v1/sources", &sources::PARAMETERS);
         check("get", "/v1/state", &["source"]);
         check("get", "/v1/stream", &stream::PARAMETERS);

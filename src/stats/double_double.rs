@@ -77,14 +77,20 @@ impl DoubleDouble {
         debug_assert!(n >= 1.0 && n.fract() == 0.0);
         let first = self.hi / n;
         // One correction step brings the candidate within one unit of the answer.
-        let (p, e) = two_product(first, n);
-        let mut best = first + (((self.hi - p) - e) + self.lo) / n;
+        let mut best = first + self.rest(first, n);
         for candidate in [best.next_down(), best.next_up()] {
             if self.distance(candidate, n).less_than(&self.distance(best, n)) {
                 best = candidate;
             }
         }
         best
+    }
+
+    /// What `q` lacks of `self / n`, to a double; for a `q` near it.
+    #[must_use]
+    pub fn rest(self, q: f64, n: f64) -> f64 {
+        let (p, e) = two_product(q, n);
+        (((self.hi - p) - e) + self.lo) / n
     }
 
     /// `|self - q*n|`, exactly.

@@ -4,6 +4,8 @@
 //! imports nothing of the crate.
 
 pub mod calendar;
+pub mod compare;
+pub mod distributions;
 pub mod double_double;
 pub mod glob;
 pub mod layout;

@@ -101,6 +101,7 @@ documents! {
     configuration: "docs/configuration.md",
     operations: "docs/operations.md",
     live: "docs/live.md",
+    comparing: "docs/comparing.md",
     sample_data: "sample-data/README.md",
 }
 

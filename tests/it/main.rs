@@ -20,6 +20,7 @@ mod addresses;
 mod admission;
 mod bad_input;
 mod commands;
+mod comparing;
 mod configuration;
 mod connections;
 mod container;

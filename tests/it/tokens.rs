@@ -85,10 +85,12 @@ fn post(service: &Service, token: &str, body: &str) -> Answer {
 const SCOPES: [&str; 5] = ["ingest", "query", "live", "publish", "admin"];
 
 /// Routes, and which scopes let in.
-const ROUTES: [(&str, &str, &str, &[&str]); 13] = [
+const ROUTES: [(&str, &str, &str, &[&str]); 15] = [
     ("POST", "/v1/readings", "[]", &["ingest"]),
     ("GET", "/v1/sources", "", &["query"]),
     ("GET", "/v1/stats?source=kitchen", "", &["query"]),
+    ("GET", "/v1/summary?prefix=", "", &["query"]),
+    ("GET", "/v1/compare?source=kitchen", "", &["query"]),
     ("GET", "/v1/state?source=kitchen", "", &["query"]),
     ("GET", "/metrics", "", &["query", "admin"]),
     ("POST", "/v1/publish?channel=news", "hello", &["publish"]),
@@ -207,7 +209,19 @@ fn only_its_own_sources() {
     };
     assert_eq!(listed(&all), ["green/1", "green/2", "greenx", "lab1"]);
     assert_eq!(listed(&mine), ["green/1", "green/2", "lab1"]);
-    for path in ["/v1/stats?source=green/1&source=greenx", "/v1/state?source=greenx", "/v1/stats?source=never"] {
+    let summed = |token: &str| -> Vec<String> {
+        let summary = ask(&service, token, "GET", "/v1/summary?prefix=", "").ok().json();
+        summary["rows"].as_array().unwrap().iter().map(|row| row["source"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!((summed(&all), summed(&mine)), (listed(&all), listed(&mine)));
+    for path in [
+        "/v1/stats?source=green/1&source=greenx",
+        "/v1/stats?source=green/1&source=greenx&fill=null",
+        "/v1/summary?source=greenx&prefix=green/",
+        "/v1/compare?source=green/1&against=greenx",
+        "/v1/state?source=greenx",
+        "/v1/stats?source=never",
+    ] {
         let refused = ask(&service, &mine, "GET", path, "");
         assert_eq!(refused.status, 403, "{path}: {refused:?}");
     }
