@@ -5,7 +5,7 @@
 use clap::Parser;
 use meanwhile::cli::{
     Cli, Command, Usage, check, compare, completions, config, copy, dev_cert, drain, errors, import, man, migrate,
-    output, publish, query, serve, sources, state, summary, token, watch,
+    output, publish, query, serve, sources, state, summary, token, verify, watch,
 };
 use std::process::ExitCode;
 
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Summary(args) => summary::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Sources(args) => sources::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::State(args) => state::run(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Copy(args) => copy::run(&args),

@@ -26,6 +26,7 @@ pub mod sources;
 pub mod state;
 pub mod summary;
 pub mod token;
+pub mod verify;
 pub mod watch;
 pub mod when;
 
@@ -74,6 +75,10 @@ pub enum Command {
     /// List the known sources with their first and last bucket
     #[command(after_help = sources::EXAMPLES)]
     Sources(sources::SourcesArgs),
+
+    /// Recompute rows from the files they came from, exactly, and compare what the service has
+    #[command(after_help = verify::EXAMPLES)]
+    Verify(verify::VerifyArgs),
 
     /// Show the open state of a source as the store holds it, in decimal
     #[command(after_help = state::EXAMPLES)]

@@ -22,7 +22,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Consecutive lines of a file, as they are sent.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
+pub(in crate::cli) struct Batch {
     /// NDJSON.
     pub body: Vec<u8>,
     /// Where each line of the body comes from.
@@ -40,7 +40,7 @@ pub(super) struct Batch {
 
 /// The place in the file where a reading stands.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Origin {
+pub(in crate::cli) struct Origin {
     pub line: u64,
     /// The value column, in a table.
     pub column: Option<Arc<str>>,
@@ -86,7 +86,7 @@ impl Batch {
 }
 
 /// A file that is being read, batch by batch.
-pub(super) enum Batches<R> {
+pub(in crate::cli) enum Batches<R> {
     Ndjson { reader: BufReader<R>, line: u64 },
     Csv(Box<Table<R>>),
 }
@@ -106,7 +106,7 @@ impl<R: Read> Batches<R> {
     ///
     /// # Errors
     /// The file cannot be read on.
-    pub(super) fn next(&mut self) -> anyhow::Result<Option<Batch>> {
+    pub(in crate::cli) fn next(&mut self) -> anyhow::Result<Option<Batch>> {
         let mut batch = Batch::default();
         while !batch.is_full() {
             let more = match self {

@@ -45,11 +45,11 @@ struct Seen {
 
 /// Looks at the files, one after the other, and prints what it has seen.
 pub(super) fn run(args: &ImportArgs, files: &[(&Path, Format)]) -> anyhow::Result<()> {
-    let zone = args.timezone.clone().unwrap_or_else(Zone::utc);
+    let zone = args.files.timezone.clone().unwrap_or_else(Zone::utc);
     let calendar = Calendar::new(args.periods.clone(), zone)?;
-    let mut seen = Seen::new(calendar, Clock::System.now(), args.precision.unwrap_or_default());
+    let mut seen = Seen::new(calendar, Clock::System.now(), args.files.precision.unwrap_or_default());
     for &(path, format) in files {
-        let Opened { name, bar, mut batches } = begin(args, path, format)?;
+        let Opened { name, bar, mut batches } = begin(&args.files, path, format)?;
         while let Some(batch) = batches.next().with_context(|| name.clone())? {
             if args.from_line.is_none_or(|line| batch.last_line >= line) {
                 seen.look_at(&name, &batch)?;

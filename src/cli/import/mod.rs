@@ -1,7 +1,7 @@
 //! `meanwhile import`: brings files into a running service, each reading counted once.
 //!
 //! A file is cut into batches (`batches.rs`; `table.rs` for CSV) that are sent one
-//! after the other (`send.rs`), or only looked at (`dry_run.rs`). Keys made from the content make it safe to repeat an import as a
+//! after the other (`send.rs`), or only looked at (`dry_run.rs`); `verify/` reads files in the same way. Keys made from the content make it safe to repeat an import as a
 //! whole for as long as the service remembers them.
 
 mod batches;
@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The file name that means standard input.
-const STDIN: &str = "-";
+pub(super) const STDIN: &str = "-";
 /// How long a file waits for the service: it can be imported again. Standard input cannot.
 const RETRY_FILES_FOR: Duration = Duration::from_mins(1);
 /// A whole file may be bad in the same way; the first lines show it.
@@ -58,11 +58,12 @@ options is safe for 7 days: what was counted is not counted again, whatever the
 file is called. But import a file when it is complete: if it has grown since, its
 last batch is another one and is counted anew.";
 
+/// Files of readings, and how to read them; `verify` takes the same.
 #[derive(clap::Args)]
-pub struct ImportArgs {
-    /// Files to import, in this order; - is standard input
+pub(super) struct FileArgs {
+    /// Files of readings, in this order; - is standard input
     #[arg(required = true, value_name = "FILE")]
-    files: Vec<PathBuf>,
+    pub files: Vec<PathBuf>,
 
     /// What the files are, if their names do not say it (.csv, .ndjson, .jsonl)
     #[arg(long, value_enum)]
@@ -84,11 +85,17 @@ pub struct ImportArgs {
 
     /// CSV: the zone of dates and of times without offset [default: that of the service]
     #[arg(long, value_name = "ZONE")]
-    timezone: Option<Zone>,
+    pub timezone: Option<Zone>,
 
     /// The unit of times that are numbers [default: ms]
     #[arg(long, value_name = "s|ms|us|ns")]
-    precision: Option<Precision>,
+    pub precision: Option<Precision>,
+}
+
+#[derive(clap::Args)]
+pub struct ImportArgs {
+    #[command(flatten)]
+    files: FileArgs,
 
     /// Begin with the batch that holds this line of the file
     #[arg(long, value_name = "N")]
@@ -112,7 +119,7 @@ pub struct ImportArgs {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
+pub(super) enum Format {
     Csv,
     Ndjson,
 }
@@ -155,9 +162,14 @@ pub fn run(args: &ImportArgs) -> anyhow::Result<()> {
 
 /// What can be known to be wrong before anything is sent; the format of each file.
 fn check(args: &ImportArgs) -> Result<Vec<(&Path, Format)>, Usage> {
-    if args.from_line.is_some() && args.files.len() > 1 {
+    if args.from_line.is_some() && args.files.files.len() > 1 {
         return Err(Usage("--from-line speaks of one file: import the others by themselves".to_owned()));
     }
+    formats(&args.files)
+}
+
+/// The format of each file.
+pub(super) fn formats(args: &FileArgs) -> Result<Vec<(&Path, Format)>, Usage> {
     let format = |path: &Path| {
         let extension = path.extension().map(OsStr::to_ascii_lowercase);
         let named = match extension.as_ref().and_then(|extension| extension.to_str()) {
@@ -182,14 +194,14 @@ fn check(args: &ImportArgs) -> Result<Vec<(&Path, Format)>, Usage> {
 }
 
 /// A file that is being read.
-struct Opened {
+pub(super) struct Opened {
     /// As it is called in messages.
-    name: String,
-    bar: ProgressBar,
-    batches: Batches<ProgressBarIter<Box<dyn Read>>>,
+    pub name: String,
+    pub bar: ProgressBar,
+    pub batches: Batches<ProgressBarIter<Box<dyn Read>>>,
 }
 
-fn begin(args: &ImportArgs, path: &Path, format: Format) -> anyhow::Result<Opened> {
+pub(super) fn begin(args: &FileArgs, path: &Path, format: Format) -> anyhow::Result<Opened> {
     let (file, length) = open(path)?;
     let name = if path == Path::new(STDIN) { "standard input".to_owned() } else { path.display().to_string() };
     let bar = progress(length);
@@ -211,8 +223,8 @@ fn retry_for(args: &ImportArgs, path: &Path) -> Option<Duration> {
 }
 
 fn import(args: &ImportArgs, client: &Client, path: &Path, format: Format, totals: &mut Totals) -> anyhow::Result<()> {
-    let Opened { name, bar, mut batches } = begin(args, path, format)?;
-    let options = options(args, format);
+    let Opened { name, bar, mut batches } = begin(&args.files, path, format)?;
+    let options = options(&args.files, format);
     let target = target(args);
     let retry_for = retry_for(args, path);
     let lines_before = totals.lines;
@@ -258,7 +270,7 @@ fn progress(length: Option<u64>) -> ProgressBar {
     bar.with_style(ProgressStyle::with_template(template).expect("the template is valid"))
 }
 
-fn shape(args: &ImportArgs) -> Shape {
+fn shape(args: &FileArgs) -> Shape {
     let wide = |source: &Template| Wide { source: source.clone(), values: args.values.clone() };
     let columns = columns::Shape { time: args.time.clone(), wide: args.source.as_ref().map(wide) };
     Shape { columns, zone: args.timezone.clone() }
@@ -266,7 +278,7 @@ fn shape(args: &ImportArgs) -> Shape {
 
 /// What decides beside the content what is counted, for the keys. Its text never changes for the
 /// same options.
-fn options(args: &ImportArgs, format: Format) -> String {
+fn options(args: &FileArgs, format: Format) -> String {
     let zone = args.timezone.as_ref().map(ToString::to_string);
     let source = args.source.as_ref().map(Template::as_str);
     let format = if format == Format::Csv { "csv" } else { "ndjson" };
@@ -279,7 +291,7 @@ fn options(args: &ImportArgs, format: Format) -> String {
 
 /// Where the batches go.
 fn target(args: &ImportArgs) -> String {
-    let query = args.precision.map(|precision| format!("?precision={}", precision.symbol()));
+    let query = args.files.precision.map(|precision| format!("?precision={}", precision.symbol()));
     format!("/v1/readings{}", query.unwrap_or_default())
 }
 

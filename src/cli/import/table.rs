@@ -23,7 +23,7 @@ pub(super) struct Shape {
 }
 
 /// A table that is being read.
-pub(super) struct Table<R> {
+pub(in crate::cli) struct Table<R> {
     reader: csv::Reader<Watched<R>>,
     lines: Lines,
     columns: Columns,

@@ -125,7 +125,7 @@ fn a_service_that_stays_away_is_named_with_the_way_on() {
 fn what_cannot_be_read_again_is_tried_for_ever() {
     let check = |words: &[&str], seconds: Option<u64>| {
         let args = args(words).unwrap();
-        assert_eq!(retry_for(&args, &args.files[0]), seconds.map(Duration::from_secs), "{words:?}");
+        assert_eq!(retry_for(&args, &args.files.files[0]), seconds.map(Duration::from_secs), "{words:?}");
     };
     check(&["a.csv"], Some(60));
     check(&["-", "--format=csv"], None);

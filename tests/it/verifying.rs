@@ -1,0 +1,80 @@
+//! `meanwhile verify`: rows against the files they came from, and each difference by name.
+
+use crate::exact_rows::Sink;
+use crate::http::reading_at;
+use crate::service::{On, Service};
+use std::process::Output;
+
+const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sample-data/greenhouses.csv");
+const LINES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sample-data/greenhouses.ndjson");
+const COLUMNS: [&str; 6] = ["--time", "time", "--source", "{greenhouse}.{column}", "--values", "temperature,humidity"];
+
+/// Exit status, standard output and standard error.
+fn outcome(service: &Service, words: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = service.command(words).output().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+fn table(on: On, sink: &Sink) {
+    let service = sink.start(on, &["--grace", "200ms", "--lateness", "200ms"]);
+    service.run(&[&["import", TABLE][..], &COLUMNS].concat());
+    let verify = [&["verify", TABLE][..], &COLUMNS].concat();
+    let daily = [&verify[..], &["--period", "1d"]].concat();
+    for words in [&verify, &daily] {
+        let (status, said, error) = outcome(&service, words);
+        assert_eq!(status, Some(0), "{said}{error}");
+        assert!(said.contains(" from 1,146 readings") && said.ends_with(": all equal\n"), "{said}");
+    }
+    // A reading more, less or another one: each field that differs is named with both numbers.
+    let more = reading_at("north.temperature", 15.2, "2026-06-01T12:00:00Z");
+    service.client().post(&more).ok();
+    let (status, said, error) = outcome(&service, &daily);
+    assert_eq!(status, Some(1), "{said}{error}");
+    let fields: Vec<&str> =
+        said.lines().map(|line| line.split("  ").nth(2).unwrap().split(':').next().unwrap()).collect();
+    assert_eq!(fields, ["count", "sum", "mean", "var_pop"], "{said}");
+    assert!(said.starts_with("north.temperature  2026-06-01T00:00:00Z  count: stored 97, exact 96\n"), "{said}");
+    assert!(error.contains("error: 4 differences in 12 rows of 1d"), "{error}");
+}
+
+#[test]
+fn a_table_in_files_redis() {
+    table(On::Redis, &Sink::Files);
+}
+
+#[test]
+fn a_table_in_a_table_embedded() {
+    table(On::Embedded, &Sink::table());
+}
+
+#[test]
+fn lines_that_were_never_imported_are_missing_rows() {
+    let service = Service::start(On::Embedded, &["--grace", "200ms"]);
+    let words = ["verify", LINES, "--period", "1d"];
+    let (status, said, _) = outcome(&service, &words);
+    assert_eq!(status, Some(1));
+    assert!(said.lines().next().unwrap().ends_with("the row is missing, of 12 readings"), "{said}");
+    service.run(&["import", LINES]);
+    let (status, said, error) = outcome(&service, &words);
+    assert_eq!(status, Some(0), "{said}{error}");
+}
+
+#[test]
+fn what_cannot_be_verified() {
+    let service = Service::start(On::Embedded, &[]);
+    let dir = tempfile::tempdir().unwrap();
+    let check = |name: &str, text: &str, status: i32, hint: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let (code, said, error) = outcome(&service, &["verify", path.to_str().unwrap()]);
+        assert_eq!(code, Some(status), "{said}{error}");
+        assert!(error.contains(hint), "{error}");
+    };
+    check("now.ndjson", "{\"source\": \"a\", \"value\": 1}\n", 1, "now.ndjson:1: this reading has no timestamp");
+    check("now.csv", "source,value\na,1\n", 1, "no timestamp");
+    let bad = "{\"source\": \"a\", \"value\": 1, \"timestamp\": 0}\n{\"source\": \"a\"}\n";
+    check("bad.ndjson", bad, 1, "bad.ndjson:2: value is missing");
+    check("bad.csv", "source,value,timestamp\na,x,0\n", 1, "\"x\" is not a finite number");
+    check("what.txt", "", 2, "--format csv");
+    assert_eq!(outcome(&service, &["verify", "-", "--format", "csv"]).0, Some(2));
+}
