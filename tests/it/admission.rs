@@ -22,6 +22,15 @@ fn connect(sockets: &mut Sockets, id: &str, service: &Service, token: &str) {
     sockets.connected(id, Mode::Websocket);
 }
 
+/// Waits until the service has read a token that may not query.
+fn known(service: &Service, token: &str) {
+    let header = format!("Bearer {token}");
+    crate::service::eventually("the token is known", || {
+        let answer = service.client().ask("GET", "/v1/sources", &[("Authorization", &header)], "");
+        (answer.status == 403).then_some(())
+    });
+}
+
 #[test]
 fn tokens_come_in_every_way_clients_have() {
     let tokens = Tokens::new();
@@ -96,6 +105,17 @@ fn only_its_own_channels() {
         let said = sockets.ask("a", &words);
         let refused = said.contains(&format!("the channel \"{channel}\" is not among those"));
         assert_eq!((said == "ok", refused), (allowed, !allowed), "{event} {channel}: {said}");
+    }
+    // All that a pattern stands for has to be its own.
+    let flags = ["--scope", "live", "--channels", "closed:*", "--sources", "green*"];
+    let patterns = tokens.create("patterns", &flags);
+    known(&service, &patterns);
+    connect(&mut sockets, "p", &service, &patterns);
+    for (channel, allowed) in
+        [("closed:green*", true), ("closed:greenhouse/?", true), ("closed:gree*", false), ("closed:*", false)]
+    {
+        let said = sockets.ask("p", &json!(["subscribe", channel]));
+        assert_eq!((said == "ok", said.contains("not among")), (allowed, !allowed), "{channel}: {said}");
     }
     sockets.emit("a", &json!(["subscribe", ["news2", "old"]]));
     let refused = loop {
@@ -177,11 +197,7 @@ fn a_token_that_ends_ends_its_connections() {
     let tokens = Tokens::new();
     let service = start(&tokens, &[]);
     let token = tokens.create("short", &["--scope", "live", "--expires", "8s"]);
-    crate::service::eventually("it is known", || {
-        let header = format!("Bearer {token}");
-        let answer = service.client().ask("GET", "/v1/sources", &[("Authorization", &header)], "");
-        (answer.status == 403).then_some(())
-    });
+    known(&service, &token);
     let mut sockets = Sockets::start();
     connect(&mut sockets, "s", &service, &token);
     assert_eq!(sockets.ask("s", &json!(["subscribe", "a"])), "ok");
