@@ -6,12 +6,14 @@ use super::front::Front;
 use super::machine::Kind;
 use crate::events::Events;
 use crate::http::Client;
-use crate::service::eventually;
+use crate::servers::temporary;
+use crate::service::{On, Service, command, eventually};
 use crate::sockets::{Mode, Sockets};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::path::Path;
 use std::thread;
 
 /// A reading sent with `curl` to an address, and the answer.
@@ -19,12 +21,6 @@ fn posted(front: &Front, url: &str, words: &[&str]) -> Value {
     let body = r#"{"source":"kitchen","value":21.5}"#;
     let said = front.curl(&[words, &["-d", body, &format!("{url}/v1/readings")]].concat());
     serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
-}
-
-/// Options of an official client that trusts this proxy.
-fn trusting(front: &Front, transports: &Value) -> Value {
-    let certificate = fs::read_to_string(front.certificate()).unwrap();
-    json!({"transports": transports, "reconnection": false, "ca": certificate, "query": {"client": "k"}})
 }
 
 /// Everything over TLS: readings, answers, a stream, and Socket.IO in each mode.
@@ -37,6 +33,12 @@ fn check_secure(site: &Site, front: &Front) {
     assert!(events.any(|line| line == "event: welcome"));
     site.nodes[0].client().publish("a", b"over TLS").ok();
     assert!(events.any(|line| line.contains("over TLS")));
+    check_sockets(&url, &front.certificate());
+}
+
+/// Official clients that trust this certificate, in each mode.
+fn check_sockets(url: &str, certificate: &Path) {
+    let certificate = fs::read_to_string(certificate).unwrap();
     let mut sockets = Sockets::start();
     let ways = [
         (Mode::Polling, json!(["polling"])),
@@ -45,17 +47,27 @@ fn check_secure(site: &Site, front: &Front) {
     ];
     for (mode, transports) in ways {
         let id = format!("{mode:?}");
-        sockets.begin(&id, &url, 4, &trusting(front, &transports));
+        let key = json!({"client": "k"});
+        let options = json!({"transports": transports, "reconnection": false, "ca": certificate, "query": key});
+        sockets.begin(&id, url, 4, &options);
         sockets.connected(&id, mode);
         assert_eq!(sockets.ask(&id, &json!(["subscribe", "a"])), "ok");
-        site.nodes[0].client().publish("a", mode_name(mode).as_bytes()).ok();
-        sockets.check_message(&id, &json!(mode_name(mode)), "a");
+        assert_eq!(sockets.ask(&id, &json!(["publish", "a", id])), "ok");
+        sockets.check_message(&id, &json!(id), "a");
         sockets.disconnect(&id);
     }
 }
 
-fn mode_name(mode: Mode) -> String {
-    format!("{mode:?}")
+/// No proxy at all; what else there is to it is in `tests/it/encrypted.rs`.
+#[test]
+fn tls_ends_at_an_instance() {
+    let dir = temporary();
+    let out = dir.path().to_str().unwrap();
+    let made = command(&["dev-cert", "--out", out, "--name", "127.0.0.1"]).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let [cert, key] = ["meanwhile-cert.pem", "meanwhile-key.pem"].map(|name| format!("{out}/{name}"));
+    let service = Service::start(On::Embedded, &["--tls-cert", &cert, "--tls-key", &key]);
+    check_sockets(&service.url(), Path::new(&cert));
 }
 
 #[test]
