@@ -51,8 +51,8 @@ fn every_client_command_names_the_remedy() {
             &["no server at http://127.0.0.1:1", "`meanwhile serve`", "MEANWHILE_URL"],
         );
         check(at("localhost:8080", words), 2, &["--url", "write http://HOST:PORT"]);
-        check(at("https://127.0.0.1:1", words), 2, &["https is not supported yet", "write http://"]);
-        check(at("https://me:hush@127.0.0.1:1", words), 2, &["https://***@127.0.0.1:1"]);
+        check(at("https://127.0.0.1:1", words), 1, &["no server at https://127.0.0.1:1", "MEANWHILE_URL"]);
+        check(at("ftp://me:hush@127.0.0.1:1", words), 2, &["ftp://***@127.0.0.1:1"]);
         check(at("http://127.0.0.1:1", &[words, &["--unknown"]].concat()), 2, &["--unknown", "--help"]);
     }
 }
