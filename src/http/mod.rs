@@ -53,6 +53,7 @@ use auth::Access::{Anyone, Asks, Listens, Needs};
 pub use auth::Guard;
 use auth::Routes;
 use axum::Router;
+use axum::extract::OriginalUri;
 use axum::routing::{delete, get, post};
 pub use observe::Instance;
 pub use redirect::{Redirect, redirects};
@@ -140,7 +141,9 @@ pub fn live_rows(rows: &[StatsRow]) -> Vec<u8> {
 
 /// Answers what no route takes; comes after the routes, because it covers only those added before.
 fn with_fallbacks<S: Clone + Send + Sync + 'static>(routes: Router<S>, base: Option<String>) -> Router<S> {
-    routes.fallback(async |uri| prefix::nowhere(base, uri).await).method_not_allowed_fallback(problem::no_method)
+    routes
+        .fallback(async move |OriginalUri(uri): OriginalUri| prefix::nowhere(base.as_deref(), &uri))
+        .method_not_allowed_fallback(problem::no_method)
 }
 
 #[cfg(test)]

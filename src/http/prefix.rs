@@ -6,7 +6,7 @@
 
 use super::problem;
 use axum::Router;
-use axum::extract::{OriginalUri, Request};
+use axum::extract::Request;
 use axum::http::uri::PathAndQuery;
 use axum::http::{StatusCode, Uri, header};
 use axum::middleware::map_request;
@@ -33,10 +33,10 @@ pub(super) fn lead(routes: Router, base: Option<String>) -> Router {
 }
 
 /// The answer where no route is. The base path without its slash leads to the page, whose links are relative.
-pub(super) async fn nowhere(base: Option<String>, OriginalUri(uri): OriginalUri) -> Response {
-    match base.as_deref().filter(|base| *base == uri.path()).and_then(|base| base.rsplit('/').next()) {
+pub(super) fn nowhere(base: Option<&str>, uri: &Uri) -> Response {
+    match base.filter(|base| *base == uri.path()).and_then(|base| base.rsplit('/').next()) {
         Some(last) => (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, format!("{last}/"))]).into_response(),
-        None => problem::no_route(OriginalUri(uri)).await.into_response(),
+        None => problem::no_route(uri).into_response(),
     }
 }
 

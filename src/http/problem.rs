@@ -8,7 +8,7 @@ use crate::ingest::commit::CommitError;
 use crate::ingest::decode::columns::ColumnError;
 use crate::ingest::decode::{DecodeError, LineError};
 use axum::extract::OriginalUri;
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -339,7 +339,7 @@ impl IntoResponse for Problem {
 }
 
 /// The answer where no route is.
-pub(super) async fn no_route(OriginalUri(uri): OriginalUri) -> Problem {
+pub(super) fn no_route(uri: &Uri) -> Problem {
     Problem::new(Kind::NotFound, format!("{} does not exist", uri.path()))
 }
 
