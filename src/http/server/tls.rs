@@ -5,6 +5,7 @@
 //! the log. Connections that are open keep what they were made with.
 
 use crate::config::TlsFiles;
+use crate::incidents;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -100,8 +101,12 @@ impl Tls {
 
     async fn renew(&self) {
         let files = self.files.clone();
-        let read = tokio::task::spawn_blocking(move || read(&files)).await;
-        match read.unwrap_or_else(|failed| Err(failed.to_string())) {
+        // A defect in reading them is no reason to renew them no more.
+        let read = match incidents::caught("certificate", incidents::blocking(move || read(&files))).await {
+            Ok(read) => read.unwrap_or_else(|stopping| Err(stopping.to_string())),
+            Err(_) => Err("they cannot be read, by a defect of the service".to_owned()),
+        };
+        match read {
             Ok(pair) => {
                 *self.pair.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(pair);
                 tracing::info!("new connections have the certificate of {} as it is now", self.files.cert.display());
@@ -118,7 +123,7 @@ impl Tls {
                 Some((found.modified().ok()?, found.len(), found.ino()))
             })
         };
-        tokio::task::spawn_blocking(look).await.unwrap_or_default()
+        incidents::blocking(look).await.unwrap_or_default()
     }
 }
 
