@@ -50,6 +50,7 @@ impl Query {
     ///
     /// # Errors
     /// As [`Query::stats`].
+    #[expect(clippy::missing_panics_doc, reason = "a row that was looked at is there")]
     pub async fn filled(&self, query: &StatsQuery, previous: bool) -> Result<FilledPage, QueryError> {
         let mut sources = query.sources.clone();
         sources.sort_unstable();

@@ -101,7 +101,9 @@ mod tests {
 
     fn moments(values: &[f64]) -> Moments {
         let mut moments = Moments::EMPTY;
-        values.iter().for_each(|value| moments.push(*value));
+        for value in values {
+            moments.push(*value);
+        }
         moments
     }
 

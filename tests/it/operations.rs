@@ -82,7 +82,8 @@ fn a_store_that_is_away_is_not_ready_but_alive() {
         (answer.status == 503).then_some(answer)
     });
     assert_eq!(refused.headers["x-request-id"], "mine-1");
-    let line = "request_id=\"mine-1\" method=POST route=\"/v1/readings\" status=503 problem=\"not-applied\"";
+    let line =
+        "request_id=\"mine-1\" client=127.0.0.1 method=POST route=\"/v1/readings\" status=503 problem=\"not-applied\"";
     assert!(service.log().contains(line), "{}", service.log());
     assert!(metric(&client, "meanwhile_requests_turned_away_total{type=\"not-applied\"}") >= Some(1.0));
 

@@ -90,7 +90,12 @@ const ROUTES: [(&str, &str, &str, &[&str]); 15] = [
     ("GET", "/v1/sources", "", &["query"]),
     ("GET", "/v1/stats?source=kitchen", "", &["query"]),
     ("GET", "/v1/summary?prefix=", "", &["query"]),
-    ("GET", "/v1/compare?source=kitchen", "", &["query"]),
+    (
+        "GET",
+        "/v1/compare?source=kitchen&from=2026-01-01&to=2026-01-02&against_from=2026-01-02&against_to=2026-01-03",
+        "",
+        &["query"],
+    ),
     ("GET", "/v1/state?source=kitchen", "", &["query"]),
     ("GET", "/metrics", "", &["query", "admin"]),
     ("POST", "/v1/publish?channel=news", "hello", &["publish"]),

@@ -163,9 +163,13 @@ mod tests {
 
     fn stored(values: &[f64]) -> (Exact, Stored) {
         let mut exact = Exact::of(values[0]);
-        values[1..].iter().for_each(|x| exact.push(*x));
+        for x in &values[1..] {
+            exact.push(*x);
+        }
         let mut moments = Moments::EMPTY;
-        values.iter().for_each(|x| moments.push(*x));
+        for x in values {
+            moments.push(*x);
+        }
         let (mean, var_pop) = (moments.mean().unwrap(), moments.var_pop().unwrap());
         let Moments { min, max, sum, .. } = moments;
         (exact, Stored { count: values.len() as u64, min, max, sum: sum.hi, mean, var_pop })

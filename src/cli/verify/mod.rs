@@ -151,7 +151,7 @@ fn pass(
 
 /// The reading of a line, decoded as the service does it; `None` if the line is blank.
 fn reading(calendar: &Calendar, times: &Times<'_>, line: &[u8]) -> anyhow::Result<Option<(Arc<str>, f64, Millis)>> {
-    let mut decoder = Ndjson::new(decode::Batch::new(calendar, times.clone(), false));
+    let mut decoder = Ndjson::new(decode::Batch::new(calendar, *times, false));
     decoder.feed(line)?;
     let Decoded { parts, span, errors, .. } = decoder.finish()?.finish();
     if let Some(error) = errors.first() {

@@ -6,7 +6,7 @@
 use super::Site;
 use super::front::Front;
 use super::machine::Kind;
-use crate::service::eventually;
+use crate::service::{Service, eventually};
 
 const CLIENT: &str = "127.0.0.77";
 const TRUSTED: [&str; 4] = ["--trusted-proxies", "127.0.0.1", "--log", "info,meanwhile=debug"];
@@ -24,7 +24,7 @@ fn check(site: &Site, front: &Front, url: &str, id: &str) {
         let said = front.curl(&["--interface", CLIENT, "-H", &named, "-H", claim, &path]);
         assert!(said.contains("not-found"), "{said}");
         let line = eventually("the failure is logged", || {
-            let logs = site.nodes.iter().map(|node| node.log());
+            let logs = site.nodes.iter().map(Service::log);
             logs.flat_map(|log| log.lines().map(str::to_owned).collect::<Vec<_>>())
                 .find(|line| line.contains(&format!("\"{id}\"")))
         });

@@ -143,12 +143,11 @@ fn nginx_collects_no_events_for_a_slow_client() {
     let (mut heard, mut missed) = (0, 0);
     while heard + missed < MESSAGES {
         let event = events.next().expect("an event");
-        match event.data["missed"].as_u64() {
-            Some(more) => missed += more as usize,
-            None => {
-                assert_eq!(event.data["message"], text, "{}", event.name);
-                heard += 1;
-            }
+        if let Some(more) = event.data["missed"].as_u64() {
+            missed += more as usize;
+        } else {
+            assert_eq!(event.data["message"], text, "{}", event.name);
+            heard += 1;
         }
     }
     assert!(missed > 0 && heard + missed == MESSAGES, "{heard} heard, {missed} missed");
