@@ -21,6 +21,8 @@ pub(super) struct Behind {
     accepted: bool,
     /// It does not take what it gets.
     pub(super) lagging: bool,
+    /// Readings of the log that were begun when it came back: what was written by then is only seen by later ones.
+    pub(super) came: u64,
     tickets: u64,
 }
 
@@ -40,7 +42,7 @@ pub(super) struct Told {
 impl Behind {
     pub(super) fn new(outbox: Arc<Outbox>) -> Self {
         let (channels, waiting) = (BTreeMap::new(), Vec::new());
-        Self { outbox, channels, waiting, accepted: false, lagging: false, tickets: 0 }
+        Self { outbox, channels, waiting, accepted: false, lagging: false, came: 0, tickets: 0 }
     }
 
     /// Another channel, of which everything behind `at` is to be told.

@@ -81,6 +81,7 @@ async fn tell_on(hub: &Hub) -> Result<(), QueryError> {
         at
     };
     loop {
+        let reading = hub.begin_reading();
         let log = acked(hub, Some(at.mark)).await?;
         if log.epoch != at.epoch || !log.whole {
             hub.tell_of_gap(Some(Place { epoch: log.epoch, mark: log.last }));
@@ -95,6 +96,7 @@ async fn tell_on(hub: &Hub) -> Result<(), QueryError> {
             hub.tell(&rows, at);
         }
         if log.lives.len() < ENTRIES {
+            hub.lock().finished = reading;
             return Ok(());
         }
     }
@@ -143,6 +145,12 @@ impl Hub {
         self.lock().place
     }
 
+    fn begin_reading(&self) -> u64 {
+        let mut registry = self.lock();
+        registry.begun += 1;
+        registry.begun
+    }
+
     fn joiners(&self) -> Vec<Joiner> {
         std::mem::take(&mut self.lock().joiners)
     }
@@ -167,14 +175,20 @@ impl Hub {
         }
     }
 
-    /// Subscribes those who have been told all up to here by the replay; returns all channels that are told of now.
+    /// Subscribes those who have been told all up to here by the replay, if here is behind all that was written before
+    /// they came; returns all channels that are told of now.
     fn let_in_who_caught_up(&self, place: Place) -> Vec<Channel> {
         let mut registry = self.lock();
-        let caught_up: Vec<u64> =
-            registry.behind.iter().filter(|(_, behind)| behind.is_at(place)).map(|(client, _)| *client).collect();
+        let finished = registry.finished;
+        let mut caught_up = Vec::new();
+        for (client, behind) in registry.behind.iter_mut().filter(|(_, behind)| behind.is_at(place)) {
+            behind.accept();
+            if behind.came < finished {
+                caught_up.push(*client);
+            }
+        }
         for client in caught_up {
             let Some(mut behind) = registry.behind.remove(&client) else { continue };
-            behind.accept();
             for (channel, frame) in behind.end() {
                 if let Some(frame) = frame {
                     behind.outbox.put(&frame);

@@ -101,6 +101,9 @@ struct Registry {
     told: HashMap<u64, BTreeSet<Channel>>,
     /// Up to where they were told; nothing as long as nobody is there.
     place: Option<Place>,
+    /// Readings of the log that were begun, and which of them was the last that came to its end.
+    begun: u64,
+    finished: u64,
     /// Clients that are not there yet, with all their channels of closed buckets.
     behind: BTreeMap<u64, Behind>,
 }
@@ -264,6 +267,7 @@ impl Registry {
         for channel in channels {
             behind.add(channel, At::source(since.mark, &since.source), Some(since.epoch), true);
         }
+        behind.came = self.begun;
         behind.wait(done);
     }
 
