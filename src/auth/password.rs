@@ -1,7 +1,7 @@
 //! Passwords of people: how they are kept and compared.
 //!
 //! Used by `auth.rs` and, to make an entry, by the commands. A password is short and may be guessed, so that it has to
-//! cost something to try one: Argon2id, with a salt for each. Comparing takes some 15 ms of a core and [`MEMORY_KIB`] of
+//! cost something to try one: Argon2id, with a salt for each. Comparing takes some 15 ms of a core and `MEMORY_KIB` of
 //! memory; who asks often is remembered for a while instead (`auth.rs`).
 
 use argon2::password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash};

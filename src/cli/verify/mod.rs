@@ -1,7 +1,7 @@
 //! `meanwhile verify`: recomputes rows from the files they came from, exactly, and compares what the service has.
 //!
 //! Reads the files as `import` does (`import/`), sums up in whole numbers of any size (`exact.rs`), and asks
-//! `GET /v1/stats` for the rows. Memory holds [`ROWS_AT_ONCE`] rows, whatever the size of the files: where they come to
+//! `GET /v1/stats` for the rows. Memory holds `ROWS_AT_ONCE` rows, whatever the size of the files: where they come to
 //! more, the files are read again for the next ones.
 
 mod exact;
