@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use std::time::Duration;
 use token::Digest;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep};
 
 /// How often the file is looked at.
@@ -64,7 +64,7 @@ pub struct Auth {
     /// By identity, as long as it is in the file.
     allowances: Mutex<HashMap<Arc<str>, Arc<Allowance>>>,
     remembered: Mutex<HashMap<Digest, (Arc<Identity>, Instant)>>,
-    comparing: Semaphore,
+    comparing: Arc<Semaphore>,
 }
 
 /// The file as it was read last.
@@ -102,7 +102,7 @@ impl Auth {
             changes: watch::channel(0).0,
             allowances: Mutex::default(),
             remembered: Mutex::default(),
-            comparing: Semaphore::new(COMPARED_AT_ONCE),
+            comparing: Arc::new(Semaphore::new(COMPARED_AT_ONCE)),
         };
         auth.read()?;
         Ok(Arc::new(auth))
@@ -182,12 +182,19 @@ impl Auth {
         (at < *until).then(|| in_time(identity, now).ok())?
     }
 
-    /// Who has this password. Takes some 15 ms of a core, whether there is such a user or not.
+    /// Waits until a password may be compared.
+    pub async fn turn(&self) -> Turn {
+        // It is never closed.
+        Turn(Arc::clone(&self.comparing).acquire_owned().await.ok())
+    }
+
+    /// Who has this password. Takes some 15 ms of a core, whether there is such a user or not, and the turn for as long.
     ///
     /// # Errors
     /// If nobody has, or not any more.
     pub async fn by_password(
         &self,
+        turn: Turn,
         user: &str,
         password: &str,
         now: Millis,
@@ -201,9 +208,14 @@ impl Auth {
             Some(Proof::Password(hash)) => Arc::clone(hash),
             _ => nobodys_hash(),
         };
-        let _place = self.comparing.acquire().await;
         let (changes, presented) = (*self.changes.borrow(), password.to_owned());
-        let right = incidents::blocking(move || password::matches(&presented, &hash)).await.unwrap_or(false);
+        let compare = move || {
+            let right = password::matches(&presented, &hash);
+            // Not before, though nobody may wait for it any more.
+            drop(turn);
+            right
+        };
+        let right = incidents::blocking(compare).await.unwrap_or(false);
         let Some(identity) = found.filter(|_| right) else { return Err(Denied::Unknown) };
         let mut remembered = lock(&self.remembered);
         // Not if it was read again meanwhile: this may be gone.
@@ -235,6 +247,9 @@ impl Auth {
         self.changes.subscribe()
     }
 }
+
+/// Leave to compare a password.
+pub struct Turn(#[expect(dead_code, reason = "is given back when dropped")] Option<OwnedSemaphorePermit>);
 
 fn in_time(identity: &Arc<Identity>, now: Millis) -> Result<Arc<Identity>, Denied> {
     if identity.is_expired(now) { Err(Denied::Expired) } else { Ok(Arc::clone(identity)) }

@@ -1,8 +1,9 @@
 //! What a crash of everything takes from clients that come back with a cursor: nothing.
 //!
-//! 10,000 sources have readings in one minute, and a thousand clients are subscribed to the closing of ten each. While
-//! their rows are written, the service and Redis are killed and started again; the clients come back with the id of
-//! the last event they have heard. Each row has to come, and none twice.
+//! 10,000 sources have readings in one minute, and a thousand clients are subscribed to the closing of ten each. Each
+//! has heard of a row of an earlier minute, so it has a cursor. While the rows are written, the service and Redis are
+//! killed and started again; the clients come back with the id of the last event they have heard. Each row has to
+//! come, and none twice.
 
 use crate::Run;
 use crate::client::{Client as Http, post_readings};
@@ -55,6 +56,8 @@ struct Told {
 pub(crate) async fn measure(run: &Run) -> Result<Vec<Goal>> {
     let clients = run.of(CLIENTS);
     let all = clients * EACH;
+    // One of each client for its cursor.
+    let rows = clients + all;
     println!("\nCursors: {all} rows are closed, {clients} clients hear of {EACH} each, and everything is killed");
     let mut world = World::start("always")?;
     let port = free_port()?;
@@ -68,14 +71,16 @@ pub(crate) async fn measure(run: &Run) -> Result<Vec<Goal>> {
     let tasks: Vec<JoinHandle<()>> =
         (0..clients).map(|n| tokio::spawn(Arc::clone(&told).listen(service.address, n))).collect();
     told.wait("clients are subscribed", |told| told.subscribed.load(Ordering::Relaxed), clients).await?;
-    fill(service.address, all)?;
-    told.wait("rows were heard of", |told| told.rows.load(Ordering::Relaxed), all / KILL_AT).await?;
+    fill(service.address, 5, (0..all).step_by(EACH))?;
+    told.wait("clients have a cursor", |told| told.rows.load(Ordering::Relaxed), clients).await?;
+    fill(service.address, 3, 0..all)?;
+    told.wait("rows were heard of", |told| told.rows.load(Ordering::Relaxed), clients + all / KILL_AT).await?;
     service.process.kill();
     let before = told.rows.load(Ordering::Relaxed);
     world.restart_redis()?;
     drop(service);
     let _service = world.service(&run.service, port, &FLAGS)?;
-    told.wait("rows were heard of", |told| told.rows.load(Ordering::Relaxed), all).await.or_else(|error| {
+    told.wait("rows were heard of", |told| told.rows.load(Ordering::Relaxed), rows).await.or_else(|error| {
         eprintln!("bench: {error:#}");
         anyhow::Ok(())
     })?;
@@ -90,10 +95,10 @@ pub(crate) async fn measure(run: &Run) -> Result<Vec<Goal>> {
         parts += usize::from(!client.recovered);
     }
     println!(
-        "{before} rows were heard of before, {heard} of {all} in the end, {twice} twice; {parts} clients were told that something is missing"
+        "{before} rows were heard of before, {heard} of {rows} in the end, {twice} twice; {parts} clients were told that something is missing"
     );
     Ok(vec![
-        Goal::new("cursors: rows nobody told of", (all - heard) as f64, 0.0, run.counts),
+        Goal::new("cursors: rows nobody told of", (rows - heard) as f64, 0.0, run.counts),
         Goal::new("cursors: rows told of twice", twice as f64, 0.0, run.counts),
     ])
 }
@@ -149,16 +154,17 @@ fn source(n: usize) -> String {
     format!("station-{n:05}")
 }
 
-/// A reading of each source in one minute, which is past its lateness.
-fn fill(server: SocketAddr, sources: usize) -> Result<()> {
-    let minute = (Clock::System.now() / MINUTE - 3) * MINUTE;
+/// A reading of each of these sources in one minute, so many minutes ago, which is past its lateness.
+fn fill(server: SocketAddr, minutes: i64, sources: impl Iterator<Item = usize>) -> Result<()> {
+    let minute = (Clock::System.now() / MINUTE - minutes) * MINUTE;
     let mut client = Http::connect(server)?;
-    for first in (0..sources).step_by(BATCH) {
+    let sources: Vec<usize> = sources.collect();
+    for batch in sources.chunks(BATCH) {
         let mut lines = String::new();
-        for n in first..first + BATCH {
-            writeln!(lines, r#"{{"source":"{}","value":{}.5,"timestamp":{minute}}}"#, source(n), n % 40)?;
+        for n in batch {
+            writeln!(lines, r#"{{"source":"{}","value":{}.5,"timestamp":{minute}}}"#, source(*n), n % 40)?;
         }
-        client.deliver(&post_readings(lines.as_bytes()), BATCH)?;
+        client.deliver(&post_readings(lines.as_bytes()), batch.len())?;
     }
     Ok(())
 }

@@ -100,14 +100,20 @@ async fn passwords_are_remembered_until_the_file_changes() {
     let start = clock::instant();
     let auth = &world.auth;
     assert!(auth.remembered("ann", "correct horse", 0, start).is_none());
-    assert_eq!(auth.by_password("ann", "wrong horse", 0, start).await.unwrap_err(), Denied::Unknown);
-    assert_eq!(auth.by_password("bob", "correct horse", 0, start).await.unwrap_err(), Denied::Unknown);
-    assert_eq!(&*auth.by_password("ann", "correct horse", 0, start).await.unwrap().name, "ann");
+    assert_eq!(auth.by_password(auth.turn().await, "ann", "wrong horse", 0, start).await.unwrap_err(), Denied::Unknown);
+    assert_eq!(
+        auth.by_password(auth.turn().await, "bob", "correct horse", 0, start).await.unwrap_err(),
+        Denied::Unknown
+    );
+    assert_eq!(&*auth.by_password(auth.turn().await, "ann", "correct horse", 0, start).await.unwrap().name, "ann");
     assert!(auth.remembered("ann", "correct horse", 0, start).is_some());
     assert!(auth.remembered("ann", "wrong horse", 0, start).is_none());
     assert!(auth.remembered("ann", "correct horse", 0, start + REMEMBERED).is_none());
     world.change(|entries| entries.users[0].password = Some(password::hash("another horse").unwrap()));
     auth.read().unwrap();
     assert!(auth.remembered("ann", "correct horse", 0, start).is_none());
-    assert_eq!(auth.by_password("ann", "correct horse", 0, start).await.unwrap_err(), Denied::Unknown);
+    assert_eq!(
+        auth.by_password(auth.turn().await, "ann", "correct horse", 0, start).await.unwrap_err(),
+        Denied::Unknown
+    );
 }

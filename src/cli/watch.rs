@@ -24,6 +24,8 @@ use std::sync::mpsc::{self, Receiver};
 
 /// Each has two of the 100 channels a connection may listen to.
 const MAX_SOURCES: usize = 50;
+/// Updates that wait to be shown; beyond them the service is kept waiting, which then has limits of its own.
+const MAX_UPDATES: usize = 1_000;
 
 pub const EXAMPLES: &str = "EXAMPLES:
   meanwhile watch kitchen
@@ -96,7 +98,7 @@ pub fn run(args: &WatchArgs) -> anyhow::Result<()> {
     let history = (!plain).then_some(History { calendar, period });
     let follower = Follower::new(client, ids.clone(), history);
     let stream = follower.connect()?;
-    let (sender, updates) = mpsc::channel();
+    let (sender, updates) = mpsc::sync_channel(MAX_UPDATES);
     std::thread::spawn(move || follower.run(stream, &sender));
     if plain {
         return print(&updates, args.period, &zone);

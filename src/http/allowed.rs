@@ -40,5 +40,5 @@ async fn allow_sources(sender: &Identity, decoded: &Decoded, query: &Query) -> R
 }
 
 pub(super) fn too_fast(wait: Duration) -> Problem {
-    Problem::too_fast("this token sends more readings than it may; nothing was counted", wait)
+    Problem::too_fast("this token sends more readings than it may; this request has counted nothing, repeat it", wait)
 }

@@ -149,7 +149,7 @@ impl Guard {
         };
         match credentials {
             Some(credentials) => Ok(Caller::Known(self.identify(&credentials, client).await?)),
-            None if in_parameter(uri, "EIO").as_deref() == Some("4") => Ok(Caller::Nobody),
+            None if protocol(uri) == Some("4") => Ok(Caller::Nobody),
             None => Err(unauthorized("this needs a token: a header, or ?token= for clients that cannot set one")),
         }
     }
@@ -175,18 +175,23 @@ impl Guard {
             Err(error @ Denied::Expired) => return Err(unauthorized(&error.to_string())),
             Err(Denied::Unknown) => {}
         }
-        if let Credentials::Password { user, password } = credentials
-            && let Some(identity) = auth.remembered(user, password, now, at)
-        {
-            return Ok(identity);
-        }
-        self.paces.attempt(client, at).map_err(|wait| {
-            Problem::too_fast("too many wrong tokens or passwords have come from this address", wait)
-        })?;
+        let too_many = |wait| Problem::too_fast("too many wrong tokens or passwords have come from this address", wait);
         let Credentials::Password { user, password } = credentials else {
+            self.paces.attempt(client, at).map_err(too_many)?;
             return Err(unauthorized(&Denied::Unknown.to_string()));
         };
-        let found = auth.by_password(user, password, now, at).await;
+        // What is remembered is found fast, so it must not be found by guessing either.
+        self.paces.is_heard(client, at).map_err(too_many)?;
+        if let Some(identity) = auth.remembered(user, password, now, at) {
+            return Ok(identity);
+        }
+        let turn = auth.turn().await;
+        // Many requests of a page may have waited for the first of them.
+        if let Some(identity) = auth.remembered(user, password, now, at) {
+            return Ok(identity);
+        }
+        self.paces.attempt(client, at).map_err(too_many)?;
+        let found = auth.by_password(turn, user, password, now, at).await;
         if found.as_ref().err() != Some(&Denied::Unknown) {
             self.paces.forgive(client);
         }
@@ -221,6 +226,11 @@ pub(super) fn presented(headers: &HeaderMap) -> Result<Option<Credentials>, Prob
 /// The parameter `token`, if it is there.
 pub(super) fn in_query(uri: &Uri) -> Option<Credentials> {
     in_parameter(uri, PARAMETER).map(Credentials::Token)
+}
+
+/// The version of Engine.IO, as the library reads it: it does not decode the name.
+fn protocol(uri: &Uri) -> Option<&str> {
+    uri.query()?.split('&').find_map(|pair| pair.strip_prefix("EIO="))
 }
 
 fn in_parameter(uri: &Uri, name: &str) -> Option<String> {

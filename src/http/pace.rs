@@ -72,6 +72,21 @@ impl Paces {
         Ok(())
     }
 
+    /// Whether attempts are looked at.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub(super) fn is_heard(&self, client: IpAddr, now: Instant) -> Result<(), Duration> {
+        let kept = lock(&self.attempts);
+        let Some(attempts) = kept.kept.get(&network(client)).filter(|attempts| attempts.count >= ATTEMPTS) else {
+            return Ok(());
+        };
+        match (attempts.since + ATTEMPTS_SPAN).saturating_duration_since(now) {
+            Duration::ZERO => Ok(()),
+            wait => Err(wait),
+        }
+    }
+
     /// It was right.
     pub(super) fn forgive(&self, client: IpAddr) {
         if let Some(attempts) = lock(&self.attempts).kept.get_mut(&network(client)) {
@@ -139,6 +154,9 @@ mod tests {
         for _ in 0..ATTEMPTS {
             assert_eq!(paces.attempt(one, start), Ok(()));
         }
+        assert_eq!(paces.is_heard(one, start + Duration::from_secs(20)), Err(Duration::from_secs(40)));
+        assert_eq!(paces.is_heard(other, start), Ok(()));
+        assert_eq!(paces.is_heard(one, start + ATTEMPTS_SPAN), Ok(()));
         assert_eq!(paces.attempt(one, start + Duration::from_secs(20)), Err(Duration::from_secs(40)));
         assert_eq!(paces.attempt(other, start), Ok(()));
         assert_eq!(paces.attempt(one, start + ATTEMPTS_SPAN), Ok(()), "another minute");

@@ -13,14 +13,18 @@ mod telling;
 
 use super::Service;
 use super::auth::Caller;
+use super::problem::{Kind, Problem};
 use super::publish::MAX_MESSAGE_BYTES;
 use super::server::ClientAddress;
+use crate::config::MAX_CONNECTIONS;
 use crate::incidents;
 use admitted::{Payload, admit};
 use axum::extract::Request;
 use axum::http::request::Parts;
-use axum::middleware::map_request;
+use axum::middleware::{Next, from_fn, map_request};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any_service};
+use hyper::Uri;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, SEC_WEBSOCKET_KEY};
 use hyper::upgrade::OnUpgrade;
 use session::{Behind, begin, meet};
@@ -29,6 +33,7 @@ use socketioxide::handler::ConnectHandler;
 use socketioxide::{ParserConfig, SocketIo};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What clients ask for, with or without the slash at the end; what the oldest of them ask for behind it is
 /// answered 400.
@@ -45,6 +50,8 @@ const MAX_BODY_BYTES: u64 = 1024 * 1024;
 const MAX_BINARIES: usize = 4;
 /// Taken off a WebSocket at once; there is so much memory for each, and what clients ask for is mostly shorter.
 const READ_BYTES: usize = 512;
+/// Sessions that began with polling: as many as connections, unless told otherwise, though these need none.
+const MAX_POLLING: usize = MAX_CONNECTIONS;
 /// For a client to say that it wants to talk, behind its first request.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -85,7 +92,32 @@ pub(super) fn sockets(service: &Service) -> MethodRouter<Service> {
         // Clients take it for a lost connection, and come back by themselves.
         SocketIo::close(&io).await;
     });
-    any_service(sockets).layer(map_request(lightened))
+    let places = Arc::new(Semaphore::new(MAX_POLLING));
+    any_service(sockets).layer(map_request(lightened)).layer(from_fn(move |request, next| {
+        let places = Arc::clone(&places);
+        async move { take_place(&places, request, next).await }
+    }))
+}
+
+/// A place among the sessions that began with polling; they keep it with their request.
+#[derive(Clone)]
+struct Place(#[expect(dead_code, reason = "is given back when dropped")] Arc<OwnedSemaphorePermit>);
+
+/// A session without a connection costs nobody but this service anything, and begins before it is asked who it is.
+async fn take_place(places: &Arc<Semaphore>, mut request: Request, next: Next) -> Response {
+    if begins_polling(request.uri()) {
+        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+            let detail = format!("{MAX_POLLING} clients are there by polling; try again");
+            return Problem::new(Kind::TooManyConnections, detail).into_response();
+        };
+        request.extensions_mut().insert(Place(Arc::new(place)));
+    }
+    next.run(request).await
+}
+
+fn begins_polling(uri: &Uri) -> bool {
+    let has = |name: &str| uri.query().unwrap_or_default().split('&').any(|pair| pair.starts_with(name));
+    has("transport=polling") && !has("sid=")
 }
 
 /// A request with what the library reads of it. It keeps the head that a session begins with for as long as that lasts,
@@ -106,6 +138,7 @@ async fn lightened(request: Request) -> Request {
     hand_over::<Caller>(&mut parts, &mut light);
     hand_over::<ClientAddress>(&mut parts, &mut light);
     hand_over::<OnUpgrade>(&mut parts, &mut light);
+    hand_over::<Place>(&mut parts, &mut light);
     light
 }
 
@@ -119,7 +152,6 @@ fn hand_over<T: Clone + Send + Sync + 'static>(from: &mut Parts, to: &mut Reques
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use hyper::Uri;
 
     #[tokio::test]
     async fn nothing_holds_the_buffer_a_request_came_in() {

@@ -54,9 +54,9 @@ async fn answer(query: &Query, caller: &Caller, raw: &RawQuery, now: Millis) -> 
     let prefix = parameters.one("prefix").unwrap_or_default();
     let silent_for = parameters.one("silent_for").map(duration).transpose();
     let silent_for = silent_for.map_err(|reason| refuse("silent_for", &reason))?;
-    let mut page = query.sources(prefix, limit, parameters.one("cursor")).await.map_err(failed)?;
+    let shown = |source: &str| caller.has_source(source);
+    let mut page = query.sources_shown(prefix, limit, parameters.one("cursor"), shown).await.map_err(failed)?;
     // A page may hold fewer than were asked for: its cursor says whether there are more.
-    page.sources.retain(|span| caller.has_source(&span.source));
     if let Some(silent_for) = silent_for {
         page.sources.retain(|span| query.calendar().last_end(span) < now - silent_for);
     }

@@ -10,7 +10,11 @@ use super::outbox::{Body, Frame, Outbox};
 use super::written::At;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::oneshot;
+
+/// Of the whole process: a client that has left all channels and comes back at once is not taken for itself before.
+static TICKETS: AtomicU64 = AtomicU64::new(1);
 
 /// One client that is behind.
 pub(super) struct Behind {
@@ -23,7 +27,6 @@ pub(super) struct Behind {
     pub(super) lagging: bool,
     /// Readings of the log that were begun when it came back: what was written by then is only seen by later ones.
     pub(super) came: u64,
-    tickets: u64,
 }
 
 /// Up to where a client was told of what there is of a channel.
@@ -42,13 +45,13 @@ pub(super) struct Told {
 impl Behind {
     pub(super) fn new(outbox: Arc<Outbox>) -> Self {
         let (channels, waiting) = (BTreeMap::new(), Vec::new());
-        Self { outbox, channels, waiting, accepted: false, lagging: false, came: 0, tickets: 0 }
+        Self { outbox, channels, waiting, accepted: false, lagging: false, came: 0 }
     }
 
     /// Another channel, of which everything behind `at` is to be told.
     pub(super) fn add(&mut self, channel: Channel, at: At, epoch: Option<i64>, asked: bool) {
-        self.tickets += 1;
-        self.channels.insert(channel, Told { at, epoch, asked, all: true, ticket: self.tickets });
+        let ticket = TICKETS.fetch_add(1, Ordering::Relaxed);
+        self.channels.insert(channel, Told { at, epoch, asked, all: true, ticket });
     }
 
     /// Says when it is in.
@@ -117,6 +120,17 @@ impl Behind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_comes_again_is_another() {
+        let channel = Channel::subscribed("closed:a").unwrap();
+        let ticket = || {
+            let mut behind = Behind::new(Arc::default());
+            behind.add(channel.clone(), At::end(5), Some(1), true);
+            behind.channels[&channel].ticket
+        };
+        assert_ne!(ticket(), ticket(), "a piece that is still being given to the one before is not for this one");
+    }
 
     #[test]
     fn nothing_is_concluded_from_a_log_that_does_not_reach_back() {

@@ -83,7 +83,8 @@ async fn tell_on(hub: &Hub) -> Result<(), QueryError> {
     loop {
         let reading = hub.begin_reading();
         let log = acked(hub, Some(at.mark)).await?;
-        if log.epoch != at.epoch || !log.whole {
+        // A mark before the last one is of a store that has lost its last moments.
+        if log.epoch != at.epoch || !log.whole || log.last < at.mark {
             hub.tell_of_gap(Some(Place { epoch: log.epoch, mark: log.last }));
             return Ok(());
         }
@@ -160,6 +161,10 @@ impl Hub {
         let Joiner { client, outbox, channels, done } = joiner;
         let mut registry = self.lock();
         let Some(place) = registry.place else { return };
+        // It has given up, and may have come in by another way since.
+        if done.is_closed() {
+            return;
+        }
         for channel in &channels {
             match registry.behind.get_mut(&client) {
                 Some(behind) => behind.add(channel.clone(), At::end(place.mark), place.epoch, false),
@@ -205,26 +210,44 @@ impl Hub {
         let patterns: Vec<Channel> =
             registry.channels.keys().filter(|channel| matches!(channel, Channel::ClosedLike(_))).cloned().collect();
         let mut before = At::end(registry.place.map_or(place.mark, |place| place.mark));
-        let mut full: BTreeMap<u64, At> = BTreeMap::new();
+        let mut full: BTreeMap<u64, (At, Vec<(Channel, At)>)> = BTreeMap::new();
         let mut sent = 0;
         for written in rows {
             let (row, position) = self.closing(written, place.epoch);
             let exact = Channel::Closed(Arc::clone(&written.row.source));
             let matching = patterns.iter().filter(|pattern| pattern.tells_of(&written.row.source));
-            for subscribers in matching.chain([&exact]).filter_map(|channel| registry.channels.get(channel)) {
+            let channels: Vec<&Channel> = matching.chain([&exact]).collect();
+            // Who hears of it by several names, and has room for some of them.
+            let mut had: Vec<(u64, &Channel)> = Vec::new();
+            for &channel in &channels {
+                let Some(subscribers) = registry.channels.get(channel) else { continue };
                 let frame =
                     Frame::new(&subscribers.name, Body::Closed { row: row.clone(), position: Arc::clone(&position) });
                 for (client, outbox) in &subscribers.by_client {
-                    if !full.contains_key(client) && !outbox.offer(&frame) {
-                        full.insert(*client, before.clone());
+                    if full.contains_key(client) {
+                        continue;
+                    }
+                    if !outbox.offer(&frame) {
+                        let of_client = had.iter().filter(|(other, _)| other == client);
+                        let heard = of_client.map(|(_, channel)| ((*channel).clone(), written.at())).collect();
+                        full.insert(*client, (before.clone(), heard));
+                    } else if channels.len() > 1 {
+                        had.push((*client, channel));
                     }
                 }
                 sent += subscribers.by_client.len() as u64;
             }
             before = written.at();
         }
-        for (client, at) in &full {
-            registry.fall_behind(*client, at, place.epoch);
+        for (client, (at, heard)) in full {
+            registry.fall_behind(client, &at, place.epoch);
+            for (channel, at) in heard {
+                if let Some(told) =
+                    registry.behind.get_mut(&client).and_then(|behind| behind.channels.get_mut(&channel))
+                {
+                    told.at = at;
+                }
+            }
         }
         registry.place = Some(place);
         metrics::live_frames(sent);

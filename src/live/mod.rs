@@ -303,6 +303,7 @@ impl Client {
     /// behind the place of one event is all that was not told before it. It comes while the client takes it.
     pub async fn subscribe(&mut self, channels: Vec<Channel>, terms: &Terms) -> Result<(), LiveError> {
         let channels = self.not_yet(channels)?;
+        let asked = channels.clone();
         let (mut closed, mut named) = (Vec::new(), Vec::new());
         for channel in channels {
             // From here on its end cleans up, wherever this one stops.
@@ -328,8 +329,8 @@ impl Client {
             Err(error) => Err(error),
         };
         if told.is_err() {
-            // So that it can be asked for again.
-            for channel in &closed {
+            // So that it can be asked for again, and nothing comes that was not granted.
+            for channel in &asked {
                 self.unsubscribe(channel);
             }
         }

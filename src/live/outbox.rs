@@ -152,6 +152,11 @@ impl Outbox {
         self.lock().has_room()
     }
 
+    /// Whether the client has taken all messages it was given.
+    pub fn is_taken(&self) -> bool {
+        self.lock().messages == 0
+    }
+
     /// The next frame, as soon as there is one; `None` after the end. For one caller at a time.
     pub async fn next(&self) -> Option<Arc<Frame>> {
         loop {

@@ -117,6 +117,10 @@ impl Registry {
     /// Who is to get the next piece, in the order of their places.
     fn next(&mut self, log: &Log, place: Place, far: bool) -> Vec<Next> {
         self.settle(log, place);
+        // Who has taken everything is as fast as others again.
+        for behind in self.behind.values_mut() {
+            behind.lagging &= !behind.outbox.is_taken();
+        }
         let mut clients = Vec::new();
         for (&client, behind) in &self.behind {
             let at = behind.at();

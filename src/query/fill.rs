@@ -5,7 +5,7 @@
 //! source, where its last row began, which is read again.
 
 use super::position::{Position, hex, unhex};
-use super::{Query, QueryError, StatsPage, StatsQuery, StatsRow};
+use super::{EARLIEST, LATEST, Query, QueryError, StatsPage, StatsQuery, StatsRow};
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Period};
 use std::collections::{BTreeMap, BTreeSet};
@@ -197,7 +197,10 @@ impl Place {
         if starts.len() != sources || !rest.is_empty() {
             return Err(QueryError::Cursor);
         }
-        let last = starts.iter().map(|start| Millis::from_be_bytes(*start)).collect();
+        let last: Vec<Millis> = starts.iter().map(|start| Millis::from_be_bytes(*start)).collect();
+        if last.iter().any(|start| *start != NONE_YET && !(EARLIEST..=LATEST).contains(start)) {
+            return Err(QueryError::Cursor);
+        }
         Ok(Self { given: given.map(Position::decode).transpose()?, rows, last })
     }
 }

@@ -96,6 +96,30 @@ impl Query {
         Ok(SourcesPage { sources, next, partial })
     }
 
+    /// The same of those that may be shown; the cursor too names one of them. Looks through all others on the way.
+    pub async fn sources_shown(
+        &self,
+        prefix: &str,
+        limit: usize,
+        cursor: Option<&str>,
+        shown: impl Fn(&str) -> bool,
+    ) -> Result<SourcesPage, QueryError> {
+        let limit = limit.clamp(1, PAGE_ROWS);
+        let mut found = SourcesPage { sources: Vec::new(), next: cursor.map(str::to_owned), partial: false };
+        loop {
+            let page = self.sources(prefix, limit, found.next.as_deref()).await?;
+            found.partial |= page.partial;
+            found.next = page.next;
+            found.sources.extend(page.sources.into_iter().filter(|span| shown(&span.source)));
+            let more = found.next.is_some() || found.sources.len() > limit;
+            if found.next.is_none() || found.sources.len() >= limit {
+                found.sources.truncate(limit);
+                found.next = found.sources.last().filter(|_| more).map(|last| encode_id(&last.source));
+                return Ok(found);
+            }
+        }
+    }
+
     /// The open lives of a source as the store holds them, by start, finer periods first; empty for
     /// a source that has none.
     pub async fn state(&self, source: &Arc<str>) -> Result<Vec<OpenState>, QueryError> {

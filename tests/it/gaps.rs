@@ -93,6 +93,10 @@ fn gaps(on: On, sink: &Sink) {
     let page = client.get("/v1/stats?source=a&period=1d&fill=previous&format=csv").ok().body;
     let empty = "a,1d,2026-03-27T23:00:00Z,2026-03-28T23:00:00Z,0,,1.0,0.0,,0.0,,1.0,1.0,,empty,,";
     assert_eq!(page.lines().nth(2), Some(empty), "{page}");
+    // A cursor that no page gave; sources that have come or gone make one of any.
+    let cursor = format!("{}7fffffffffffffff", "0".repeat(8));
+    let refused = client.get(&format!("/v1/stats?source=a&fill=previous&cursor={cursor}"));
+    assert!(matches!(refused.status, 400 | 404), "{refused:?}");
 }
 
 #[test]

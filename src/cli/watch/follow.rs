@@ -14,7 +14,7 @@ use crate::stats::glob::escape;
 use crate::stats::timestamp;
 use serde::Deserialize;
 use std::io::{ErrorKind, Read};
-use std::sync::mpsc::{SendError, Sender};
+use std::sync::mpsc::{SendError, SyncSender};
 use std::time::Duration;
 
 /// The service says something every 15 s; who is silent for longer than two of these and a little is gone.
@@ -96,7 +96,7 @@ impl Follower {
     }
 
     /// Tells of everything, beginning with a stream that was just connected, until nobody wants to know.
-    pub(super) fn run(mut self, first: impl Read, updates: &Sender<Update>) {
+    pub(super) fn run(mut self, first: impl Read, updates: &SyncSender<Update>) {
         let mut end = self.listen(first, updates);
         while let End::Broken(reason) = end {
             if updates.send(Update::Lost { reason }).is_err() {
@@ -110,7 +110,7 @@ impl Follower {
         }
     }
 
-    fn listen(&mut self, mut stream: impl Read, updates: &Sender<Update>) -> End {
+    fn listen(&mut self, mut stream: impl Read, updates: &SyncSender<Update>) -> End {
         let mut parser = Parser::default();
         let mut buffer = vec![0; BUFFER];
         loop {
@@ -138,7 +138,7 @@ impl Follower {
         }
     }
 
-    fn tell(&mut self, event: Event, updates: &Sender<Update>) -> Result<(), End> {
+    fn tell(&mut self, event: Event, updates: &SyncSender<Update>) -> Result<(), End> {
         let strange =
             |error: serde_json::Error| End::Broken(format!("an event \"{}\" is not one: {error}", event.name));
         let data: Data = serde_json::from_str(&event.data).map_err(strange)?;
@@ -187,7 +187,7 @@ impl Follower {
     }
 
     /// Asks for the last buckets of a source; one that nobody has heard of has none.
-    fn tell_history(&self, source: &str, updates: &Sender<Update>) -> Result<(), End> {
+    fn tell_history(&self, source: &str, updates: &SyncSender<Update>) -> Result<(), End> {
         let Some(History { calendar, period }) = &self.history else { return Ok(()) };
         let broken = |error: ClientError| End::Broken(error.to_string());
         // An id is its own first completion in the order of ids.

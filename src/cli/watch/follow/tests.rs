@@ -3,7 +3,7 @@
 use super::*;
 use crate::cli::client::tests::serve;
 use std::io::{self, Cursor};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::sync_channel;
 
 const SOURCES: &str = r#"{"sources":[{"source":"a","first":"2026-11-20T05:00:00Z","last":"2026-11-20T05:09:00Z"}],
     "next":null,"periods":["1m"],"timezone":"UTC"}"#;
@@ -43,7 +43,7 @@ fn followed(
 ) -> (Vec<String>, Vec<String>) {
     let (client, served) = serve(answers.to_vec());
     let follower = Follower::new(client, vec!["a".to_owned()], history);
-    let (sender, updates) = channel();
+    let (sender, updates) = sync_channel(1_000);
     let first = Cursor::new(first.to_owned());
     let thread = std::thread::spawn(move || follower.run(first, &sender));
     let mut told = Vec::new();
@@ -156,7 +156,7 @@ impl Read for Broken {
 fn silence_is_a_broken_connection() {
     let (client, served) = serve(vec![]);
     let mut follower = Follower::new(client, vec!["a".to_owned()], None);
-    let (sender, _updates) = channel();
+    let (sender, _updates) = sync_channel(1_000);
     let End::Broken(reason) = follower.listen(Broken(ErrorKind::TimedOut), &sender) else { panic!("gone") };
     assert_eq!(reason, "nothing came for 40 s");
     served.requests();
