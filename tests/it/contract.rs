@@ -140,6 +140,7 @@ for_each_store! {
     closing::a_close_waits_for_descendants,
     closing::a_close_moves_up_and_ends,
     closing::every_chunk_keeps_the_total,
+    closing::a_close_of_full_chunks_ends_with_the_last,
     closing::a_crash_between_chunks_changes_nothing,
     closing::a_closing_life_stays_due_and_is_not_sealed,
     closing::a_late_reading_in_the_middle_comes_after,

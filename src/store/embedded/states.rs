@@ -68,17 +68,16 @@ pub(super) fn take_chunk(t: &WriteTransaction, shard: Shard, bucket: &Bucket) ->
     let mut table = t.open_table(tables::STATES)?;
     let range = tables::states_range(&tables::bucket_key(shard, bucket));
     let mut chunk = Vec::new();
-    let mut taken = 0;
     for entry in table.extract_from_if(&range.start[..]..&range.end[..], |_, _| true)?.take(PAGE_SOURCES) {
         let (key, state) = entry?;
-        taken += 1;
         let (source, state) = (Arc::<str>::from(tables::source_of(key.value())), state.value().to_vec());
         match layout::merge(&state, &state) {
             Ok(_) => chunk.push((source, state)),
             Err(e) => set_aside(t, bucket, &source, &state, &e)?,
         }
     }
-    Ok((chunk, taken < PAGE_SOURCES))
+    let last = table.range(&range.start[..]..&range.end[..])?.next().is_none();
+    Ok((chunk, last))
 }
 
 /// Removes the states of a source; returns how many there were.

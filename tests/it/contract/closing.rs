@@ -120,6 +120,23 @@ pub(super) async fn every_chunk_keeps_the_total(world: World) {
     assert!(hour.generation > life.generation);
 }
 
+/// A life of which every chunk is full ends with the last of them, not with an empty one behind it.
+pub(super) async fn a_close_of_full_chunks_ends_with_the_last(world: World) {
+    let minute = world.bucket("1m", T0);
+    world.put(vec![wide_delta(minute, 0..PAGE_SOURCES)]).await;
+    world.set(world.now().max(minute.end + POLICY.lateness));
+    let life = written(&world, minute).await;
+    let sources: Vec<String> = (0..PAGE_SOURCES).map(wide_source).collect();
+    let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
+    let mut cursor = 0;
+    while let Closed::More(next) = close(&world, life, cursor).await {
+        cursor = next;
+        let lives = world.open(&sources).await.lives;
+        let left = lives.iter().filter(|open| open.life.bucket == minute).flat_map(|open| &open.moments).flatten();
+        assert!(left.count() > 0, "nothing is left, and it is not said");
+    }
+}
+
 /// Whoever drives the close may die after any chunk, and the store with it; the next one begins
 /// with cursor 0.
 pub(super) async fn a_crash_between_chunks_changes_nothing(mut world: World) {
