@@ -14,7 +14,16 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Keys of Redis that stay when nothing is open: see the table in ARCHITECTURE.md.
-const STAYING: [&str; 6] = ["mw:meta", "mw:{0}", "mw:{0}:log", "mw:{0}:nodes", "mw:{0}:slices", "mw:{0}:tombs"];
+const STAYING: [&str; 8] = [
+    "mw:meta",
+    "mw:{0}",
+    "mw:{0}:errors",
+    "mw:{0}:errors:last",
+    "mw:{0}:log",
+    "mw:{0}:nodes",
+    "mw:{0}:slices",
+    "mw:{0}:tombs",
+];
 /// Slices of idempotency keys stay until they expire.
 const SLICES: &str = "mw:{0}:k:";
 /// By how much the moment at which a client has its answer may differ from that at which the service
