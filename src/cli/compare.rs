@@ -4,6 +4,7 @@
 //! docs/comparing.md says what they mean.
 
 use super::client::Client;
+use super::output::Format;
 use super::when::{self, Length, When};
 use super::{Usage, output, sources};
 use crate::clock::Clock;
@@ -67,12 +68,6 @@ pub struct CompareArgs {
 
     #[command(flatten)]
     server: ServerArgs,
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Format {
-    Table,
-    Json,
 }
 
 #[derive(Deserialize)]

@@ -3,6 +3,7 @@
 //! Asks `GET /v1/errors`, page by page.
 
 use super::client::Client;
+use super::output::Format;
 use super::when::When;
 use super::{Usage, output};
 use crate::clock::Clock;
@@ -51,12 +52,6 @@ pub struct ErrorsArgs {
 
     #[command(flatten)]
     server: ServerArgs,
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Format {
-    Table,
-    Json,
 }
 
 /// An error as the service lists it.

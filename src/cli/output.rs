@@ -10,6 +10,13 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
+/// How a command that has a list or a finding to tell prints it.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(super) enum Format {
+    Table,
+    Json,
+}
+
 const PIPE_WIDTH: usize = 80;
 
 /// Standard output could not be written.

@@ -5,6 +5,7 @@
 
 use super::client::{Client, ClientError};
 use super::output;
+use super::output::Format;
 use crate::config::{ServerArgs, duration};
 use crate::stats::Millis;
 use crate::stats::calendar::{Calendar, Zone};
@@ -41,12 +42,6 @@ pub struct SourcesArgs {
 
     #[command(flatten)]
     server: ServerArgs,
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Format {
-    Table,
-    Json,
 }
 
 /// A source as the service lists it; the times are starts of buckets in RFC 3339.
