@@ -89,7 +89,8 @@ impl Beside {
         for (i, key) in frame.keys.iter().enumerate().filter(|(_, key)| self.oracle.is_expired(&key.id)) {
             match &answer {
                 Answer::Seen(seen) => self.oracle.follow(&key.id, seen.iter().any(|s| s.0 == i)),
-                Answer::Applied => self.oracle.follow(&key.id, false),
+                // Keys are looked at before buckets: whoever comes to those has forgotten it.
+                Answer::Applied | Answer::Closing(_) | Answer::Late(_) => self.oracle.follow(&key.id, false),
                 _ => {}
             }
         }
