@@ -103,7 +103,7 @@ fn fold(c: &mut Criterion) {
             b.iter(|| {
                 let mut folder = Folder::new(&calendar);
                 for i in 0..readings as usize {
-                    folder.push(&sources[i % sources.len()], i as f64, NOW);
+                    folder.push(&sources[i % sources.len()], i as f64, NOW).unwrap();
                 }
                 folder.finish()
             });
@@ -114,7 +114,7 @@ fn fold(c: &mut Criterion) {
         b.iter(|| {
             let mut folder = Folder::new(&calendar);
             for i in 0..1_000 {
-                folder.push("a", 1.0, NOW - 60_000 * i);
+                folder.push("a", 1.0, NOW - 60_000 * i).unwrap();
             }
             folder.finish()
         });

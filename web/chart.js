@@ -15,7 +15,9 @@ export function element(name, attributes, text) {
   return made;
 }
 
-export const number = (x) => (x === null ? "–" : Number(x.toPrecision(6)).toString());
+// Of a vector, the numbers of its components.
+export const number = (x) =>
+  x === null ? "–" : Array.isArray(x) ? `[${x.map(number).join(", ")}]` : Number(x.toPrecision(6)).toString();
 
 // Three to eight round values between two, 1, 2 or 5 times a power of ten apart, each as it is written.
 function ticks(low, high) {

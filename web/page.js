@@ -175,13 +175,15 @@ let shown = null;
 function showRows() {
   move(shown);
   const { rows, period, partial } = shown;
-  redraw = () => draw($("chart"), rows, (t) => when(t, period));
+  // Vectors are told, not drawn.
+  const numbers = rows.filter((row) => !Array.isArray(row.mean));
+  redraw = () => draw($("chart"), numbers, (t) => when(t, period));
   redraw();
   const newest = rows.at(-1);
   $("chart-note").textContent = newest
     ? `${when(Date.parse(newest.start), period)} ${division.timezone}: ${newest.count} ${newest.count === 1 ? "reading" : "readings"}, mean ${number(newest.mean)}, ` +
       `standard deviation ${number(newest.stddev_samp)}, ${number(newest.min)} to ${number(newest.max)}, ${newest.state}. ` +
-      "The line is the mean, the band reaches from minimum to maximum."
+      (Array.isArray(newest.mean) ? "Vectors are not drawn." : "The line is the mean, the band reaches from minimum to maximum.")
     : "No buckets in this stretch of time.";
   if (partial) $("chart-note").textContent += ` ${PARTIAL}`;
 }

@@ -24,6 +24,7 @@ mod reload;
 pub mod serve;
 pub mod sources;
 pub mod state;
+mod statistics;
 pub mod summary;
 pub mod token;
 pub mod verify;

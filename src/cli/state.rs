@@ -8,7 +8,7 @@ use super::{output, sources};
 use crate::config::ServerArgs;
 use crate::stats::calendar::Zone;
 use serde::Deserialize;
-use serde_json::Number;
+use serde_json::{Number, Value};
 
 pub const EXAMPLES: &str = "EXAMPLES:
   meanwhile state kitchen
@@ -37,10 +37,10 @@ struct Life {
     period: String,
     start: String,
     count: Number,
-    sum: Number,
-    sum_sq: Number,
-    min: Number,
-    max: Number,
+    sum: Value,
+    sum_sq: Value,
+    min: Value,
+    max: Value,
     generation: Number,
     revision: Number,
 }
@@ -66,9 +66,10 @@ fn table(lives: Vec<Life>, zone: &Zone) -> String {
     let start = format!("start ({zone})");
     let header = [&["period", &start][..], &NUMBERS].concat();
     let row = |life: Life| {
-        let numbers = [life.count, life.sum, life.sum_sq, life.min, life.max, life.generation, life.revision];
+        let (count, generation, revision) = (life.count.into(), life.generation.into(), life.revision.into());
+        let numbers = [count, life.sum, life.sum_sq, life.min, life.max, generation, revision];
         let start = output::local_start(&life.start, &life.period, zone);
-        [life.period, start].into_iter().chain(numbers.iter().map(Number::to_string)).collect()
+        [life.period, start].into_iter().chain(numbers.iter().map(Value::to_string)).collect()
     };
     output::table(&header, &NUMBERS, lives.into_iter().map(row).collect())
 }

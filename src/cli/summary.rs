@@ -3,13 +3,14 @@
 //! Asks `GET /v1/sources` for the time zone, then `GET /v1/summary`, once: the service merges what it has stored.
 
 use super::client::Client;
+use super::statistics::{Statistics, number};
 use super::when::{self, When};
 use super::{Usage, output, sources};
 use crate::clock::Clock;
 use crate::config::ServerArgs;
 use crate::stats::calendar::{Period, Zone};
 use crate::stats::{Millis, source, timestamp};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Number;
 use serde_json::value::RawValue;
 
@@ -95,21 +96,14 @@ struct Covered {
 }
 
 /// A row as the service sends it, in the order of its columns.
-#[derive(Clone, Deserialize, Serialize)]
+#[derive(Deserialize)]
 struct Row {
     source: Option<String>,
     start: String,
     end: String,
     count: Number,
-    sum: Number,
-    mean: Option<Number>,
-    var_pop: Option<Number>,
-    var_samp: Option<Number>,
-    stddev_pop: Option<Number>,
-    stddev_samp: Option<Number>,
-    min: Number,
-    max: Number,
-    sum_sq: Number,
+    #[serde(flatten)]
+    of: Statistics,
     state: String,
 }
 
@@ -188,8 +182,11 @@ fn csv(rows: &[Row]) -> anyhow::Result<Vec<u8>> {
     let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
     csv.write_record(COLUMNS)?;
     for row in rows {
-        let cells = Row { source: row.source.as_deref().map(|id| source::to_cell(id).into_owned()), ..row.clone() };
-        csv.serialize(cells)?;
+        let source = row.source.as_deref().map(source::to_cell).unwrap_or_default();
+        let statistics = row.of.cells();
+        let before = [&*source, &row.start, &row.end, &row.count.to_string()];
+        let cells = before.into_iter().chain(statistics.iter().map(String::as_str)).chain([row.state.as_str()]);
+        csv.write_record(cells)?;
     }
     Ok(csv.into_inner().map_err(csv::IntoInnerError::into_error)?)
 }
@@ -206,7 +203,6 @@ fn table(rows: &[Row], by: By, period: Option<Period>, zone: &Zone) -> String {
     header.push("state");
     let period = period.map(|period| period.to_string()).unwrap_or_default();
     let local = |text: &str| output::local_start(text, &period, zone);
-    let number = |number: Option<&Number>| number.map(Number::to_string).unwrap_or_default();
     let row = |row: &Row| {
         let mut cells = match by {
             By::Source => vec![row.source.clone().unwrap_or_default()],
@@ -214,7 +210,8 @@ fn table(rows: &[Row], by: By, period: Option<Period>, zone: &Zone) -> String {
             By::None => vec![local(&row.start), local(&row.end)],
         };
         cells.push(row.count.to_string());
-        cells.extend([row.mean.as_ref(), row.stddev_samp.as_ref(), Some(&row.min), Some(&row.max)].map(number));
+        let Statistics { mean, stddev_samp, min, max, .. } = &row.of;
+        cells.extend([mean, stddev_samp, min, max].map(|statistic| number(statistic.as_ref())));
         cells.push(row.state.clone());
         cells
     };

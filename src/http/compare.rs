@@ -114,11 +114,15 @@ async fn side(service: &Service, caller: &Caller, source: &str, (from, to): Time
     let summary = service.query.summary(&asked, &|_| true, service.clock.now()).await;
     let mut summary = summary.map_err(|error| failed_for(caller, error))?;
     let row = summary.next().await.map_err(failed)?.unwrap_or_default().pop();
+    if let Some(length) = row.as_ref().map(|row| row.moments.length()).filter(|length| *length > 1) {
+        let reason = format!("the readings of \"{source}\" are vectors of {length} numbers, which are not compared");
+        return Err(refuse("source", &reason));
+    }
     Ok(Side {
         source: source.to_owned(),
         covered: summary.covered().expect("there is a source"),
-        moments: row.as_ref().map_or(Moments::EMPTY, |row| row.moments),
         state: row.as_ref().map(|row| state_name(row.state)),
+        moments: row.map_or(Moments::EMPTY, |row| row.moments),
         partial: summary.partial(),
     })
 }

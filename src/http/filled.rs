@@ -3,12 +3,12 @@
 //! Called by `stats.rs`. The columns are those of `format.rs`, in the same order. The place of a row that is not there
 //! has the count 0 and the state `empty`, so that sums over an answer stay right; in JSON also `filled`.
 
-use super::format::{Columns, Format, HEADER, RowsBody, json};
-use crate::query::{Filled, FilledPage, StatsRow};
+use super::cell::{self, Cell, Statistics};
+use super::format::{Columns, Format, HEADER, RowsBody, json, line};
+use crate::query::{Filled, FilledPage};
 use crate::stats::calendar::Bucket;
 use crate::stats::{source, timestamp};
 use serde::Serialize;
-use std::fmt::Write as _;
 use utoipa::ToSchema;
 
 /// A row, or the place where one would be.
@@ -31,13 +31,20 @@ pub(super) struct EmptyColumns<'a> {
     /// 0.
     count: u64,
     sum: Option<f64>,
-    mean: Option<f64>,
-    var_pop: Option<f64>,
-    var_samp: Option<f64>,
-    stddev_pop: Option<f64>,
-    stddev_samp: Option<f64>,
-    min: Option<f64>,
-    max: Option<f64>,
+    #[schema(schema_with = cell::optional_schema)]
+    mean: Cell,
+    #[schema(schema_with = cell::optional_schema)]
+    var_pop: Cell,
+    #[schema(schema_with = cell::optional_schema)]
+    var_samp: Cell,
+    #[schema(schema_with = cell::optional_schema)]
+    stddev_pop: Cell,
+    #[schema(schema_with = cell::optional_schema)]
+    stddev_samp: Cell,
+    #[schema(schema_with = cell::optional_schema)]
+    min: Cell,
+    #[schema(schema_with = cell::optional_schema)]
+    max: Cell,
     sum_sq: Option<f64>,
     /// `empty`.
     state: &'static str,
@@ -48,8 +55,7 @@ pub(super) struct EmptyColumns<'a> {
 }
 
 impl<'a> EmptyColumns<'a> {
-    fn of(source: &'a str, bucket: &Bucket, previous: Option<&StatsRow>) -> Self {
-        let moments = previous.map(|row| row.moments);
+    fn of(source: &'a str, bucket: &Bucket, shown: Statistics) -> Self {
         Self {
             source,
             period: bucket.period.to_string(),
@@ -57,13 +63,13 @@ impl<'a> EmptyColumns<'a> {
             end: timestamp::format(bucket.end),
             count: 0,
             sum: None,
-            mean: moments.and_then(|m| m.mean()),
-            var_pop: moments.and_then(|m| m.var_pop()),
-            var_samp: moments.and_then(|m| m.var_samp()),
-            stddev_pop: moments.and_then(|m| m.stddev_pop()),
-            stddev_samp: moments.and_then(|m| m.stddev_samp()),
-            min: moments.map(|m| m.min),
-            max: moments.map(|m| m.max),
+            mean: shown.mean,
+            var_pop: shown.var_pop,
+            var_samp: shown.var_samp,
+            stddev_pop: shown.stddev_pop,
+            stddev_samp: shown.stddev_samp,
+            min: shown.min,
+            max: shown.max,
             sum_sq: None,
             state: "empty",
             generation: None,
@@ -78,7 +84,8 @@ impl<'a> AnyColumns<'a> {
         match row {
             Filled::Row(row) => Self::Row(Columns::of(row)),
             Filled::Empty { source, bucket, previous } => {
-                Self::Empty(EmptyColumns::of(source, bucket, previous.as_deref()))
+                let shown = previous.as_ref().map(|row| Statistics::of(&row.moments));
+                Self::Empty(EmptyColumns::of(source, bucket, shown.unwrap_or_default()))
             }
         }
     }
@@ -103,11 +110,12 @@ fn csv(rows: &[Filled]) -> Vec<u8> {
         match row {
             Filled::Row(row) => {
                 let source = source::to_cell(&row.source);
-                writer.serialize(Columns::of(row).under(&source)).expect(written);
+                writer.serialize(Columns::flat(row).under(&source)).expect(written);
             }
             Filled::Empty { source, bucket, previous } => {
                 let id = source::to_cell(source);
-                let row = EmptyColumns::of(&id, bucket, previous.as_deref());
+                let shown = previous.as_ref().map(|row| Statistics::flat(&row.moments)).unwrap_or_default();
+                let row = EmptyColumns::of(&id, bucket, shown);
                 let place = (row.source, row.period, row.start, row.end, row.count, row.sum, row.mean);
                 let spread = (row.var_pop, row.var_samp, row.stddev_pop, row.stddev_samp, row.min, row.max);
                 let rest = (row.sum_sq, row.state, row.generation, row.revision);
@@ -120,16 +128,9 @@ fn csv(rows: &[Filled]) -> Vec<u8> {
 
 /// `id, mean, variance`, one line per bucket; none where there is nothing to say.
 fn text(rows: &[Filled]) -> String {
-    let mut lines = String::new();
-    for row in rows {
-        let (row, source) = match row {
-            Filled::Row(row) => (row, &row.source),
-            Filled::Empty { previous: Some(row), source, .. } => (&**row, source),
-            Filled::Empty { .. } => continue,
-        };
-        if let (Some(mean), Some(variance)) = (row.moments.mean(), row.moments.var_pop()) {
-            writeln!(lines, "{source}, {mean:?}, {variance:?}").expect("text takes every line");
-        }
-    }
-    lines
+    let of = |row: &Filled| match row {
+        Filled::Row(row) => line(&row.source, &row.moments),
+        Filled::Empty { source, previous, .. } => line(source, &previous.as_ref()?.moments),
+    };
+    rows.iter().filter_map(of).collect()
 }

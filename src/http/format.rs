@@ -5,13 +5,14 @@
 //! that read back to it; a text cell of a CSV that a spreadsheet might take for a formula gets a
 //! leading quote, as in the files of the CSV sink.
 
+use super::cell::{self, Cell, Statistics, Together};
 use super::filled::AnyColumns;
 use crate::query::{OpenState, State, StatsRow};
 use crate::stats::calendar::Calendar;
+use crate::stats::moments::Moments;
 use crate::stats::source::{self, SourceSpan};
 use crate::stats::timestamp;
 use serde::Serialize;
-use std::fmt::Write as _;
 use utoipa::ToSchema;
 
 /// The formats of rows.
@@ -97,15 +98,52 @@ pub(super) struct Columns<'a> {
     start: String,
     end: String,
     count: u64,
-    sum: f64,
-    mean: Option<f64>,
-    var_pop: Option<f64>,
-    var_samp: Option<f64>,
-    stddev_pop: Option<f64>,
-    stddev_samp: Option<f64>,
-    min: f64,
-    max: f64,
-    sum_sq: f64,
+    #[schema(schema_with = cell::schema)]
+    sum: Cell,
+    #[schema(schema_with = cell::optional_schema)]
+    mean: Cell,
+    #[schema(schema_with = cell::optional_schema)]
+    var_pop: Cell,
+    #[schema(schema_with = cell::optional_schema)]
+    var_samp: Cell,
+    #[schema(schema_with = cell::optional_schema)]
+    stddev_pop: Cell,
+    #[schema(schema_with = cell::optional_schema)]
+    stddev_samp: Cell,
+    #[schema(schema_with = cell::schema)]
+    min: Cell,
+    #[schema(schema_with = cell::schema)]
+    max: Cell,
+    #[schema(schema_with = cell::schema)]
+    sum_sq: Cell,
+    /// Of vectors only, as all up to `regr_r2`: sums of the products of the components with one another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = cell::matrix_schema, required = false)]
+    sum_products: Option<Cell>,
+    /// Population covariances; null entries stand for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = cell::matrix_schema, required = false)]
+    covar_pop: Option<Cell>,
+    /// Sample covariances; null for a single reading.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = cell::matrix_schema, required = false)]
+    covar_samp: Option<Cell>,
+    /// Correlations; null where one of the two does not vary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = cell::matrix_schema, required = false)]
+    corr: Option<Cell>,
+    /// Of vectors of two: slope of the second component over the first. Null where that does not vary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>)]
+    regr_slope: Option<Cell>,
+    /// Where that line crosses 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>)]
+    regr_intercept: Option<Cell>,
+    /// How much of the variance of the second component the line explains, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>)]
+    regr_r2: Option<Cell>,
     state: &'static str,
     generation: i64,
     revision: i64,
@@ -141,22 +179,40 @@ impl<'a> Columns<'a> {
     }
 
     pub(super) fn of(row: &'a StatsRow) -> Self {
+        Self::with(row, Statistics::of(&row.moments), Together::of(&row.moments))
+    }
+
+    /// As the row of a CSV.
+    pub(super) fn flat(row: &'a StatsRow) -> Self {
+        Self::with(row, Statistics::flat(&row.moments), Together::default())
+    }
+
+    fn with(row: &'a StatsRow, shown: Statistics, together: Together) -> Self {
         let StatsRow { source, bucket, moments, state, generation, revision } = row;
+        let Statistics { sum, mean, var_pop, var_samp, stddev_pop, stddev_samp, min, max, sum_sq } = shown;
+        let Together { sum_products, covar_pop, covar_samp, corr, regr_slope, regr_intercept, regr_r2 } = together;
         Self {
             source,
             period: bucket.period.to_string(),
             start: timestamp::format(bucket.start),
             end: timestamp::format(bucket.end),
             count: moments.count as u64,
-            sum: moments.sum.hi,
-            mean: moments.mean(),
-            var_pop: moments.var_pop(),
-            var_samp: moments.var_samp(),
-            stddev_pop: moments.stddev_pop(),
-            stddev_samp: moments.stddev_samp(),
-            min: moments.min,
-            max: moments.max,
-            sum_sq: moments.sum_sq.hi,
+            sum,
+            mean,
+            var_pop,
+            var_samp,
+            stddev_pop,
+            stddev_samp,
+            min,
+            max,
+            sum_sq,
+            sum_products,
+            covar_pop,
+            covar_samp,
+            corr,
+            regr_slope,
+            regr_intercept,
+            regr_r2,
             state: state_name(*state),
             generation: *generation,
             revision: *revision,
@@ -187,21 +243,25 @@ fn csv_rows(rows: &[StatsRow]) -> Vec<u8> {
     // Written by hand, so that an answer without rows has it as well.
     writer.write_record(HEADER).expect(written);
     for row in rows {
-        let source = source::to_cell(&row.source);
-        writer.serialize(Columns { source: &source, ..Columns::of(row) }).expect(written);
+        writer.serialize(Columns::flat(row).under(&source::to_cell(&row.source))).expect(written);
     }
     writer.into_inner().expect("memory does not fail")
 }
 
 /// `id, mean, variance`, one line per bucket.
 fn text(rows: &[StatsRow]) -> String {
-    let mut lines = String::new();
-    for StatsRow { source, moments, .. } in rows {
-        if let (Some(mean), Some(variance)) = (moments.mean(), moments.var_pop()) {
-            writeln!(lines, "{source}, {mean:?}, {variance:?}").expect("text takes every line");
-        }
+    rows.iter().filter_map(|row| line(&row.source, &row.moments)).collect()
+}
+
+/// The line of one row; of vectors mean and variances are JSON. None where there is nothing to say.
+pub(super) fn line(source: &str, moments: &Moments) -> Option<String> {
+    if let (Some(mean), Some(variance)) = (moments.mean(), moments.var_pop()) {
+        return Some(format!("{source}, {mean:?}, {variance:?}\n"));
     }
-    lines
+    moments.vector.as_ref()?;
+    let Statistics { mean, var_pop, .. } = Statistics::of(moments);
+    let text = |cell| String::from_utf8(json(cell)).expect("JSON is text");
+    Some(format!("{source}, {}, {}\n", text(&mean), text(&var_pop)))
 }
 
 #[derive(Serialize, ToSchema)]
@@ -249,10 +309,18 @@ pub(super) struct StateColumns<'a> {
     start: String,
     end: String,
     count: u64,
-    sum: f64,
-    sum_sq: f64,
-    min: f64,
-    max: f64,
+    #[schema(schema_with = cell::schema)]
+    sum: Cell,
+    #[schema(schema_with = cell::schema)]
+    sum_sq: Cell,
+    /// Of vectors only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = cell::matrix_schema, required = false)]
+    sum_products: Option<Cell>,
+    #[schema(schema_with = cell::schema)]
+    min: Cell,
+    #[schema(schema_with = cell::schema)]
+    max: Cell,
     generation: i64,
     revision: i64,
     written: bool,
@@ -260,19 +328,23 @@ pub(super) struct StateColumns<'a> {
 
 /// The body of the open state of a source.
 pub(super) fn states(source: &str, states: &[OpenState]) -> Vec<u8> {
-    let columns = |state: &OpenState| StateColumns {
-        source,
-        period: state.bucket.period.to_string(),
-        start: timestamp::format(state.bucket.start),
-        end: timestamp::format(state.bucket.end),
-        count: state.moments.count as u64,
-        sum: state.moments.sum.hi,
-        sum_sq: state.moments.sum_sq.hi,
-        min: state.moments.min,
-        max: state.moments.max,
-        generation: state.generation,
-        revision: state.revision,
-        written: state.written,
+    let columns = |state: &OpenState| {
+        let Statistics { sum, sum_sq, min, max, .. } = Statistics::of(&state.moments);
+        StateColumns {
+            source,
+            period: state.bucket.period.to_string(),
+            start: timestamp::format(state.bucket.start),
+            end: timestamp::format(state.bucket.end),
+            count: state.moments.count as u64,
+            sum,
+            sum_sq,
+            sum_products: state.moments.vector.as_ref().map(|vector| Some(vector.sum_products()).into()),
+            min,
+            max,
+            generation: state.generation,
+            revision: state.revision,
+            written: state.written,
+        }
     };
     json(&states.iter().map(columns).collect::<Vec<_>>())
 }
@@ -335,6 +407,45 @@ mod tests {
         assert!(lines.next().unwrap().starts_with("'=1+2,1h,"), "{csv}");
         assert!(lines.next().unwrap().starts_with("\"a \"\"b\"\", c\",1h,"), "{csv}");
         assert!(csv.contains(",1,-1.5,-1.5,0.0,,0.0,,-1.5,-1.5,2.25,"), "{csv}");
+    }
+
+    #[test]
+    fn a_row_of_vectors() {
+        let mut moments = Moments::of_vector(&[1.0, 2.0]);
+        moments.push_vector(&[3.0, 6.0]);
+        let row = StatsRow { moments, ..row("pair", &[]) };
+        let json: serde_json::Value =
+            serde_json::from_slice(&Format::Ndjson.page(std::slice::from_ref(&row), None, false)).unwrap();
+        let check = |name: &str, expected: &str| assert_eq!(json[name].to_string(), expected, "{name}");
+        check("sum", "[4.0,8.0]");
+        check("mean", "[2.0,4.0]");
+        check("var_pop", "[1.0,4.0]");
+        check("stddev_pop", "[1.0,2.0]");
+        check("var_samp", "[2.0,8.0]");
+        check("min", "[1.0,2.0]");
+        check("sum_sq", "[10.0,40.0]");
+        check("sum_products", "[[10.0,20.0],[20.0,40.0]]");
+        check("covar_pop", "[[1.0,2.0],[2.0,4.0]]");
+        check("covar_samp", "[[2.0,4.0],[4.0,8.0]]");
+        check("corr", "[[1.0,1.0],[1.0,1.0]]");
+        assert_eq!(
+            (&json["regr_slope"], &json["regr_intercept"], &json["regr_r2"]),
+            (&2.0.into(), &0.0.into(), &1.0.into())
+        );
+        let cells = "pair,1h,1970-01-01T00:00:00Z,1970-01-01T01:00:00Z,2,\"[4.0,8.0]\",\"[2.0,4.0]\",\
+                     \"[[1.0,2.0],[2.0,4.0]]\",\"[[2.0,4.0],[4.0,8.0]]\",\"[1.0,2.0]\",\
+                     \"[1.4142135623730951,2.8284271247461903]\",\"[1.0,2.0]\",\"[3.0,6.0]\",\
+                     \"[[10.0,20.0],[20.0,40.0]]\",settling,5,7\n";
+        check_text(Format::Csv, &row, &format!("{CSV_HEADER}{cells}"));
+        check_text(Format::Text, &row, "pair, [2.0,4.0], [1.0,4.0]\n");
+        let one = StatsRow { moments: Moments::of_vector(&[1.0, 2.0, 3.0]), ..row };
+        let json: serde_json::Value = serde_json::from_slice(&Format::Ndjson.page(&[one], None, false)).unwrap();
+        assert_eq!(json["corr"].to_string(), "[[null,null,null],[null,null,null],[null,null,null]]");
+        assert!(json["covar_samp"].is_null() && json.get("regr_slope").is_none(), "{json}");
+    }
+
+    fn check_text(format: Format, row: &StatsRow, expected: &str) {
+        check(format, std::slice::from_ref(row), None, expected);
     }
 
     #[test]

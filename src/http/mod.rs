@@ -7,6 +7,7 @@
 mod allowed;
 mod auth;
 mod body;
+mod cell;
 mod compare;
 mod drain;
 mod encoding;

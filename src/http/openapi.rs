@@ -17,6 +17,7 @@ use std::sync::LazyLock;
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::response::ResponseBuilder;
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, Type};
 use utoipa::openapi::{Ref, RefOr, Required};
 use utoipa::{OpenApi, ToSchema};
 
@@ -65,11 +66,17 @@ pub(super) struct Reading {
     /// 1 to 256 bytes of UTF-8 without control characters.
     #[schema(example = "kitchen", min_length = 1, max_length = 256)]
     source: String,
-    /// Finite, at most 1e140 in magnitude.
-    #[schema(example = 21.5, minimum = -1e140, maximum = 1e140)]
+    /// Finite, at most 1e140 in magnitude; or a vector, 2 to 64 such numbers.
+    #[schema(schema_with = value_schema)]
     value: f64,
     /// RFC 3339, a date, a local time, or a number in the unit of `precision`; absent: now.
     timestamp: Option<Timestamp>,
+}
+
+fn value_schema() -> Schema {
+    let number = || ObjectBuilder::new().schema_type(Type::Number).minimum(Some(-1e140)).maximum(Some(1e140));
+    let vector = ArrayBuilder::new().items(number()).min_items(Some(2)).max_items(Some(64));
+    OneOfBuilder::new().item(number()).item(vector).examples([json!(21.5)]).build().into()
 }
 
 #[derive(ToSchema)]
@@ -154,6 +161,7 @@ const PROBLEMS: [(&str, &[Kind]); 13] = [
             Kind::UnsupportedContentEncoding,
             Kind::KeyReused,
             Kind::TooManySources,
+            Kind::OtherLength,
             Kind::Busy,
             Kind::NotApplied,
             Kind::NoIngest,

@@ -51,6 +51,8 @@ pub enum Kind {
     TooFast,
     /// Certainly not counted.
     TooManySources,
+    /// Readings of another length than their source has in the same time.
+    OtherLength,
     HeadTooLarge,
     /// A handler has panicked.
     Internal,
@@ -71,7 +73,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind there is.
-    pub(super) const ALL: [Self; 28] = [
+    pub(super) const ALL: [Self; 29] = [
         Self::UnreadableBody,
         Self::UnreadableHead,
         Self::InvalidReadings,
@@ -91,6 +93,7 @@ impl Kind {
         Self::KeyReused,
         Self::TooFast,
         Self::TooManySources,
+        Self::OtherLength,
         Self::HeadTooLarge,
         Self::Internal,
         Self::TooManyConnections,
@@ -137,6 +140,9 @@ impl Kind {
             Self::TooFast => (StatusCode::TOO_MANY_REQUESTS, "too-fast", "This comes too fast"),
             Self::TooManySources => {
                 (StatusCode::TOO_MANY_REQUESTS, "too-many-sources", "There are too many new sources")
+            }
+            Self::OtherLength => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "other-length", "The readings are of another length than before")
             }
             Self::HeadTooLarge => {
                 (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large", "The headers are too large")
@@ -278,7 +284,9 @@ impl From<DecodeError> for Problem {
             DecodeError::Forbidden { line, id } => Self::new(Kind::Forbidden, format!("{error}; nothing was counted"))
                 .with("line", (*line).into())
                 .with("source", id.as_str().into()),
-            DecodeError::TooManyReadings => Self::new(Kind::TooManyReadings, error.to_string()),
+            DecodeError::TooManyReadings | DecodeError::TooManyVectors { .. } => {
+                Self::new(Kind::TooManyReadings, error.to_string())
+            }
             DecodeError::Columns(columns) => {
                 let hint = match columns {
                     ColumnError::NoTime(_) => "; add time=COLUMN, or time=now if all its readings are of now",
@@ -306,6 +314,17 @@ impl From<CommitError> for Problem {
                 Self::new(Kind::OutcomeUnknown, detail)
             }
             CommitError::KeyReused => Self::new(Kind::KeyReused, format!("{error}; nothing was counted")),
+            CommitError::Unlike { ref source_id, held, given, partly } => {
+                let counted = if partly {
+                    "the part of the request with them was not counted, others were"
+                } else {
+                    "nothing was counted"
+                };
+                Self::new(Kind::OtherLength, format!("{error}; {counted}"))
+                    .with("source", (**source_id).into())
+                    .with("length", held.into())
+                    .with("length_sent", given.into())
+            }
         }
     }
 }

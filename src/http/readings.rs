@@ -140,7 +140,7 @@ mod tests {
         let mut folder = Folder::with_lines(&calendar);
         for (line, time) in [(1, 0), (2, 1), (4, 60_000), (5, 2)] {
             folder.at_line(line);
-            folder.push("a", 1.0, time);
+            folder.push("a", 1.0, time).unwrap();
         }
         let (parts, lines) = folder.finish_with_lines();
         let errors =

@@ -161,7 +161,7 @@ pub(super) fn failed(error: QueryError) -> Problem {
                 .with("source", Value::from(&*id))
                 .with("near", Value::from(near))
         }
-        QueryError::Period { .. } => refuse("period", &detail),
+        QueryError::Period { .. } | QueryError::Unlike { .. } => refuse("period", &detail),
         QueryError::Refused { parameter, .. } => refuse(parameter, &detail),
         QueryError::Cursor => refuse("cursor", &detail),
         QueryError::NoSink => Problem::new(Kind::NoSink, detail),

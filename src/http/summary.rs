@@ -6,6 +6,7 @@
 
 use super::Service;
 use super::auth::Caller;
+use super::cell::{self, Cell, Statistics, Together};
 use super::format::state_name;
 use super::nodes::with_the_sink;
 use super::parameters::{Parameters, refuse};
@@ -209,15 +210,52 @@ struct Columns<'a> {
     start: String,
     end: String,
     count: u64,
-    sum: f64,
-    mean: Option<f64>,
-    var_pop: Option<f64>,
-    var_samp: Option<f64>,
-    stddev_pop: Option<f64>,
-    stddev_samp: Option<f64>,
-    min: f64,
-    max: f64,
-    sum_sq: f64,
+    #[schema(schema_with = cell::schema)]
+    sum: Cell,
+    #[schema(schema_with = cell::optional_schema)]
+    mean: Cell,
+    #[schema(schema_with = cell::optional_schema)]
+    var_pop: Cell,
+    #[schema(schema_with = cell::optional_schema)]
+    var_samp: Cell,
+    #[schema(schema_with = cell::optional_schema)]
+    stddev_pop: Cell,
+    #[schema(schema_with = cell::optional_schema)]
+    stddev_samp: Cell,
+    #[schema(schema_with = cell::schema)]
+    min: Cell,
+    #[schema(schema_with = cell::schema)]
+    max: Cell,
+    #[schema(schema_with = cell::schema)]
+    sum_sq: Cell,
+    /// Of vectors only, as all up to `regr_r2`: sums of the products of the components with one another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = cell::matrix_schema, required = false)]
+    sum_products: Option<Cell>,
+    /// Population covariances; null entries stand for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = cell::matrix_schema, required = false)]
+    covar_pop: Option<Cell>,
+    /// Sample covariances; null for a single reading.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = cell::matrix_schema, required = false)]
+    covar_samp: Option<Cell>,
+    /// Correlations; null where one of the two does not vary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = cell::matrix_schema, required = false)]
+    corr: Option<Cell>,
+    /// Of vectors of two: slope of the second component over the first. Null where that does not vary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>)]
+    regr_slope: Option<Cell>,
+    /// Where that line crosses 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>)]
+    regr_intercept: Option<Cell>,
+    /// How much of the variance of the second component the line explains, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>)]
+    regr_r2: Option<Cell>,
     /// Of all parts the least final.
     state: &'static str,
 }
@@ -226,21 +264,39 @@ const HEADER: &str = "source,start,end,count,sum,mean,var_pop,var_samp,stddev_po
 
 impl<'a> Columns<'a> {
     fn of(row: &'a SummaryRow) -> Self {
+        Self::with(row, Statistics::of(&row.moments), Together::of(&row.moments))
+    }
+
+    /// As the row of a CSV.
+    fn flat(row: &'a SummaryRow) -> Self {
+        Self::with(row, Statistics::flat(&row.moments), Together::default())
+    }
+
+    fn with(row: &'a SummaryRow, shown: Statistics, together: Together) -> Self {
         let SummaryRow { source, start, end, moments, state } = row;
+        let Statistics { sum, mean, var_pop, var_samp, stddev_pop, stddev_samp, min, max, sum_sq } = shown;
+        let Together { sum_products, covar_pop, covar_samp, corr, regr_slope, regr_intercept, regr_r2 } = together;
         Self {
             source: source.as_deref(),
             start: timestamp::format(*start),
             end: timestamp::format(*end),
             count: moments.count as u64,
-            sum: moments.sum.hi,
-            mean: moments.mean(),
-            var_pop: moments.var_pop(),
-            var_samp: moments.var_samp(),
-            stddev_pop: moments.stddev_pop(),
-            stddev_samp: moments.stddev_samp(),
-            min: moments.min,
-            max: moments.max,
-            sum_sq: moments.sum_sq.hi,
+            sum,
+            mean,
+            var_pop,
+            var_samp,
+            stddev_pop,
+            stddev_samp,
+            min,
+            max,
+            sum_sq,
+            sum_products,
+            covar_pop,
+            covar_samp,
+            corr,
+            regr_slope,
+            regr_intercept,
+            regr_r2,
             state: state_name(*state),
         }
     }
@@ -282,14 +338,13 @@ impl Writer {
         let written = "a row of columns, into memory";
         let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
         for row in rows {
-            let columns = Columns::of(row);
             if self.csv {
-                let source = columns.source.map(source::to_cell);
-                csv.serialize(Columns { source: source.as_deref(), ..columns }).expect(written);
+                let source = row.source.as_deref().map(source::to_cell);
+                csv.serialize(Columns { source: source.as_deref(), ..Columns::flat(row) }).expect(written);
                 continue;
             }
             out.extend_from_slice(if self.any { b"," } else { b"" });
-            serde_json::to_writer(&mut *out, &columns).expect(written);
+            serde_json::to_writer(&mut *out, &Columns::of(row)).expect(written);
             self.any = true;
         }
         out.extend(csv.into_inner().expect("memory does not fail"));

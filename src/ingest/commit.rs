@@ -17,6 +17,8 @@ use crate::incidents;
 use crate::mutant;
 use crate::stats::Millis;
 use crate::stats::calendar::Calendar;
+use crate::stats::layout::SCALAR_DOUBLES;
+use crate::stats::moments::numbers;
 use crate::store::{KeyRecord, Shard, Store, StoreError};
 pub use losses::{Loss, Losses};
 use pending::{Arrival, Work};
@@ -31,8 +33,8 @@ use xxhash_rust::xxh3::xxh3_128;
 
 /// A request not brought to the store by then is given up; the longest a client waits.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
-/// Deltas that may wait for the store, of all requests together: about 150 MB.
-pub const MAX_WAITING_DELTAS: usize = 1_500_000;
+/// Doubles of states that may wait for the store, of all requests together: 1,500,000 of numbers, about 150 MB.
+pub const MAX_WAITING_DOUBLES: usize = 1_500_000 * SCALAR_DOUBLES;
 
 /// One request for the committer.
 #[derive(Debug)]
@@ -88,6 +90,14 @@ pub enum CommitError {
     /// The key was used with another body. Nothing of this request was counted.
     #[error("the idempotency key was used with another body")]
     KeyReused,
+    /// Readings of a source that are of another length than those it has in the same time. They are not counted;
+    /// if `partly`, other parts of the request are.
+    #[error(
+        "source \"{source_id}\" has readings of {} in the same time, and these are of {}: they could not be put together",
+        numbers(*held),
+        numbers(*given)
+    )]
+    Unlike { source_id: Arc<str>, held: usize, given: usize, partly: bool },
 }
 
 /// What became of one part.
@@ -163,7 +173,7 @@ impl Committer {
         let (queue, works) = mpsc::unbounded_channel();
         let task = shard::Task::new(store, calendar, shard, Arc::clone(&shared), wake, clock).await?;
         let task = incidents::spawn("committer", task.run(works));
-        let waiting = Arc::new(Semaphore::new(MAX_WAITING_DELTAS));
+        let waiting = Arc::new(Semaphore::new(MAX_WAITING_DOUBLES));
         Ok((Self { queue, waiting, shared, live: Arc::default() }, task))
     }
 
@@ -270,11 +280,12 @@ impl Committer {
         if self.shared.down.load(Ordering::Relaxed) {
             return Err(CommitError::NotApplied("the store does not answer".to_owned()));
         }
-        let deltas: usize = part.deltas.iter().map(RootDeltas::states).sum();
-        let share = u32::try_from(deltas).ok().and_then(|n| Arc::clone(&self.waiting).try_acquire_many_owned(n).ok());
+        let doubles: usize = part.deltas.iter().map(RootDeltas::doubles).sum();
+        let scalar = part.deltas.iter().all(RootDeltas::is_scalar);
+        let share = u32::try_from(doubles).ok().and_then(|n| Arc::clone(&self.waiting).try_acquire_many_owned(n).ok());
         let share = share.ok_or(CommitError::Busy)?;
         let (answer, outcome) = oneshot::channel();
-        let work = Work { part, key, arrival, too_late: Vec::new(), answer, _share: share };
+        let work = Work { part, key, arrival, too_late: Vec::new(), doubles, scalar, answer, _share: share };
         self.queue.send(work).map_err(|_| CommitError::NotApplied("the service is stopping".to_owned()))?;
         if mutant::is(mutant::ACK_BEFORE_STORE) {
             let (answer, outcome) = oneshot::channel();
@@ -322,10 +333,19 @@ impl Total {
 
     /// Some parts may be counted and others not: then the whole is unknown, to be repeated.
     fn outcome(mut self) -> Outcome {
-        let Some(error) = self.errors.pop() else {
+        // One that is final first, if there is any.
+        self.errors.sort_by_key(|error| matches!(error, CommitError::Unlike { .. }));
+        let Some(mut error) = self.errors.pop() else {
             return Ok(Committed { duplicate: self.counted == 0, too_late: self.too_late });
         };
         let some_counted = self.counted + self.duplicates > 0;
+        if let CommitError::Unlike { partly, .. } = &mut error {
+            // Repeating does not help, so the answer says it, unless nobody knows of the others.
+            *partly = some_counted;
+            if !self.errors.iter().any(|e| matches!(e, CommitError::Unknown(_))) {
+                return Err(error);
+            }
+        }
         let unknown = |e: &CommitError| matches!(e, CommitError::Unknown(_));
         if some_counted && !unknown(&error) {
             return Err(CommitError::Unknown(format!("a part of the request was counted, another was not: {error}")));

@@ -7,15 +7,16 @@
 
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Calendar};
-use crate::stats::layout::SCALAR_DOUBLES;
-use crate::stats::moments::Moments;
+use crate::stats::layout::{self, SCALAR_DOUBLES};
+use crate::stats::moments::{Moments, Unlike};
 use foldhash::fast::RandomState;
 use hashbrown::hash_table::Entry;
 use hashbrown::{HashMap, HashTable};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-/// The most one part may hold, in doubles of its readings' states: 2,000 scalar readings.
+/// The most one part may hold, in doubles of its readings' states: 2,000 readings of a number, 133 of a vector
+/// of 8, 3 of 64.
 pub const PART_DOUBLES: usize = 14_000;
 
 /// What some consecutive readings of a request folded to: the unit that is keyed and committed.
@@ -42,9 +43,14 @@ impl RootDeltas {
         self.buckets.iter().map(|bucket| bucket.end).min().expect("a reading has a root bucket")
     }
 
-    /// States it may add to the store.
-    pub(super) fn states(&self) -> usize {
-        self.buckets.len() * self.sources.len()
+    /// Doubles of the states it may add to the store.
+    pub(super) fn doubles(&self) -> usize {
+        self.buckets.len() * self.sources.iter().map(|(_, moments)| moments.doubles()).sum::<usize>()
+    }
+
+    /// Whether all its readings are single numbers.
+    pub(super) fn is_scalar(&self) -> bool {
+        self.sources.iter().all(|(_, moments)| moments.vector.is_none())
     }
 }
 
@@ -81,6 +87,8 @@ struct Name {
     /// Serial number of the deltas, and the index in their `sources`.
     deltas: u32,
     index: u32,
+    /// Numbers per reading: the same in all of a request.
+    length: u32,
 }
 
 /// Deltas while they grow.
@@ -183,21 +191,45 @@ impl<'c> Folder<'c> {
         self.line = line;
     }
 
-    /// Folds one reading. The decoder has checked the id, the value and the time. Whether the request has this source
-    /// for the first time.
+    /// Adds a reading of one number. The source is a valid id, the value as `Moments::push` wants it. Whether the request
+    /// has this source for the first time.
+    ///
+    /// # Errors
+    /// If readings of the source are vectors in this request; it is passed over then.
     #[inline]
-    pub fn push(&mut self, source: &str, value: f64, timestamp: Millis) -> bool {
-        self.advance();
+    pub fn push(&mut self, source: &str, value: f64, timestamp: Millis) -> Result<bool, Unlike> {
+        self.advance(SCALAR_DOUBLES);
+        let (target, is_new) = self.place(source, 1, timestamp)?;
+        target.push(value);
+        Ok(is_new)
+    }
+
+    /// Adds a reading that is a vector, of a length and with values as `Moments::push_vector` wants them. Says and
+    /// fails like [`Self::push`].
+    pub fn push_vector(&mut self, source: &str, values: &[f64], timestamp: Millis) -> Result<bool, Unlike> {
+        self.advance(layout::state_doubles(values.len()));
+        let (target, is_new) = self.place(source, values.len() as u32, timestamp)?;
+        target.push_vector(values);
+        Ok(is_new)
+    }
+
+    /// The delta for a reading of so many numbers, which is counted as one of the part, and whether its source is new.
+    #[inline]
+    fn place(&mut self, source: &str, length: u32, timestamp: Millis) -> Result<(&mut Moments, bool), Unlike> {
         if timestamp < self.from || timestamp >= self.to {
             self.aim(timestamp);
         }
-        self.readings += 1;
         let hash = self.hasher.hash_one(source);
         let open = &mut self.open[self.target];
         let same = |name: &Name| name.hash == hash && *name.id == *source;
         let (index, is_new) = match self.names.entry(hash, same, |name| name.hash) {
             Entry::Occupied(mut known) => {
                 let name = known.get_mut();
+                if name.length != length {
+                    let unlike = Unlike(name.length as usize, length as usize);
+                    self.take_back();
+                    return Err(unlike);
+                }
                 if name.deltas != open.serial {
                     (name.index, name.deltas) = (open.place(name, &self.hasher), open.serial);
                 }
@@ -206,22 +238,40 @@ impl<'c> Folder<'c> {
             Entry::Vacant(unknown) => {
                 let id: Arc<str> = Arc::from(source);
                 let index = open.add(hash, Arc::clone(&id));
-                unknown.insert(Name { hash, id, deltas: open.serial, index });
+                unknown.insert(Name { hash, id, deltas: open.serial, index, length });
                 (index, true)
             }
         };
-        open.sources[index as usize].1.push(value);
+        self.readings += 1;
         if let Some(lines) = &mut self.lines {
             lines.in_deltas[self.parts.len()][self.target].push(lines.of_reading.len());
             lines.of_reading.push(self.line);
         }
-        is_new
+        Ok((&mut self.open[self.target].sources[index as usize].1, is_new))
+    }
+
+    /// Removes the deltas that were opened for a reading that is refused: a bucket without sources is none.
+    #[cold]
+    fn take_back(&mut self) {
+        if self.open[self.target].sources.is_empty() {
+            self.open.truncate(self.target);
+            self.places.remove(&self.from);
+            (self.from, self.to) = (Millis::MAX, Millis::MIN);
+            if let Some(lines) = &mut self.lines {
+                lines.in_deltas[self.parts.len()].truncate(self.target);
+            }
+        }
     }
 
     /// Passes over a reading that is refused. It keeps its place in the cut: whether a reading is
     /// refused may depend on the time of arrival, and a repetition must be cut like the original.
     pub fn skip(&mut self) {
-        self.advance();
+        self.advance(SCALAR_DOUBLES);
+    }
+
+    /// The same for a reading that is a vector of an allowed length.
+    pub fn skip_vector(&mut self, length: usize) {
+        self.advance(layout::state_doubles(length));
     }
 
     /// The parts of the request; their numbers are their indices.
@@ -239,13 +289,13 @@ impl<'c> Folder<'c> {
         (self.parts, self.lines)
     }
 
-    /// Makes room for one more reading.
+    /// Makes room for one more reading whose state has so many doubles.
     #[inline]
-    fn advance(&mut self) {
-        if self.doubles + SCALAR_DOUBLES > PART_DOUBLES {
+    fn advance(&mut self, doubles: usize) {
+        if self.doubles + doubles > PART_DOUBLES {
             self.cut();
         }
-        self.doubles += SCALAR_DOUBLES;
+        self.doubles += doubles;
     }
 
     /// Ends the current part; one without readings stays, so that the parts after it keep their numbers.
@@ -310,7 +360,7 @@ mod tests {
     fn check(calendar: &Calendar, readings: &[(&str, f64, &str)], expected: &[&str]) {
         let mut folder = Folder::new(calendar);
         for (source, value, time) in readings {
-            folder.push(source, *value, at(time));
+            folder.push(source, *value, at(time)).unwrap();
         }
         let got = show(&folder.finish());
         assert_eq!(got, [(readings.len(), expected.iter().map(|&row| row.to_owned()).collect::<Vec<_>>())]);
@@ -354,7 +404,7 @@ mod tests {
         for (source, minute) in
             [("a", 0), ("b", 0), ("a", 1), ("a", 0), ("c", 0), ("b", 1), ("c", 1), ("c", 0), ("b", 0)]
         {
-            folder.push(source, 1.0, minute * 60_000);
+            folder.push(source, 1.0, minute * 60_000).unwrap();
         }
         let counts = |part: &Part, bucket: usize| -> Vec<(String, f64)> {
             part.deltas[bucket].sources.iter().map(|(source, moments)| (source.to_string(), moments.count)).collect()
@@ -362,6 +412,41 @@ mod tests {
         let parts = folder.finish();
         assert_eq!(counts(&parts[0], 0), [("a".to_owned(), 2.0), ("b".to_owned(), 2.0), ("c".to_owned(), 2.0)]);
         assert_eq!(counts(&parts[0], 1), [("a".to_owned(), 1.0), ("b".to_owned(), 1.0), ("c".to_owned(), 1.0)]);
+    }
+
+    #[test]
+    fn vectors_meet_in_their_bucket_and_are_cut_by_their_doubles() {
+        let calendar = calendar(&["1m"], "UTC");
+        let mut folder = Folder::with_lines(&calendar);
+        for i in 0..134 {
+            folder.at_line(i);
+            folder.push_vector("a", &[1.0; 8], 0).unwrap();
+        }
+        let (parts, lines) = folder.finish_with_lines();
+        assert_eq!(parts.iter().map(|part| part.readings).collect::<Vec<_>>(), [133, 1]);
+        assert_eq!(parts[0].deltas[0].sources[0].1.count, 133.0);
+        assert_eq!((parts[0].deltas[0].doubles(), parts[0].deltas[0].is_scalar()), (105, false));
+        assert_eq!(lines.unwrap().of(&[(1, 0)]), [133]);
+        let mut skipped = Folder::new(&calendar);
+        (0..133).for_each(|_| skipped.skip_vector(8));
+        skipped.push_vector("a", &[1.0; 8], 0).unwrap();
+        assert_eq!(skipped.finish().len(), 2, "a refused one keeps its place");
+    }
+
+    #[test]
+    fn a_source_has_one_length_in_a_request() {
+        let calendar = calendar(&["1m"], "UTC");
+        let mut folder = Folder::with_lines(&calendar);
+        folder.push_vector("a", &[1.0, 2.0], 0).unwrap();
+        assert_eq!(folder.push_vector("a", &[1.0, 2.0, 3.0], 0), Err(Unlike(2, 3)));
+        // Of another minute, which is not opened for it.
+        assert_eq!(folder.push("a", 1.0, 60_000), Err(Unlike(2, 1)));
+        folder.push("b", 1.0, 60_000).unwrap();
+        folder.push_vector("a", &[1.0, 2.0], 60_000).unwrap();
+        let (parts, lines) = folder.finish_with_lines();
+        let shown: Vec<_> = parts[0].deltas.iter().map(|d| (d.buckets[0].start, d.sources.len())).collect();
+        assert_eq!((shown, parts[0].readings), (vec![(0, 1), (60_000, 2)], 3));
+        assert_eq!(lines.unwrap().of(&[(0, 0), (0, 1)]).len(), 3);
     }
 
     #[test]
@@ -378,7 +463,7 @@ mod tests {
                 if skipped.contains(&i) {
                     folder.skip();
                 } else {
-                    folder.push("a", 1.0, 60_000 * Millis::from(i));
+                    folder.push("a", 1.0, 60_000 * Millis::from(i)).unwrap();
                 }
             }
             folder.finish().iter().map(|part| part.readings).collect()
@@ -393,7 +478,7 @@ mod tests {
         let calendar = calendar(&["1m"], "UTC");
         let mut folder = Folder::new(&calendar);
         for i in 0..2_001 {
-            folder.push("a", 1.0, 60_000 * (i % 2));
+            folder.push("a", 1.0, 60_000 * (i % 2)).unwrap();
         }
         let parts = folder.finish();
         let names: Vec<&Arc<str>> =
@@ -408,13 +493,13 @@ mod tests {
         let mut folder = Folder::with_lines(&calendar);
         for (line, time) in [(1, "2026-11-20T18:00:00Z"), (3, "2026-11-20T18:45:00Z"), (4, "2026-11-20T19:00:00Z")] {
             folder.at_line(line);
-            folder.push("a", 1.0, at(time));
+            folder.push("a", 1.0, at(time)).unwrap();
         }
         for _ in 3..2_000 {
             folder.skip();
         }
         folder.at_line(2_005);
-        folder.push("b", 1.0, at("2026-11-20T19:00:00Z"));
+        folder.push("b", 1.0, at("2026-11-20T19:00:00Z")).unwrap();
         let (parts, lines) = folder.finish_with_lines();
         let lines = lines.unwrap();
         assert_eq!(parts.len(), 2);

@@ -28,7 +28,7 @@ pub use summary::{
 use crate::sink::{Sink, SinkError};
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Calendar, Period};
-use crate::stats::moments::Moments;
+use crate::stats::moments::{Moments, Unlike};
 use crate::store::Store;
 use std::sync::Arc;
 
@@ -105,6 +105,9 @@ pub enum QueryError {
     /// A question beyond a limit, or one that has no answer; by the parameter to change.
     #[error("{reason}")]
     Refused { parameter: &'static str, reason: String },
+    /// The rows that tile a bucket of the period asked for are of readings of different lengths.
+    #[error("{unlike}: \"{id}\" has both in the {period} from {start}; ask for a stored period")]
+    Unlike { id: Arc<str>, period: Period, start: String, unlike: Unlike },
     #[error("the cursor is not one that a page gave as its next: leave it out to begin with the first page")]
     Cursor,
     /// Buckets moved in every attempt.

@@ -12,6 +12,7 @@ use crate::clock;
 use crate::sink::RowQuery;
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Period};
+use crate::stats::timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,7 +100,7 @@ impl Query {
             };
             partial |= window.partial;
             for row in window.rows {
-                self.add(ask, &mut found, row);
+                self.add(ask, &mut found, row)?;
             }
             at = window.upto;
             whole = if ask.stored || at >= ask.to { at } else { self.calendar.bucket(ask.period, at).start };
@@ -120,25 +121,29 @@ impl Query {
     }
 
     /// Adds a row of a stored period to the row of the period asked for.
-    fn add(&self, ask: &Ask, found: &mut BTreeMap<Position, StatsRow>, mut row: StatsRow) {
+    fn add(&self, ask: &Ask, found: &mut BTreeMap<Position, StatsRow>, mut row: StatsRow) -> Result<(), QueryError> {
         if !ask.stored {
             row.bucket = self.calendar.bucket(ask.period, row.bucket.start);
         }
         let position = Position::of(&row);
         if ask.after.as_ref().is_some_and(|after| position <= *after) {
-            return;
+            return Ok(());
         }
         match found.get_mut(&position) {
             None => {
                 found.insert(position, row);
             }
             Some(sum) => {
-                sum.moments.merge(&row.moments);
+                if let Err(unlike) = sum.moments.try_merge(&row.moments) {
+                    let (id, start) = (row.source, timestamp::format(sum.bucket.start));
+                    return Err(QueryError::Unlike { id, period: ask.period, start, unlike });
+                }
                 sum.state = sum.state.min(row.state);
                 sum.generation = sum.generation.max(row.generation);
                 sum.revision = sum.revision.max(row.revision);
             }
         }
+        Ok(())
     }
 
     /// The next stretch of time that one stored period answers; `None` if nothing is left in it.

@@ -12,6 +12,7 @@ use crate::stats::Millis;
 use crate::stats::calendar::Period;
 use crate::stats::moments::Moments;
 use crate::stats::source::SourceSpan;
+use crate::stats::timestamp;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -336,10 +337,10 @@ impl Summary {
             for row in window.rows {
                 match self.by {
                     By::Source => match by_source.get_mut(&row.source) {
-                        Some(sum) => sum.add(&row),
-                        None => _ = by_source.insert(Arc::clone(&row.source), Sum::of(&row)),
+                        Some(sum) => sum.add(&row)?,
+                        None => _ = by_source.insert(Arc::clone(&row.source), Sum::of(row)),
                     },
-                    By::Period(_) | By::None => self.add(&row),
+                    By::Period(_) | By::None => self.add(row)?,
                 }
             }
             (piece.from, tries) = (window.upto, MOVING_TRIES);
@@ -348,16 +349,17 @@ impl Summary {
     }
 
     /// Adds a row to the sum of all sources.
-    fn add(&mut self, row: &StatsRow) {
+    fn add(&mut self, row: StatsRow) -> Result<(), QueryError> {
         let from = self.tiling.as_ref().map_or(EARLIEST, |tiling| tiling.from);
         let start = match self.by {
             By::Period(period) => self.query.calendar.bucket(period, row.bucket.start).start.max(from),
             By::Source | By::None => from,
         };
         match self.sums.get_mut(&start) {
-            Some(sum) => sum.add(row),
+            Some(sum) => sum.add(&row)?,
             None => _ = self.sums.insert(start, Sum::of(row)),
         }
+        Ok(())
     }
 }
 
@@ -380,13 +382,18 @@ impl Query {
 }
 
 impl Sum {
-    fn of(row: &StatsRow) -> Self {
+    fn of(row: StatsRow) -> Self {
         Self { moments: row.moments, state: row.state }
     }
 
-    fn add(&mut self, row: &StatsRow) {
-        self.moments.merge(&row.moments);
+    fn add(&mut self, row: &StatsRow) -> Result<(), QueryError> {
+        self.moments.try_merge(&row.moments).map_err(|unlike| {
+            let start = timestamp::format(row.bucket.start);
+            let reason = format!("{unlike}: \"{}\" has the latter from {start} on; sum up what is alike", row.source);
+            QueryError::Refused { parameter: "source", reason }
+        })?;
         self.state = self.state.min(row.state);
+        Ok(())
     }
 
     fn row(self, source: Option<Arc<str>>, start: Millis, end: Millis) -> SummaryRow {

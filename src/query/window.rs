@@ -11,8 +11,9 @@ use crate::mutant;
 use crate::sink::{RowQuery, SinkError};
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Period};
-use crate::stats::moments::Moments;
+use crate::stats::moments::{Moments, Unlike};
 use crate::stats::row::{LifeRow, Row, Update};
+use crate::stats::timestamp;
 use crate::store::{OpenLife, StoreError};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -262,11 +263,24 @@ fn assemble(rows: Vec<Row>, parts: &[Part], upto: Millis, blind: bool) -> Vec<St
         }
         let empty = Below { moments: Moments::EMPTY, generation: part.generation, revision: part.revision };
         let below = cell.below.get_or_insert(empty);
-        below.moments.merge(&part.moments);
+        add(&mut below.moments, &part.moments, &part.source, &part.target);
         below.generation = below.generation.max(part.generation);
         below.revision = below.revision.max(part.revision);
     }
     cells.into_iter().map(|((bucket, source), cell)| settle(source, bucket, cell, blind)).collect()
+}
+
+/// Readings of another length are left out: they can only come after a drain or into a row that was closed, and the
+/// sink sets aside what it is given of them.
+fn add(moments: &mut Moments, more: &Moments, source: &str, bucket: &Bucket) {
+    if let Err(unlike) = moments.try_merge(more) {
+        log_unlike(source, bucket, unlike);
+    }
+}
+
+fn log_unlike(source: &str, bucket: &Bucket, unlike: Unlike) {
+    let start = timestamp::format(bucket.start);
+    tracing::error!(source, period = %bucket.period, start, "a query leaves out what is not of the row's length: {unlike}");
 }
 
 /// One row from its cell. Generation and revision are those of the bucket itself; they are taken
@@ -288,6 +302,10 @@ fn settle(source: Arc<str>, bucket: Bucket, cell: Cell, blind: bool) -> StatsRow
             match Row::update(row.as_ref(), &life) {
                 Update::Write(row) => Some(row),
                 Update::Same => row,
+                Update::Unlike(unlike) => {
+                    log_unlike(&source, &bucket, unlike);
+                    row
+                }
                 Update::Older => {
                     if row.as_ref().is_some_and(|row| row.generation > generation) {
                         state = State::Closed;
@@ -300,10 +318,10 @@ fn settle(source: Arc<str>, bucket: Bucket, cell: Cell, blind: bool) -> StatsRow
     if below.is_some() {
         state = state.min(if written { State::Settling } else { State::Open });
     }
-    let mut moments = merged.as_ref().map_or(Moments::EMPTY, |row| row.state);
+    let mut moments = merged.as_ref().map_or(Moments::EMPTY, |row| row.state.clone());
     let mut version = merged.map(|row| (row.generation, row.revision));
     if let Some(below) = below {
-        moments.merge(&below.moments);
+        add(&mut moments, &below.moments, &source, &bucket);
         version = version.or(Some((below.generation, below.revision)));
     }
     let (generation, revision) = version.expect("a cell is made for a row or a part");

@@ -7,6 +7,7 @@
 //! directory. `csv/line.rs` has the form of a line, `csv/partition.rs` the names, `csv/index.rs` where
 //! lines stand, `csv/disk.rs` and `csv/holes.rs` what happens when a disk or its power fails, `csv/compact.rs` the final form, `csv/forget.rs` how a source goes.
 
+mod aside;
 mod catalogue;
 mod compact;
 mod disk;

@@ -6,6 +6,7 @@
 //! sorts errors by what helps. Several services may write to one database: a row's version decides.
 //! The time is the server's only in `written_at`, which nothing here reads.
 
+mod arrays;
 mod aside;
 mod columns;
 mod connections;
@@ -99,7 +100,7 @@ impl Sink for PostgresSink {
     }
 
     async fn write(&self, lives: Vec<LifeRow>) -> Result<WriteReport, SinkError> {
-        let rows = lives.into_iter().map(write::alone).collect();
+        let rows = lives.into_iter().map(Row::alone).collect();
         write::write(self, rows, write::Offer::Lives).await.map_err(Failure::into_write_error)
     }
 

@@ -43,7 +43,14 @@ impl DoubleDouble {
     #[inline]
     #[must_use]
     pub fn square(x: f64) -> Self {
-        let (hi, lo) = two_product(x, x);
+        Self::product(x, x)
+    }
+
+    /// The exact product of two doubles.
+    #[inline]
+    #[must_use]
+    pub fn product(x: f64, y: f64) -> Self {
+        let (hi, lo) = two_product(x, y);
         Self { hi, lo }
     }
 
@@ -115,6 +122,21 @@ pub fn n_times_q_minus_s_squared(n: f64, q: DoubleDouble, s: DoubleDouble) -> f6
         let (p, e) = two_product(a, b);
         sum.add(e);
         sum.add(p);
+    }
+    sum.round()
+}
+
+/// `a*b - c*d`, exact before one final rounding. With `a` the count, `b` the sum of products and `c`, `d` the
+/// sums of two components it is `n^2` times their population covariance.
+#[must_use]
+pub fn difference_of_products(a: DoubleDouble, b: DoubleDouble, c: DoubleDouble, d: DoubleDouble) -> f64 {
+    let mut sum = Expansion::<16>::new();
+    for (x, y, sign) in [(a, b, 1.0), (c, d, -1.0)] {
+        for (x, y) in [(x.lo, y.lo), (x.lo, y.hi), (x.hi, y.lo), (x.hi, y.hi)] {
+            let (p, e) = two_product(sign * x, y);
+            sum.add(e);
+            sum.add(p);
+        }
     }
     sum.round()
 }
@@ -266,6 +288,24 @@ mod tests {
             let got = n_times_q_minus_s_squared(n, q, s);
             let right = if truth.is_zero() { got == 0.0 } else { is_nearest(got, &truth) };
             prop_assert!(right);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_difference_of_products_is_rounded_once(a in double(), b in double(), c in double(), d in double(), e in double(), f in double()) {
+            let (x, y, z, w) = (pair(a, b), pair(c, d), pair(e, f), pair(b, e));
+            let truth = value(x) * value(y) - value(z) * value(w);
+            let got = difference_of_products(x, y, z, w);
+            let right = if truth.is_zero() { got == 0.0 } else { is_nearest(got, &truth) };
+            prop_assert!(right);
+        }
+
+        #[test]
+        fn on_the_diagonal_it_is_the_variance(a in double(), b in double(), c in double(), d in double(), n in 1u32..1_000_000) {
+            let (q, s, n) = (pair(a, b), pair(c, d), f64::from(n));
+            let exact = difference_of_products(DoubleDouble { hi: n, lo: 0.0 }, q, s, s);
+            prop_assert_eq!(exact, n_times_q_minus_s_squared(n, q, s));
         }
     }
 

@@ -10,13 +10,15 @@
 //! | 4 | latest: time, then the values | 1 + d | the later time wins, then the greater values |
 //! | 8 | sparse counts: n, then n pairs (index, count), indices rising | 1 + 2n | counts of equal indices add |
 //!
-//! [`Moments`] is profile 1 with d = 1: 60 bytes, the fast case here and in `store/lua/merge.lua`,
-//! which does the same operations in the same order. Only that case is produced today; the others
-//! merge already, so that vectors, higher powers and sketches need no change of the stores.
+//! [`Moments`] is profile 1: with d = 1 of numbers, 60 bytes, the fast case here and in
+//! `store/lua/merge.lua`, which does the same operations in the same order; else of vectors. Other
+//! profiles are not produced; they merge already, so that higher powers need no change of the stores.
 
 use super::double_double::DoubleDouble;
 use super::moments::Moments;
+use super::vectors::{LENGTHS, Vectors};
 use std::cmp::Ordering;
+use std::ops::Deref;
 
 /// Raised when the meaning of the bytes changes; stores refuse states of another version.
 pub const VERSION: u8 = 1;
@@ -54,31 +56,56 @@ pub enum LayoutError {
     Shapes([u8; HEADER_BYTES], [u8; HEADER_BYTES]),
 }
 
-/// The bytes of scalar moments.
+/// The bytes of a state; those of a scalar need no memory of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Encoded {
+    Scalar([u8; SCALAR_BYTES]),
+    Vector(Vec<u8>),
+}
+
+impl Deref for Encoded {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Scalar(bytes) => bytes,
+            Self::Vector(bytes) => bytes,
+        }
+    }
+}
+
+/// The bytes of moments.
 #[must_use]
-pub fn encode(moments: &Moments) -> [u8; SCALAR_BYTES] {
-    let Moments { count, sum, sum_sq, min, max } = moments;
+pub fn encode(moments: &Moments) -> Encoded {
+    if let Some(vector) = &moments.vector {
+        return Encoded::Vector(state_bytes(header(ORDER_2, vector.length() as u16), vector.doubles()));
+    }
+    let Moments { count, sum, sum_sq, min, max, .. } = moments;
     let mut bytes = [0; SCALAR_BYTES];
     bytes[..HEADER_BYTES].copy_from_slice(&SCALAR_HEADER);
     let doubles = [*count, sum.hi, sum.lo, sum_sq.hi, sum_sq.lo, *min, *max];
     for (chunk, x) in bytes[HEADER_BYTES..].chunks_exact_mut(8).zip(doubles) {
         chunk.copy_from_slice(&x.to_le_bytes());
     }
+    Encoded::Scalar(bytes)
+}
+
+fn state_bytes(head: [u8; HEADER_BYTES], doubles: &[f64]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER_BYTES + 8 * doubles.len());
+    bytes.extend_from_slice(&head);
+    bytes.extend(doubles.iter().flat_map(|x| x.to_le_bytes()));
     bytes
 }
 
-/// Scalar moments from their bytes.
+/// Moments from their bytes.
 ///
 /// # Errors
-/// If the bytes are not a scalar state of this version.
+/// If the bytes are not a state of this version, or one of more than [`Moments`].
 #[expect(clippy::missing_panics_doc, reason = "slices of known length")]
 pub fn decode(bytes: &[u8]) -> Result<Moments, LayoutError> {
-    if bytes.len() != SCALAR_BYTES {
-        return Err(LayoutError::Length(bytes.len()));
-    }
-    let head: [u8; HEADER_BYTES] = bytes[..HEADER_BYTES].try_into().expect("four bytes");
-    if head != SCALAR_HEADER {
-        return Err(LayoutError::Header(head));
+    if bytes.len() != SCALAR_BYTES || bytes[..HEADER_BYTES] != SCALAR_HEADER {
+        return decode_vector(bytes);
     }
     let mut doubles = [0.0; SCALAR_DOUBLES];
     for (x, chunk) in doubles.iter_mut().zip(bytes[HEADER_BYTES..].chunks_exact(8)) {
@@ -91,7 +118,35 @@ pub fn decode(bytes: &[u8]) -> Result<Moments, LayoutError> {
         sum_sq: DoubleDouble { hi: sq_hi, lo: sq_lo },
         min,
         max,
+        vector: None,
     })
+}
+
+fn decode_vector(bytes: &[u8]) -> Result<Moments, LayoutError> {
+    let (head, doubles) = parse(bytes)?;
+    let length = dimension(head);
+    if head[1] != ORDER_2 || !LENGTHS.contains(&length) {
+        return Err(LayoutError::Header(head));
+    }
+    let count = doubles[0];
+    Ok(Moments { count, vector: Some(Box::new(Vectors::from_doubles(length, doubles))), ..Moments::EMPTY })
+}
+
+/// Numbers per reading that a state says it is of; `None` if its header is not one of [`Moments`].
+#[must_use]
+pub fn length(bytes: &[u8]) -> Option<usize> {
+    let head = bytes.first_chunk::<HEADER_BYTES>()?;
+    (head[..2] == SCALAR_HEADER[..2]).then(|| dimension(*head)).filter(|d| *d == 1 || LENGTHS.contains(d))
+}
+
+fn dimension([_, _, d0, d1]: [u8; HEADER_BYTES]) -> usize {
+    usize::from(u16::from_le_bytes([d0, d1]))
+}
+
+/// Doubles of the state of readings of so many numbers.
+#[must_use]
+pub const fn state_doubles(length: usize) -> usize {
+    1 + 4 * length + length * (length + 1)
 }
 
 /// Merges two states of the same shape, whatever it is.
@@ -99,8 +154,10 @@ pub fn decode(bytes: &[u8]) -> Result<Moments, LayoutError> {
 /// # Errors
 /// If either is not a state of this version, or their shapes differ.
 pub fn merge(a: &[u8], b: &[u8]) -> Result<Vec<u8>, LayoutError> {
-    if let (Ok(mut left), Ok(right)) = (decode(a), decode(b)) {
-        left.merge(&right);
+    if (a.len(), b.len()) == (SCALAR_BYTES, SCALAR_BYTES)
+        && let (Ok(mut left), Ok(right)) = (decode(a), decode(b))
+        && left.try_merge(&right).is_ok()
+    {
         return Ok(encode(&left).to_vec());
     }
     let (shape_a, doubles_a) = parse(a)?;
@@ -108,17 +165,18 @@ pub fn merge(a: &[u8], b: &[u8]) -> Result<Vec<u8>, LayoutError> {
     if shape_a != shape_b {
         return Err(LayoutError::Shapes(shape_a, shape_b));
     }
-    let mut out = shape_a.to_vec();
-    for x in merge_doubles(shape_a, &doubles_a, &doubles_b) {
-        out.extend_from_slice(&x.to_le_bytes());
-    }
-    Ok(out)
+    Ok(state_bytes(shape_a, &merge_doubles(shape_a, &doubles_a, &doubles_b)))
+}
+
+/// Merges the doubles of two states of vectors of this length.
+pub(super) fn merge_vectors(length: usize, a: &[f64], b: &[f64]) -> Vec<f64> {
+    merge_doubles(header(ORDER_2, length as u16), a, b)
 }
 
 /// How many doubles a shape has before its sparse part (which is as long as its first double says).
 fn fixed_doubles(profile: u8, d: usize) -> usize {
     let part = |bit: u8, doubles: usize| if profile & bit == 0 { 0 } else { doubles };
-    part(ORDER_2, 1 + 2 * d + d * (d + 1) + 2 * d) + part(POWERS, 4 * d) + part(LATEST, 1 + d)
+    part(ORDER_2, state_doubles(d)) + part(POWERS, 4 * d) + part(LATEST, 1 + d)
 }
 
 fn parse(bytes: &[u8]) -> Result<([u8; HEADER_BYTES], Vec<f64>), LayoutError> {
@@ -149,8 +207,9 @@ fn parse(bytes: &[u8]) -> Result<([u8; HEADER_BYTES], Vec<f64>), LayoutError> {
     Ok((*head, doubles))
 }
 
-fn merge_doubles([_, profile, d0, d1]: [u8; HEADER_BYTES], a: &[f64], b: &[f64]) -> Vec<f64> {
-    let d = usize::from(u16::from_le_bytes([d0, d1]));
+fn merge_doubles(head: [u8; HEADER_BYTES], a: &[f64], b: &[f64]) -> Vec<f64> {
+    let profile = head[1];
+    let d = dimension(head);
     let mut out = Vec::with_capacity(a.len().max(b.len()));
     let add_pairs = |out: &mut Vec<f64>, pairs: usize| {
         for _ in 0..pairs {
@@ -211,9 +270,22 @@ mod tests {
     use super::*;
 
     fn state(profile: u8, d: u16, doubles: &[f64]) -> Vec<u8> {
-        let mut bytes = header(profile, d).to_vec();
-        bytes.extend(doubles.iter().flat_map(|x| x.to_le_bytes()));
-        bytes
+        state_bytes(header(profile, d), doubles)
+    }
+
+    #[test]
+    fn a_vector_state_stands_in_the_order_of_the_table() {
+        let mut moments = Moments::of_vector(&[1.0, 2.0]);
+        moments.push_vector(&[3.0, -5.0]);
+        let doubles = [2., 4., 0., -3., 0., 10., 0., -13., 0., 29., 0., 1., -5., 3., 2.];
+        let bytes = encode(&moments);
+        assert_eq!(bytes[..], state(ORDER_2, 2, &doubles)[..]);
+        assert_eq!((decode(&bytes), length(&bytes)), (Ok(moments.clone()), Some(2)));
+        let one = encode(&Moments::of_vector(&[1.0, 2.0]));
+        let other = encode(&Moments::of_vector(&[3.0, -5.0]));
+        assert_eq!(merge(&one, &other), Ok(bytes.to_vec()));
+        assert_eq!(decode(&state(ORDER_2 | POWERS, 2, &[0.0; 23])), Err(LayoutError::Header(header(3, 2))));
+        assert_eq!(length(b"not a state"), None);
     }
 
     #[test]
@@ -223,6 +295,7 @@ mod tests {
         let bytes = encode(&moments);
         assert_eq!(bytes.len(), 60);
         assert_eq!(decode(&bytes), Ok(moments));
+        assert_eq!(length(&bytes), Some(1));
     }
 
     #[test]
@@ -249,7 +322,7 @@ mod tests {
         let good = encode(&Moments::of(1.0));
         assert_eq!(merge(&good, &good[..59]), Err(LayoutError::Length(59)));
         assert_eq!(merge(&[], &good), Err(LayoutError::Length(0)));
-        let mut other = good;
+        let mut other = good.to_vec();
         other[0] = 9;
         assert_eq!(merge(&good, &other), Err(LayoutError::Header([9, 1, 1, 0])));
         let vector = state(ORDER_2, 2, &[0.0; 15]);

@@ -14,6 +14,7 @@ pub mod policy;
 pub mod row;
 pub mod source;
 pub mod timestamp;
+pub mod vectors;
 
 /// A point in time or a span, in milliseconds (points: since 1970-01-01T00:00:00Z).
 pub type Millis = i64;

@@ -3,15 +3,20 @@
 //! Made by `ingest/fold.rs`, merged by the stores and by `query/`, read out by everything that
 //! shows numbers. The bytes of this state are in `layout.rs`; the arithmetic is in
 //! `double_double.rs`. Merging is element-wise, so any split of the readings and any order gives
-//! the same answer to about 106 bits.
+//! the same answer to about 106 bits. What readings that are vectors have more is in `vectors.rs`.
 
 use super::double_double::{DoubleDouble, n_times_q_minus_s_squared};
+use super::layout::{self, SCALAR_DOUBLES};
+use super::vectors::Vectors;
 
 /// Largest magnitude of a reading: its square, times 10^28 readings, still fits a double.
 pub const MAX_ABS_VALUE: f64 = 1e140;
 
 /// Count, sum, sum of squares, minimum and maximum of a set of readings.
-#[derive(Clone, Copy, Debug, PartialEq)]
+///
+/// Of readings that are vectors everything but the count is in `vector`, and the fields of a scalar stay empty.
+/// All readings of one set have the same length; a number has the length 1.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Moments {
     /// Number of readings; an integer, exact up to 2^53 (a double because Lua has no other number).
     pub count: f64,
@@ -21,6 +26,19 @@ pub struct Moments {
     pub min: f64,
     /// `-inf` when empty.
     pub max: f64,
+    /// The rest of a set of vectors; `None` of numbers.
+    pub vector: Option<Box<Vectors>>,
+}
+
+/// Two sets of readings that cannot be put together: these are their lengths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("readings of {} and of {} cannot be put together", numbers(*.0), numbers(*.1))]
+pub struct Unlike(pub usize, pub usize);
+
+/// A length in words.
+#[must_use]
+pub fn numbers(length: usize) -> String {
+    if length == 1 { "1 number".to_owned() } else { format!("{length} numbers") }
 }
 
 impl Default for Moments {
@@ -37,6 +55,7 @@ impl Moments {
         sum_sq: DoubleDouble { hi: 0.0, lo: 0.0 },
         min: f64::INFINITY,
         max: f64::NEG_INFINITY,
+        vector: None,
     };
 
     /// The moments of a single reading.
@@ -60,10 +79,79 @@ impl Moments {
         self.max = if x > self.max { x } else { self.max };
     }
 
-    /// Adds all readings of `other`. `layout::merge` and the Lua script do the same operations in
-    /// the same order, to the bit.
+    /// The moments of a single reading that is a vector; see [`Self::push_vector`].
+    #[must_use]
+    pub fn of_vector(values: &[f64]) -> Self {
+        let mut moments = Self::EMPTY;
+        moments.push_vector(values);
+        moments
+    }
+
+    /// Adds one reading that is a vector: of one of the lengths that are allowed, the same as before, each
+    /// value as for [`Self::push`]; the decoder and the folder check.
+    ///
+    /// # Panics
+    /// If the length is another one.
+    pub fn push_vector(&mut self, values: &[f64]) {
+        assert!(self.vector.is_some() || self.count == 0.0, "the folder checks");
+        self.count += 1.0;
+        self.vector.get_or_insert_with(|| Box::new(Vectors::empty(values.len()))).push(values);
+    }
+
+    /// Numbers per reading; 1 when empty.
+    #[inline]
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.vector.as_ref().map_or(1, |vector| vector.length())
+    }
+
+    /// Doubles of its state.
+    #[inline]
+    #[must_use]
+    pub fn doubles(&self) -> usize {
+        self.vector.as_ref().map_or(SCALAR_DOUBLES, |vector| layout::state_doubles(vector.length()))
+    }
+
+    /// Adds all readings of `other`, which are of the same length. `layout::merge` and the Lua script do the same
+    /// operations in the same order, to the bit.
+    ///
+    /// # Panics
+    /// If both have readings and these differ in length; see [`Self::try_merge`].
     #[inline]
     pub fn merge(&mut self, other: &Self) {
+        self.try_merge(other).expect("lengths are compared before");
+    }
+
+    /// The same where the lengths are not known to agree.
+    ///
+    /// # Errors
+    /// If both have readings and these differ in length; nothing is changed then.
+    #[inline]
+    pub fn try_merge(&mut self, other: &Self) -> Result<(), Unlike> {
+        if self.vector.is_some() || other.vector.is_some() {
+            return self.merge_vectors(other);
+        }
+        self.merge_scalars(other);
+        Ok(())
+    }
+
+    #[cold]
+    fn merge_vectors(&mut self, other: &Self) -> Result<(), Unlike> {
+        match (&mut self.vector, &other.vector) {
+            _ if other.count == 0.0 => return Ok(()),
+            _ if self.count == 0.0 => {
+                self.clone_from(other);
+                return Ok(());
+            }
+            (Some(mine), Some(theirs)) if mine.length() == theirs.length() => mine.merge(theirs),
+            _ => return Err(Unlike(self.length(), other.length())),
+        }
+        self.count += other.count;
+        Ok(())
+    }
+
+    #[inline]
+    fn merge_scalars(&mut self, other: &Self) {
         self.count += other.count;
         self.sum = self.sum.add(other.sum);
         self.sum_sq = self.sum_sq.add(other.sum_sq);
@@ -74,25 +162,29 @@ impl Moments {
     /// Whether every element can be stored: sums finite and a count that is still exact.
     #[must_use]
     pub fn is_finite(&self) -> bool {
-        self.sum.hi.is_finite() && self.sum_sq.hi.is_finite() && self.count <= 9_007_199_254_740_992.0
+        self.sum.hi.is_finite()
+            && self.sum_sq.hi.is_finite()
+            && self.count <= 9_007_199_254_740_992.0
+            && self.vector.as_ref().is_none_or(|vector| vector.is_finite())
     }
 
-    /// Arithmetic mean: the exact quotient of the sum and the count, rounded once. `None` when empty.
+    /// Arithmetic mean: the exact quotient of the sum and the count, rounded once. `None` when empty, or
+    /// of vectors, as all that follows.
     #[must_use]
     pub fn mean(&self) -> Option<f64> {
-        (self.count > 0.0).then(|| self.sum.quotient(self.count))
+        self.has_more_than(0.0).then(|| self.sum.quotient(self.count))
     }
 
     /// Population variance `(n*Q - S*S) / n^2`; never negative, 0 for equal values. `None` when empty.
     #[must_use]
     pub fn var_pop(&self) -> Option<f64> {
-        (self.count > 0.0).then(|| self.scatter() / self.count / self.count)
+        self.has_more_than(0.0).then(|| self.scatter() / self.count / self.count)
     }
 
     /// Sample variance `(n*Q - S*S) / (n*(n-1))`. `None` for fewer than two readings.
     #[must_use]
     pub fn var_samp(&self) -> Option<f64> {
-        (self.count > 1.0).then(|| self.scatter() / self.count / (self.count - 1.0))
+        self.has_more_than(1.0).then(|| self.scatter() / self.count / (self.count - 1.0))
     }
 
     /// Square root of [`Self::var_pop`].
@@ -105,6 +197,10 @@ impl Moments {
     #[must_use]
     pub fn stddev_samp(&self) -> Option<f64> {
         self.var_samp().map(f64::sqrt)
+    }
+
+    fn has_more_than(&self, numbers: f64) -> bool {
+        self.count > numbers && self.vector.is_none()
     }
 
     /// `n*Q - S*S`: `n^2` times the population variance. The subtraction is exact, so the clamp
@@ -221,9 +317,9 @@ mod tests {
             let moments = fold(&values);
             let mut left = Moments::EMPTY;
             left.merge(&moments);
-            let mut right = moments;
+            let mut right = moments.clone();
             right.merge(&Moments::EMPTY);
-            prop_assert_eq!(left, moments);
+            prop_assert_eq!(&left, &moments);
             prop_assert_eq!(right, moments);
         }
     }

@@ -4,7 +4,7 @@
 //! together with the same rule. The order of versions is `(generation, gen_count, revision)`.
 
 use super::calendar::Bucket;
-use super::moments::Moments;
+use super::moments::{Moments, Unlike};
 use std::sync::Arc;
 
 /// What one life of a bucket says of one source, at one revision.
@@ -46,16 +46,25 @@ pub enum Update {
     /// The row holds a newer one: what was offered is skipped. Of a life it means that another instance was
     /// faster, or that a clock or a store went back.
     Older,
+    /// The lives before are of readings of another length: the two cannot be put together, and the row stays.
+    Unlike(Unlike),
 }
 
 impl Row {
+    /// The row that a life is without any other.
+    #[must_use]
+    pub fn alone(life: LifeRow) -> Self {
+        let LifeRow { source, bucket, generation, revision, moments } = life;
+        Self { source, bucket, generation, gen_count: moments.count, revision, base: None, state: moments }
+    }
+
     /// Applies a life to the row the sink has for it, if any. Same life: replaced if greater. Newer
     /// life: the whole row becomes its base. Repeating a call changes nothing.
     #[must_use]
     pub fn update(existing: Option<&Row>, life: &LifeRow) -> Update {
         let base = match existing {
             None => None,
-            Some(row) if row.generation < life.generation => Some(row.state),
+            Some(row) if row.generation < life.generation => Some(row.state.clone()),
             Some(row) if row.generation > life.generation => return Update::Older,
             Some(row) => {
                 let (old, new) = ((row.gen_count, row.revision), (life.moments.count, life.revision));
@@ -65,11 +74,13 @@ impl Row {
                 if new < old {
                     return Update::Older;
                 }
-                row.base
+                row.base.clone()
             }
         };
-        let mut state = base.unwrap_or_default();
-        state.merge(&life.moments);
+        let mut state = base.clone().unwrap_or_default();
+        if let Err(unlike) = state.try_merge(&life.moments) {
+            return Update::Unlike(unlike);
+        }
         Update::Write(Row {
             source: Arc::clone(&life.source),
             bucket: life.bucket,
@@ -123,11 +134,11 @@ mod tests {
     #[test]
     fn a_correction_replaces_and_a_later_life_adds() {
         let first = write(None, &life(1, 10, &[1.0]));
-        assert_eq!((first.base, first.state.count), (None, 1.0));
+        assert_eq!((&first.base, first.state.count), (&None, 1.0));
         let corrected = write(Some(&first), &life(1, 11, &[1.0, 2.0]));
-        assert_eq!((corrected.base, corrected.state.count), (None, 2.0));
+        assert_eq!((&corrected.base, corrected.state.count), (&None, 2.0));
         let late = write(Some(&corrected), &life(5, 12, &[4.0]));
-        assert_eq!((late.base, late.state.count, late.gen_count), (Some(corrected.state), 3.0, 1.0));
+        assert_eq!((&late.base, late.state.count, late.gen_count), (&Some(corrected.state.clone()), 3.0, 1.0));
         let late_again = write(Some(&late), &life(5, 13, &[4.0, 8.0]));
         assert_eq!((late_again.base, late_again.state.count), (Some(corrected.state), 4.0));
     }
@@ -139,6 +150,15 @@ mod tests {
         assert_eq!(Row::update(Some(&row), &life(5, 10, &[1.0, 2.0])), Update::Older);
         assert_eq!(Row::update(Some(&row), &life(5, 99, &[1.0])), Update::Older, "a store that lost a reading");
         assert_eq!(Row::update(Some(&row), &life(4, 99, &[1.0, 2.0, 3.0])), Update::Older);
+    }
+
+    #[test]
+    fn a_life_of_another_length_is_not_added() {
+        let vector = |generation| LifeRow { moments: Moments::of_vector(&[1.0, 2.0]), ..life(generation, 10, &[]) };
+        let row = write(None, &vector(1));
+        assert_eq!(Row::update(Some(&row), &life(5, 11, &[1.0])), Update::Unlike(Unlike(2, 1)));
+        let both = write(Some(&row), &vector(5));
+        assert_eq!((both.base, both.state.count), (Some(row.state), 2.0));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod close;
 mod due;
 mod errors;
 mod file;
+mod lengths;
 mod look;
 mod nodes;
 mod probe;

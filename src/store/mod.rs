@@ -9,6 +9,7 @@ pub mod closing;
 pub mod embedded;
 pub mod errors;
 pub mod keys;
+pub mod kin;
 pub mod nodes;
 pub mod probe;
 pub mod redis;
@@ -18,6 +19,7 @@ use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Family, Period};
 use crate::stats::moments::Moments;
 pub use crate::stats::policy::{Late, MAX_IDEMPOTENCY_TTL, Policy};
+use kin::{Clash, Kin};
 use nodes::{Node, Registered};
 use std::fmt;
 use std::sync::Arc;
@@ -113,7 +115,7 @@ pub struct BucketDeltas {
 /// Everything one commit brings to one shard: applied whole or not at all.
 ///
 /// A frame whose outcome is unknown is sent again as it is, with the same sequence, until the
-/// store answers. No bucket stands in it twice and no key id twice. A frame without keys and
+/// store answers. No bucket stands in it twice and no key id twice, and a source has readings of one length. A frame without keys and
 /// deltas is valid: it only takes its place in the writer's sequence.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Frame {
@@ -126,6 +128,8 @@ pub struct Frame {
     pub received: Millis,
     pub keys: Vec<KeyRecord>,
     pub deltas: Vec<BucketDeltas>,
+    /// Wanted where it brings vectors, and by shards that have had some; not part of what is brought.
+    pub kin: Option<Kin>,
 }
 
 impl Frame {
@@ -157,7 +161,7 @@ impl Frame {
         deltas: Vec<BucketDeltas>,
     ) -> Self {
         let checksum = Self::checksum(&keys, &deltas);
-        Self { writer, sequence, checksum, received, keys, deltas }
+        Self { writer, sequence, checksum, received, keys, deltas, kin: None }
     }
 }
 
@@ -180,6 +184,10 @@ pub enum Answer {
     Closing(Vec<Life>),
     /// These buckets (index in the frame's deltas) are past their lateness; only with [`Late::Refuse`].
     Late(Vec<usize>),
+    /// The frame brings vectors or the shard has had some, and it does not say which buckets meet ([`Frame::kin`]).
+    Mixed,
+    /// Sources that have readings of another length in a life that meets these buckets, by delta, then by source.
+    Unlike(Vec<Clash>),
     /// All of it is in the store.
     Applied,
 }
@@ -396,7 +404,8 @@ pub trait Store: Send + Sync + 'static {
     /// `now < end + lateness` and it ends after every bucket whose tombstone is gone (it may have
     /// closed under a shorter lateness); else `max(highest generation + 1, now)`, one number for all such lives of
     /// a frame. A touched bucket is dirty
-    /// and due at `max(end + grace, min(now + grace, dirty since + MAX_DIRTY))`.
+    /// and due at `max(end + grace, min(now + grace, dirty since + MAX_DIRTY))`. States of a life and of all that lie
+    /// within the same coarsest bucket are of one length per source.
     ///
     /// # Errors
     /// `Unavailable`: not applied. `Unknown`: send the same frame again.

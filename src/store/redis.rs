@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Family, Period};
 use crate::stats::layout;
+use crate::store::kin::{Clash, Kin};
 use crate::store::nodes::{NODE_TTL, Node, Registered};
 use link::{Call, Link, Script};
 use redis::Value;
@@ -34,6 +35,7 @@ pub const MERGE_LUA: &str = include_str!("lua/merge.lua");
 const CLOCK_LUA: &str = include_str!("lua/clock.lua");
 const LIFE_LUA: &str = include_str!("lua/life.lua");
 const COMBINE_LUA: &str = include_str!("lua/combine.lua");
+const LENGTHS_LUA: &str = include_str!("lua/lengths.lua");
 
 struct Scripts {
     head: Script,
@@ -60,7 +62,7 @@ impl Scripts {
         Self {
             head: Script::new("head", &[CLOCK_LUA, include_str!("lua/head.lua")]),
             found: Script::new("found", &[CLOCK_LUA, LIFE_LUA, include_str!("lua/found.lua")]),
-            apply: Script::new("apply", &with_states(include_str!("lua/apply.lua"))),
+            apply: Script::new("apply", &[&states[..], &[LENGTHS_LUA, include_str!("lua/apply.lua")]].concat()),
             due: Script::new("due", &[CLOCK_LUA, include_str!("lua/due.lua")]),
             seal: Script::new("seal", &[CLOCK_LUA, LIFE_LUA, include_str!("lua/seal.lua")]),
             page: Script::new("page", &[include_str!("lua/page.lua")]),
@@ -168,6 +170,7 @@ impl RedisStore {
             keys.push(keys::bucket(shard, &deltas.bucket));
             keys.push(keys::open(shard, deltas.bucket.period));
         }
+        keys.extend(frame.kin.iter().flat_map(|kin| &kin.periods).map(|period| keys::open(shard, *period)));
         let mut call = self.clocked(&self.scripts.apply, &keys);
         call.arg(match self.policy.late {
             Late::Reopen => "reopen",
@@ -193,6 +196,18 @@ impl RedisStore {
                 states.extend_from_slice(&layout::encode(moments));
             }
             call.arg(&states[..]);
+        }
+        match &frame.kin {
+            None => _ = call.arg(""),
+            Some(Kin { periods, tops }) => {
+                call.arg(periods.len()).arg(keys::bucket_prefix(shard));
+                for tops in tops {
+                    call.arg(tops.len());
+                    for top in tops {
+                        call.arg(top.start).arg(top.end);
+                    }
+                }
+            }
         }
         call
     }
@@ -288,6 +303,14 @@ impl Store for RedisStore {
                     late.push(reply.number()?);
                 }
                 Answer::Late(late)
+            }
+            "MIXED" => Answer::Mixed,
+            "UNLIKE" => {
+                let mut clashes = Vec::new();
+                while !reply.is_empty() {
+                    clashes.push(Clash { delta: reply.number()?, source: reply.number()?, held: reply.number()? });
+                }
+                Answer::Unlike(clashes)
             }
             "OVERFLOW" => return Err(overflow(&reply.text()?)),
             "APPLIED" => {

@@ -57,9 +57,9 @@ fn readings_that_are_refused() {
     let value = |value: &str| format!(r#"{{"source":"a","value":{value}}}"#);
     check_with(&client, b"[5]", &[JSON], "", (400, "invalid-readings", "a reading must be an object"));
     check_with(&client, b"5\n", &[NDJSON], "", (400, "invalid-readings", "a reading must be an object"));
-    check(&value("\"21.5\""), "value must be a finite number, this is a string");
-    check(&value("null"), "value must be a finite number, this is null");
-    check(&value("[1,2]"), "vectors are not supported yet");
+    check(&value("\"21.5\""), "value must be a finite number or an array of them, this is a string");
+    check(&value("null"), "value must be a finite number or an array of them, this is null");
+    check(&value("[1]"), "value must be a number or an array of 2 to 64, this has 1 number");
     check(&value("1e141"), "value must be a finite number of magnitude at most 1e140");
     check(&value("-1.1e140"), "value must be a finite number of magnitude at most 1e140");
     check(r#"{"source":"a"}"#, "value is missing");
@@ -102,8 +102,18 @@ fn bodies_that_cannot_be_read() {
     check(down.as_bytes(), &[JSON], "", unreadable("EOF"));
     check(format!("{down}{up}").as_bytes(), &[JSON], "", (400, "invalid-readings", "must be an object"));
     let deep = format!(r#"{{"source":"a","value":{down}{up}}}"#);
-    check(deep.as_bytes(), &[JSON], "", (400, "invalid-readings", "vectors are not supported yet"));
-    check(deep.as_bytes(), &[NDJSON], "", (400, "invalid-readings", "vectors are not supported yet"));
+    check(
+        deep.as_bytes(),
+        &[JSON],
+        "",
+        (400, "invalid-readings", "value must be an array of numbers, this has an array in it"),
+    );
+    check(
+        deep.as_bytes(),
+        &[NDJSON],
+        "",
+        (400, "invalid-readings", "value must be an array of numbers, this has an array in it"),
+    );
     let lines = (400, "invalid-readings", "the line is not JSON");
     check(br#"{"source":"a","value":NaN}"#, &[NDJSON], "", lines);
     check(br#"{"source":"a","value":1e999}"#, &[NDJSON], "", (400, "invalid-readings", "number out of range"));

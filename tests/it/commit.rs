@@ -8,11 +8,12 @@ use crate::unreliable::{Fault, Unreliable};
 use crate::world::{calendar, wide_delta};
 use meanwhile::clock::Clock;
 use meanwhile::ingest::commit::{
-    CommitError, Committed, Committer, Loss, Losses, MAX_WAITING_DELTAS, REQUEST_DEADLINE, Request, RequestKey,
+    CommitError, Committed, Committer, Loss, Losses, MAX_WAITING_DOUBLES, REQUEST_DEADLINE, Request, RequestKey,
 };
 use meanwhile::ingest::fold::{Part, RootDeltas};
 use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::{Bucket, Calendar};
+use meanwhile::stats::layout::SCALAR_DOUBLES;
 use meanwhile::stats::moments::Moments;
 use meanwhile::store::{Late, PAGE_SOURCES, Policy, Sealed, Store, When};
 use std::sync::Arc;
@@ -64,7 +65,7 @@ impl Bench {
     async fn count(&self, source: &str) -> f64 {
         let periods = self.calendar.periods();
         let open = self.store.inner.open(0, &[source.into()], periods, Millis::MIN, Millis::MAX).await.unwrap();
-        open.lives.iter().filter_map(|life| life.moments[0]).map(|moments| moments.count).sum()
+        open.lives.iter().filter_map(|life| life.moments[0].clone()).map(|moments| moments.count).sum()
     }
 
     async fn check_count(&self, source: &str, expected: f64) {
@@ -217,9 +218,9 @@ async fn more_than_memory_may_hold_is_refused() {
     let bench = Bench::start().await;
     bench.store.gate.forget_permits(usize::MAX);
     let source: Arc<str> = "a".into();
-    let deltas =
-        RootDeltas { buckets: vec![bench.bucket(T0)], sources: vec![(source, Moments::of(1.0)); MAX_WAITING_DELTAS] };
-    let large = Part { deltas: vec![deltas], readings: MAX_WAITING_DELTAS };
+    let states = MAX_WAITING_DOUBLES / SCALAR_DOUBLES;
+    let deltas = RootDeltas { buckets: vec![bench.bucket(T0)], sources: vec![(source, Moments::of(1.0)); states] };
+    let large = Part { deltas: vec![deltas], readings: states };
     let first = bench.committer.commit(Request { parts: vec![large], key: None });
     let second = async {
         sleep(Duration::from_millis(10)).await;
@@ -464,7 +465,7 @@ async fn a_reading_is_counted_in_all_its_buckets_or_in_none() {
         assert_eq!(answer, Ok(Committed { duplicate: false, too_late: vec![(0, 1)] }));
     }
     let open = bench.store.inner.open(0, &["a".into()], &[day.period], Millis::MIN, Millis::MAX).await.unwrap();
-    assert_eq!(open.lives.iter().map(|life| life.moments[0].unwrap().count).collect::<Vec<_>>(), [4.0]);
+    assert_eq!(open.lives.iter().map(|life| life.moments[0].as_ref().unwrap().count).collect::<Vec<_>>(), [4.0]);
     // Two minutes with two readings each, and the day with the same four.
     assert_eq!(
         bench

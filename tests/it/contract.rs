@@ -15,6 +15,7 @@ mod reading;
 mod schedule;
 mod sharing;
 mod times;
+mod vectors;
 
 use crate::world::{Kind, World};
 use meanwhile::stats::calendar::Bucket;
@@ -170,4 +171,11 @@ for_each_store! {
     sharing::who_is_not_heard_of_is_gone,
     sharing::a_step_of_the_clock_takes_nobody_off_the_list,
     sharing::a_store_without_epoch_has_a_list_too,
+    vectors::vectors_and_numbers_merge_side_by_side,
+    vectors::vectors_move_up_into_hour_and_day,
+    vectors::a_frame_with_vectors_says_which_buckets_meet,
+    vectors::another_length_in_the_same_bucket_is_refused,
+    vectors::another_length_is_refused_wherever_the_two_would_meet,
+    vectors::every_source_of_another_length_is_named,
+    vectors::a_forgotten_source_may_come_with_another_length,
 }

@@ -97,6 +97,7 @@ documents! {
     readme: "README.md",
     getting_started: "docs/getting-started.md",
     clients: "docs/clients.md",
+    vectors: "docs/vectors.md",
     reading_rows: "docs/reading-rows.md",
     configuration: "docs/configuration.md",
     operations: "docs/operations.md",

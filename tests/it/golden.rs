@@ -68,7 +68,7 @@ fn scalar(values: &[f64]) -> Vec<u8> {
 /// A scalar state of these very doubles: count, both sums as pairs, minimum, maximum.
 fn raw([count, s, s_lo, q, q_lo, min, max]: [f64; 7]) -> Vec<u8> {
     let pair = |hi, lo| DoubleDouble { hi, lo };
-    encode(&Moments { count, sum: pair(s, s_lo), sum_sq: pair(q, q_lo), min, max }).to_vec()
+    encode(&Moments { count, sum: pair(s, s_lo), sum_sq: pair(q, q_lo), min, max, vector: None }).to_vec()
 }
 
 #[test]

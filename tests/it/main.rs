@@ -66,6 +66,7 @@ mod summary;
 mod systemd;
 mod tokens;
 mod undone;
+mod vectors;
 mod verifying;
 mod version;
 mod watching;

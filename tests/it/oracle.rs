@@ -196,7 +196,8 @@ impl Store for Oracle {
             return Ok(None);
         };
         let from: usize = cursor.map_or(0, |cursor| cursor.parse().unwrap());
-        let sources = life.sources.iter().skip(from).take(PAGE_SOURCES).map(|(s, m)| (Arc::clone(s), *m)).collect();
+        let sources =
+            life.sources.iter().skip(from).take(PAGE_SOURCES).map(|(s, m)| (Arc::clone(s), m.clone())).collect();
         let end = from + PAGE_SOURCES;
         Ok(Some(Page { sources, next: (end < life.sources.len()).then(|| end.to_string()) }))
     }
@@ -267,7 +268,7 @@ impl Store for Oracle {
         for &period in periods {
             for (bucket, life) in &state.lives {
                 if bucket.period == period && asked(bucket) && until.is_none_or(|until| bucket.start < until) {
-                    let moments = sources.iter().map(|s| life.sources.get(s).copied()).collect();
+                    let moments = sources.iter().map(|s| life.sources.get(s).cloned()).collect();
                     lives.push(OpenLife { life: life.life(*bucket), written: life.acked != 0, moments });
                 }
             }

@@ -215,7 +215,7 @@ fn a_connection_cut_at_commit_counts_nothing_twice() {
     left.store(1, Ordering::SeqCst);
     assert_eq!(runtime.write(&sink, &late).unwrap(), same);
     let row = &runtime.rows(&sink, "a").unwrap()[0];
-    assert_eq!((row.state.count, row.state.sum.hi, row.base.unwrap().count), (2.0, 3.0, 1.0));
+    assert_eq!((row.state.count, row.state.sum.hi, row.base.as_ref().unwrap().count), (2.0, 3.0, 1.0));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::world::{HOUR, MINUTE, T0};
 use meanwhile::sink::RowPage;
 use meanwhile::sink::{RowQuery, Sink};
 use meanwhile::stats::calendar::{Bucket, Period};
+use meanwhile::stats::moments::Moments;
 use meanwhile::stats::row::{LifeRow, Row};
 use std::sync::Arc;
 
@@ -41,6 +42,33 @@ fn questions_follow_the_primary_key() {
     assert!(plan.contains("Limit"), "{plan}");
     let plan = plans(&|| assert_eq!(runtime.0.block_on(sink.sources("s2", None, 5)).unwrap().len(), 5));
     assert!(plan.contains("Index Scan using sources_pkey") && !plan.contains("Seq Scan"), "{plan}");
+}
+
+#[test]
+fn vectors_fill_arrays_that_sql_can_read() {
+    let (database, runtime) = (Database::new(), Runtime::new());
+    let sink = runtime.open(&database);
+    let vector = |generation, values: &[[f64; 2]]| {
+        let mut moments = Moments::EMPTY;
+        for values in values {
+            moments.push_vector(values);
+        }
+        LifeRow { moments, ..life("pair", T0, generation, 1, &[]) }
+    };
+    runtime.write(&sink, &[vector(1, &[[1.0, 2.0]]), life("number", T0, 1, 1, &[7.0])]).unwrap();
+    let shown = "SELECT count, mean, means, covar_pop, covar_samp, corr, mins, maxs, sums, sum_products FROM stats ORDER BY source";
+    let number = "1|7||||||||";
+    let check = |pair: &str| assert_eq!(database.sql(shown), format!("{number}\n{pair}"));
+    check("1||{1,2}|{{0,0},{0,0}}||{{NULL,NULL},{NULL,NULL}}|{1,2}|{1,2}|{1,2}|{{1,2},{2,4}}");
+    // Another life, which is added in Rust, and a correction of it.
+    runtime.write(&sink, &[vector(2, &[[3.0, 6.0]])]).unwrap();
+    check("2||{2,4}|{{1,2},{2,4}}|{{2,4},{4,8}}|{{1,1},{1,1}}|{1,2}|{3,6}|{4,8}|{{10,20},{20,40}}");
+    assert_eq!(database.sql("SELECT means[2], covar_pop[1][2] FROM stats WHERE source = 'pair'"), "4|2");
+    // Set aside, and brought back once there is room.
+    runtime.write(&sink, &[LifeRow { revision: 2, ..life("pair", T0, 9, 1, &[1.0]) }]).unwrap();
+    database.sql("DELETE FROM bucket_stats WHERE source = 'pair'");
+    assert_eq!(database.sql("SELECT bring_back_dead_letters()"), "1");
+    assert_eq!(database.sql("SELECT mean, means FROM stats WHERE source = 'pair'"), "1|");
 }
 
 #[test]

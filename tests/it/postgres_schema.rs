@@ -89,7 +89,7 @@ fn many_starts_at_once_make_it_once() {
         thread.join().unwrap().unwrap();
     }
     assert_eq!(tables(&database), "bucket_stats dead_letters meanwhile_migrations sources stats");
-    assert_eq!(database.sql("SELECT version, success FROM meanwhile_migrations"), "1|t");
+    assert_eq!(database.sql("SELECT version, success FROM meanwhile_migrations ORDER BY 1"), "1|t\n2|t");
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_person_finds_the_way() {
     assert_eq!(
         database.sql(columns),
         "source period bucket_start bucket_end count mean var_pop var_samp min max sum sum_sq state base generation \
-         gen_count revision written_at"
+         gen_count revision written_at means covar_pop covar_samp corr mins maxs sums sum_products"
     );
     let key = "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'bucket_stats'::regclass AND contype = 'p'";
     assert_eq!(database.sql(key), "PRIMARY KEY (source, period, bucket_start)");
@@ -135,13 +135,13 @@ fn the_rights_of_the_page_suffice_to_serve_and_nothing_less() {
     check_refused(&url, "run meanwhile migrate");
     check_start_fails(&url, &["cannot use the sink postgres://***@", "run meanwhile migrate with the role that owns"]);
     check_run(&["migrate", "--sink", &url], 1, &["run meanwhile migrate with the role that owns the database"]);
-    check_run(&["migrate", "--sink", &database.url()], 0, &["schema 1, migrations applied: 1"]);
-    check_run(&["migrate", "--sink", &database.url()], 0, &["schema 1, migrations applied: 0"]);
+    check_run(&["migrate", "--sink", &database.url()], 0, &["schema 2, migrations applied: 2"]);
+    check_run(&["migrate", "--sink", &database.url()], 0, &["schema 2, migrations applied: 0"]);
     check_refused(&url, "give the role the rights that docs/postgres.md lists");
     let role = format!("{}_role", database.name);
     let grants = of_the_page("GRANT SELECT").replace("meanwhile_serve", &role);
     database.sql(&grants);
-    look(&url, 0, &["PostgreSQL ", "schema 1, writable"]);
+    look(&url, 0, &["PostgreSQL ", "schema 2, writable"]);
     prepare(&url).unwrap();
     let sink = PostgresSink::new(&url, "postgres".to_owned()).unwrap();
     let lives = vec![life("a", T0, 1, 1, &[1.0])];
@@ -188,13 +188,13 @@ fn what_could_lose_rows_is_refused() {
         check(&hurt, &mend, &format!("a crash of the server would empty {table}: ALTER TABLE ... SET LOGGED"));
     }
     check(
-        "UPDATE meanwhile_migrations SET version = 99",
-        "UPDATE meanwhile_migrations SET version = 1",
-        "version 99, this meanwhile knows 1: run the newer one",
+        "UPDATE meanwhile_migrations SET version = 99 WHERE version = 2",
+        "UPDATE meanwhile_migrations SET version = 2 WHERE version = 99",
+        "version 99, this meanwhile knows 2: run the newer one",
     );
     check(
-        "CREATE TABLE kept AS SELECT checksum FROM meanwhile_migrations; UPDATE meanwhile_migrations SET checksum = '\\x00'",
-        "UPDATE meanwhile_migrations SET checksum = kept.checksum FROM kept",
+        "CREATE TABLE kept AS SELECT * FROM meanwhile_migrations; UPDATE meanwhile_migrations SET checksum = '\\x00'",
+        "UPDATE meanwhile_migrations m SET checksum = kept.checksum FROM kept WHERE kept.version = m.version",
         "was made by another migration 1",
     );
     check(
@@ -269,7 +269,7 @@ fn the_password_may_stand_in_a_file_of_its_own_and_is_never_shown() {
     let secret = dir.path().join("secret");
     write_secret(&secret, &database.url());
     let path = secret.to_str().unwrap();
-    check_run(&["migrate", "--sink-file", path], 0, &["sink postgres://***@127.0.0.1", "schema 1"]);
+    check_run(&["migrate", "--sink-file", path], 0, &["sink postgres://***@127.0.0.1", "schema 2"]);
     check_run(&["config", "--sink-file", path], 0, &["postgres://***@127.0.0.1", &database.name]);
     check_run(&["config", "--sink", &database.url()], 0, &["postgres://***@127.0.0.1"]);
     write_secret(&secret, PASSWORD);

@@ -84,7 +84,7 @@ async fn versions_decide(place: Place) {
     place.check_write(&[life("a", T0, 4, 99, &[1.0, 2.0, 3.0])], (0, 0, 1)).await;
     let rows = place.rows(&["a"], MINUTES).await;
     assert_eq!(rows.len(), 1);
-    assert_eq!((rows[0].version(), rows[0].base, rows[0].state.sum.hi), ((5, 2.0, 12), None, 3.0));
+    assert_eq!((rows[0].version(), rows[0].base.clone(), rows[0].state.sum.hi), ((5, 2.0, 12), None, 3.0));
 }
 
 async fn a_later_life_is_added(place: Place) {
@@ -98,9 +98,46 @@ async fn a_later_life_is_added(place: Place) {
     let row = &place.rows(&["a"], MINUTES).await[0];
     let mut both = first.moments;
     both.merge(&life("", T0, 0, 0, &[0.3, 0.4]).moments);
-    assert_eq!(row.base, Some(both), "the lives before the newest");
+    assert_eq!(row.base, Some(both.clone()), "the lives before the newest");
     both.merge(&Moments::of(0.5));
-    assert_eq!((row.state, row.version()), (both, (9, 1.0, 30)));
+    assert_eq!((&row.state, row.version()), (&both, (9, 1.0, 30)));
+}
+
+fn vector(start: Millis, generation: i64, revision: i64, values: &[&[f64]]) -> LifeRow {
+    let mut moments = Moments::EMPTY;
+    for values in values {
+        moments.push_vector(values);
+    }
+    LifeRow { moments, ..life("v", start, generation, revision, &[]) }
+}
+
+async fn vectors_stand_beside_numbers(place: Place) {
+    let nasty = [f64::MIN_POSITIVE, MAX_ABS_VALUE, -0.1, 1.0 / 3.0];
+    let lives = [
+        vector(T0, 1, 1, &[&[0.1, 2.0], &[0.3, -7.0]]),
+        life("a", T0, 1, 1, &[1.0]),
+        vector(T0 + MINUTE, 1, 1, &[&nasty]),
+    ];
+    place.check_write(&lives, (3, 0, 0)).await;
+    place.check_write(&lives, (0, 3, 0)).await;
+    let more = vector(T0, 1, 2, &[&[0.1, 2.0], &[0.3, -7.0], &[0.5, 0.0]]);
+    place.check_write(std::slice::from_ref(&more), (1, 0, 0)).await;
+    let later = vector(T0, 5, 9, &[&[1.5, 2.5]]);
+    place.check_write(std::slice::from_ref(&later), (1, 0, 0)).await;
+    let rows = place.rows(&["v", "a"], MINUTES).await;
+    let mut both = more.moments.clone();
+    both.merge(&later.moments);
+    assert_eq!((&rows[1].state, &rows[1].base), (&both, &Some(more.moments)));
+    assert_eq!((&rows[0].state, &rows[2].state), (&lives[1].moments, &lives[2].moments));
+}
+
+async fn a_life_of_another_length_is_set_aside(place: Place) {
+    place.check_write(&[vector(T0, 1, 1, &[&[0.1, 2.0]])], (1, 0, 0)).await;
+    let before = place.rows(&["v"], MINUTES).await;
+    let lives = [vector(T0, 5, 9, &[&[1.0, 2.0, 3.0]]), life("a", T0, 5, 9, &[1.0])];
+    let report = place.write(&lives).await;
+    assert_eq!(report, WriteReport { written: 1, same: 0, older: 0, refused: 1 });
+    assert_eq!(place.rows(&["v"], MINUTES).await, before, "the row stays");
 }
 
 async fn one_call_may_hold_several_versions(place: Place) {
@@ -113,7 +150,7 @@ async fn one_call_may_hold_several_versions(place: Place) {
     place.check_write(&lives, (4, 0, 0)).await;
     let rows = place.rows(&["a", "b"], MINUTES).await;
     let shown: Vec<(f64, Option<f64>)> =
-        rows.iter().map(|row| (row.state.sum.hi, row.base.map(|b| b.sum.hi))).collect();
+        rows.iter().map(|row| (row.state.sum.hi, row.base.as_ref().map(|b| b.sum.hi))).collect();
     assert_eq!(shown, [(7.0, Some(3.0)), (1.0, None)]);
 }
 
@@ -226,6 +263,7 @@ async fn random_schedules_agree_with_the_rule(place: Place) {
                     expected.0 += 1;
                     oracle.insert(key, row);
                 }
+                Update::Unlike(unlike) => panic!("{unlike}"),
                 Update::Same => expected.1 += 1,
                 Update::Older => expected.2 += 1,
             }
@@ -250,6 +288,8 @@ macro_rules! promises {
 promises!(
     versions_decide,
     a_later_life_is_added,
+    vectors_stand_beside_numbers,
+    a_life_of_another_length_is_set_aside,
     one_call_may_hold_several_versions,
     every_double_arrives_bit_for_bit,
     rows_come_in_order_and_up_to_a_limit,

@@ -157,6 +157,8 @@ impl Store for NodeStore {
                 Ok(Answer::Seen(_)) => "frames: Seen",
                 Ok(Answer::Closing(_)) => "frames: Closing",
                 Ok(Answer::Late(_)) => "frames: Late",
+                Ok(Answer::Mixed) => "frames: Mixed",
+                Ok(Answer::Unlike(_)) => "frames: Unlike",
                 Ok(Answer::Applied) => "frames: Applied",
                 Err(_) => "frames: refused",
             });
@@ -191,7 +193,8 @@ impl Store for NodeStore {
             let Some(held) = oracle.sources(bucket, generation) else { return Ok(None) };
             let from = after.map_or(Bound::Unbounded, Bound::Excluded);
             let mut rest = held.range((from, Bound::Unbounded));
-            let sources: Vec<_> = rest.by_ref().take(FEW).map(|(source, held)| (Arc::clone(source), *held)).collect();
+            let sources: Vec<_> =
+                rest.by_ref().take(FEW).map(|(source, held)| (Arc::clone(source), held.clone())).collect();
             let next = sources.last().filter(|_| rest.next().is_some()).map(|(source, _)| source.to_string());
             Ok(Some(Page { sources, next }))
         };

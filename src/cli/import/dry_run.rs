@@ -14,8 +14,10 @@ use crate::ingest::decode::time::{Precision, Times};
 use crate::ingest::decode::{self, Decoded};
 use crate::stats::calendar::{Bucket, Calendar, Zone};
 use crate::stats::moments::Moments;
+use crate::stats::vectors::Vectors;
 use crate::stats::{Millis, timestamp};
 use anyhow::{Context, anyhow};
+use ndarray::ArrayView1;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 use std::path::Path;
@@ -119,7 +121,10 @@ impl Seen {
             for (id, moments) in &deltas.sources {
                 let next = self.sources.len();
                 let (number, all) = self.sources.entry(Arc::clone(id)).or_insert((next, Moments::EMPTY));
-                all.merge(moments);
+                if let Err(unlike) = all.try_merge(moments) {
+                    // One length may follow another with the next day; that is for the service to judge.
+                    tracing::debug!(source = &**id, "shown are readings of the first length: {unlike}");
+                }
                 for &(place, start) in &buckets {
                     self.rows[place].insert((*number, start));
                 }
@@ -140,8 +145,8 @@ impl Seen {
             vec![
                 id.to_string(),
                 output::grouped(moments.count as u64),
-                moments.min.to_string(),
-                moments.max.to_string(),
+                extreme(moments, moments.min, Vectors::min),
+                extreme(moments, moments.max, Vectors::max),
             ]
         });
         let numbers = ["readings", "min", "max"];
@@ -164,5 +169,12 @@ fn with_ancestors(calendar: &Calendar, bucket: Bucket, found: &mut Vec<(usize, M
     found.push((place, bucket.start));
     for parent in calendar.parents(&bucket) {
         with_ancestors(calendar, parent, found);
+    }
+}
+/// A minimum or a maximum; of vectors one for each component.
+fn extreme(moments: &Moments, scalar: f64, of: impl Fn(&Vectors) -> ArrayView1<'_, f64>) -> String {
+    match &moments.vector {
+        None => scalar.to_string(),
+        Some(vector) => format!("{:?}", of(vector).to_vec()),
     }
 }

@@ -6,7 +6,9 @@
 use super::Format;
 use super::plot::{self, Band, Look, Point, Series};
 use crate::cli::output;
+use crate::cli::statistics::{Statistic, Statistics, number};
 use crate::stats::{source, timestamp};
+use anyhow::bail;
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
 
@@ -18,15 +20,8 @@ pub(super) struct Row {
     start: String,
     end: String,
     count: Number,
-    sum: Option<Number>,
-    mean: Option<Number>,
-    var_pop: Option<Number>,
-    var_samp: Option<Number>,
-    stddev_pop: Option<Number>,
-    stddev_samp: Option<Number>,
-    min: Option<Number>,
-    max: Option<Number>,
-    sum_sq: Option<Number>,
+    #[serde(flatten)]
+    of: Statistics,
     state: String,
     generation: Option<Number>,
     revision: Option<Number>,
@@ -104,11 +99,25 @@ impl Printer {
                     serde_json::to_writer(&mut text, row)?;
                 }
             }
-            Format::Plot => rows.iter().for_each(|row| self.collect(row)),
+            Format::Plot => {
+                if let Some(row) = rows.iter().find(|row| matches!(row.of.mean, Some(Statistic::List(_)))) {
+                    bail!(
+                        "{} has readings that are vectors, which are not plotted: ask for --format table or json",
+                        row.source
+                    );
+                }
+                for row in rows {
+                    self.collect(row);
+                }
+            }
             Format::Text => {
-                for row in rows.iter().filter(|row| row.mean.is_some()) {
-                    let line =
-                        format!("{}, {}, {}\n", row.source, number(row.mean.as_ref()), number(row.var_pop.as_ref()));
+                for row in rows.iter().filter(|row| row.of.mean.is_some()) {
+                    let line = format!(
+                        "{}, {}, {}\n",
+                        row.source,
+                        number(row.of.mean.as_ref()),
+                        number(row.of.var_pop.as_ref())
+                    );
                     text.extend_from_slice(line.as_bytes());
                 }
             }
@@ -128,14 +137,16 @@ impl Printer {
 
     /// Keeps of a row what is drawn; nothing if it is none.
     fn collect(&mut self, row: &Row) {
-        let double = |number: &Option<Number>| number.as_ref().and_then(Number::as_f64);
+        let double = |number: &Option<Statistic>| number.as_ref().and_then(Statistic::double);
         let time = |text: &str| timestamp::parse(text, &self.look.zone);
         let point = || {
-            let mean = double(&row.mean)?;
+            let mean = double(&row.of.mean)?;
             let (low, high) = match self.look.band {
-                Band::Minmax => (double(&row.min)?, double(&row.max)?),
+                Band::Minmax => (double(&row.of.min)?, double(&row.of.max)?),
                 // Of a single reading there is none.
-                Band::Stddev => double(&row.stddev_samp).map_or((mean, mean), |around| (mean - around, mean + around)),
+                Band::Stddev => {
+                    double(&row.of.stddev_samp).map_or((mean, mean), |around| (mean - around, mean + around))
+                }
             };
             Some(Point { start: time(&row.start)?, end: time(&row.end)?, count: row.count.as_f64()?, mean, low, high })
         };
@@ -158,7 +169,7 @@ impl Printer {
             header.insert(0, "source");
         }
         let row = |row: &Row| {
-            let numbers = [row.mean.as_ref(), row.stddev_samp.as_ref(), row.min.as_ref(), row.max.as_ref()];
+            let numbers = [row.of.mean.as_ref(), row.of.stddev_samp.as_ref(), row.of.min.as_ref(), row.of.max.as_ref()];
             let mut cells = vec![output::local_start(&row.start, &row.period, zone), row.count.to_string()];
             cells.extend(numbers.map(number));
             cells.push(row.state.clone());
@@ -173,30 +184,27 @@ impl Printer {
 
 /// A row in the order of [`COLUMNS`].
 fn cells(row: &Row) -> [String; COLUMNS.len()] {
+    let [sum, mean, var_pop, var_samp, stddev_pop, stddev_samp, min, max, sum_sq] = row.of.cells();
+    let version = |number: Option<&Number>| number.map(Number::to_string).unwrap_or_default();
     [
         source::to_cell(&row.source).into_owned(),
         row.period.clone(),
         row.start.clone(),
         row.end.clone(),
         row.count.to_string(),
-        number(row.sum.as_ref()),
-        number(row.mean.as_ref()),
-        number(row.var_pop.as_ref()),
-        number(row.var_samp.as_ref()),
-        number(row.stddev_pop.as_ref()),
-        number(row.stddev_samp.as_ref()),
-        number(row.min.as_ref()),
-        number(row.max.as_ref()),
-        number(row.sum_sq.as_ref()),
+        sum,
+        mean,
+        var_pop,
+        var_samp,
+        stddev_pop,
+        stddev_samp,
+        min,
+        max,
+        sum_sq,
         row.state.clone(),
-        number(row.generation.as_ref()),
-        number(row.revision.as_ref()),
+        version(row.generation.as_ref()),
+        version(row.revision.as_ref()),
     ]
-}
-
-/// A number in the digits it came in; empty if there is none.
-fn number(number: Option<&Number>) -> String {
-    number.map(Number::to_string).unwrap_or_default()
 }
 
 #[cfg(test)]

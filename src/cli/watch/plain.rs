@@ -4,7 +4,7 @@
 //! source id holds; numbers have every digit the service sent. What becomes of the connection is no data: it is said on
 //! standard error.
 
-use super::state::{Row, Update};
+use super::state::{Row, Statistic, Update};
 use crate::cli::output;
 use crate::stats::calendar::{Period, Zone};
 use std::fmt::Write;
@@ -27,7 +27,7 @@ pub(super) fn lines(update: &Update, period: Option<Period>, zone: &Zone) -> Str
             return;
         }
         let start = output::local_start(&row.start, &row.period, zone);
-        let numbers = [row.mean, row.stddev_samp, row.min, row.max].map(number).join("\t");
+        let numbers = [&row.mean, &row.stddev_samp, &row.min, &row.max].map(|x| number(x.as_ref())).join("\t");
         let _ = writeln!(text, "{event}\t{source}\t{}\t{start}\t{}\t{numbers}", row.period, row.count);
     };
     match update {
@@ -49,8 +49,8 @@ pub(super) fn lines(update: &Update, period: Option<Period>, zone: &Zone) -> Str
 }
 
 /// In the fewest digits that read back to it; empty if there is none.
-fn number(number: Option<f64>) -> String {
-    number.map(|number| format!("{number:?}")).unwrap_or_default()
+fn number(number: Option<&Statistic>) -> String {
+    number.map(|number| number.text(|x| format!("{x:?}"))).unwrap_or_default()
 }
 
 #[cfg(test)]

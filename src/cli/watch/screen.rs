@@ -8,7 +8,7 @@
 mod columns;
 
 use self::columns::{Cells, Columns};
-use super::state::{Closed, Link, Row, State, Watched};
+use super::state::{Closed, Link, Row, State, Statistic, Watched};
 use crate::cli::output;
 use crate::cli::query::plot::{self, Band, Point, Series};
 use crate::config::Secret;
@@ -143,14 +143,14 @@ fn draw_closed(frame: &mut Frame, area: Rect, watched: &Watched, state: &State, 
 
 /// Start and statistics of a row.
 fn numbers(row: &Row, look: &Look) -> [String; 6] {
-    let number = |number: Option<f64>| number.map(rounded).unwrap_or_default();
+    let number = |number: &Option<Statistic>| number.as_ref().map(|x| x.text(rounded)).unwrap_or_default();
     [
         output::local_start(&row.start, &row.period, &look.zone),
         output::grouped(row.count),
-        number(row.mean),
-        number(row.stddev_samp),
-        number(row.min),
-        number(row.max),
+        number(&row.mean),
+        number(&row.stddev_samp),
+        number(&row.min),
+        number(&row.max),
     ]
 }
 
@@ -158,7 +158,9 @@ fn numbers(row: &Row, look: &Look) -> [String; 6] {
 fn plot_lines(watched: &Watched, state: &State, look: &Look, width: u16, rows: u16) -> Vec<Line<'static>> {
     let point = |closed: &Closed| {
         let (start, end) = closed.row.span()?;
-        let (mean, low, high) = (closed.row.mean?, closed.row.min?, closed.row.max?);
+        // Vectors are not drawn.
+        let double = |x: &Option<Statistic>| x.as_ref().and_then(Statistic::double);
+        let (mean, low, high) = (double(&closed.row.mean)?, double(&closed.row.min)?, double(&closed.row.max)?);
         Some(Point { start, end, count: closed.row.count as f64, mean, low, high })
     };
     let points: Vec<Point> = watched.closed.values().filter_map(point).collect();

@@ -18,13 +18,39 @@ pub(super) struct Row {
     pub start: String,
     pub end: String,
     pub count: u64,
-    pub mean: Option<f64>,
-    pub stddev_samp: Option<f64>,
-    pub min: Option<f64>,
-    pub max: Option<f64>,
+    pub mean: Option<Statistic>,
+    pub stddev_samp: Option<Statistic>,
+    pub min: Option<Statistic>,
+    pub max: Option<Statistic>,
     pub state: String,
     pub generation: i64,
     pub revision: i64,
+}
+
+/// A number or, of vectors, a list of them.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(untagged)]
+pub(super) enum Statistic {
+    Number(f64),
+    List(Vec<f64>),
+}
+
+impl Statistic {
+    /// The number, if it is one.
+    pub(super) fn double(&self) -> Option<f64> {
+        match self {
+            Self::Number(x) => Some(*x),
+            Self::List(_) => None,
+        }
+    }
+
+    /// In these words for a number.
+    pub(super) fn text(&self, number: impl Fn(f64) -> String) -> String {
+        match self {
+            Self::Number(x) => number(*x),
+            Self::List(values) => format!("[{}]", values.iter().map(|x| number(*x)).collect::<Vec<_>>().join(",")),
+        }
+    }
 }
 
 impl Row {
@@ -162,9 +188,10 @@ pub(super) mod tests {
     pub(crate) fn row(minute: i64, mean: f64, count: u64, revision: i64) -> Row {
         let five = 1_795_150_800_000;
         let at = |minute: i64| timestamp::format(five + minute * 60_000);
-        let (low, high) = (Some(mean - 1.0), Some(mean + 0.5));
+        let number = |x| Some(Statistic::Number(x));
+        let (low, high) = (number(mean - 1.0), number(mean + 0.5));
         let (start, end, state) = (at(minute), at(minute + 1), "settling".to_owned());
-        let (mean, stddev_samp) = (Some(mean), (count > 1).then_some(0.25));
+        let (mean, stddev_samp) = (number(mean), number(0.25).filter(|_| count > 1));
         let (period, generation) = ("1m".to_owned(), 1);
         Row { period, start, end, count, mean, stddev_samp, min: low, max: high, state, generation, revision }
     }

@@ -8,7 +8,6 @@ use crate::ingest::commit::PartOutcome;
 use crate::ingest::fold::{Part, RootDeltas};
 use crate::stats::Millis;
 use crate::stats::calendar::Bucket;
-use crate::stats::layout::SCALAR_DOUBLES;
 use crate::stats::moments::Moments;
 use crate::store::{BucketDeltas, Frame, KeyRecord, MAX_FRAME_DOUBLES, WriterId};
 use std::sync::Arc;
@@ -31,6 +30,10 @@ pub(super) struct Work {
     pub(super) arrival: Arrival,
     /// Deltas of the part (by index) that are not counted, because one of their buckets is too late.
     pub(super) too_late: Vec<usize>,
+    /// Doubles of the states it may add to the store.
+    pub(super) doubles: usize,
+    /// Whether all its readings are single numbers.
+    pub(super) scalar: bool,
     pub(super) answer: oneshot::Sender<PartOutcome>,
     /// Its share of the bounded queue, given back when it is answered.
     pub(super) _share: OwnedSemaphorePermit,
@@ -42,6 +45,12 @@ impl Work {
         let _ = self.answer.send(outcome);
     }
 
+    /// Numbers per reading of each of its sources.
+    fn lengths(&self) -> impl Iterator<Item = (Arc<str>, usize)> {
+        let sources = self.part.deltas.iter().flat_map(|deltas| &deltas.sources);
+        sources.map(|(source, moments)| (Arc::clone(source), moments.length()))
+    }
+
     /// Its key as the store is to know it.
     fn record(&self) -> Option<KeyRecord> {
         let marked = |key: KeyRecord| refused::mark(key.fingerprint, self.too_late.len());
@@ -49,6 +58,7 @@ impl Work {
     }
 }
 
+type Lengths = hashbrown::HashMap<Arc<str>, usize, foldhash::fast::RandomState>;
 type SourceIndex = hashbrown::HashMap<Arc<str>, usize, foldhash::fast::RandomState>;
 
 /// Works and their merged deltas.
@@ -59,6 +69,8 @@ pub(super) struct Pending {
     /// Where a source stands in the deltas of the same index.
     indexes: Vec<SourceIndex>,
     doubles: usize,
+    /// The length of each source's readings, kept while any of them is not a single number.
+    lengths: Option<Lengths>,
 }
 
 impl Pending {
@@ -66,21 +78,45 @@ impl Pending {
         self.works.is_empty()
     }
 
-    /// Whether this part has to wait for the next frame. One part always fits.
+    /// Whether any of it is a vector.
+    pub(super) fn has_vectors(&self) -> bool {
+        self.lengths.is_some()
+    }
+
+    /// Whether this part has to wait for the next frame: a frame has a size, and readings of one length of each
+    /// source. One part always fits.
     pub(super) fn is_full_for(&self, work: &Work) -> bool {
         if self.is_empty() {
             return false;
         }
-        let all: usize = work.part.deltas.iter().map(RootDeltas::states).sum();
-        let room = MAX_FRAME_DOUBLES.saturating_sub(self.doubles) / SCALAR_DOUBLES;
+        let room = MAX_FRAME_DOUBLES.saturating_sub(self.doubles);
         // Counting the sources it would add costs as much as merging them, so only when it matters.
-        all > room && self.new_sources(work) > room
+        (work.doubles > room && self.new_doubles(work) > room) || self.clashes(work)
     }
 
-    fn new_sources(&self, work: &Work) -> usize {
+    /// Whether a source would have readings of two lengths.
+    fn clashes(&self, work: &Work) -> bool {
+        if work.scalar && self.lengths.is_none() {
+            return false;
+        }
+        let made;
+        let lengths = if let Some(lengths) = &self.lengths {
+            lengths
+        } else {
+            made = self.works.iter().flat_map(Work::lengths).collect();
+            &made
+        };
+        work.lengths().any(|(source, length)| lengths.get(&source).is_some_and(|held| *held != length))
+    }
+
+    fn new_doubles(&self, work: &Work) -> usize {
+        let sum = |doubles: &mut dyn Iterator<Item = &Moments>| doubles.map(Moments::doubles).sum::<usize>();
         let new = |bucket: &Bucket, deltas: &RootDeltas| match self.position(bucket) {
-            None => deltas.sources.len(),
-            Some(at) => deltas.sources.iter().filter(|(source, _)| !self.indexes[at].contains_key(source)).count(),
+            None => sum(&mut deltas.sources.iter().map(|(_, moments)| moments)),
+            Some(at) => {
+                let new = deltas.sources.iter().filter(|(source, _)| !self.indexes[at].contains_key(source));
+                sum(&mut new.map(|(_, moments)| moments))
+            }
         };
         work.part.deltas.iter().flat_map(|deltas| deltas.buckets.iter().map(|bucket| new(bucket, deltas))).sum()
     }
@@ -90,6 +126,11 @@ impl Pending {
     }
 
     pub(super) fn add(&mut self, work: Work) {
+        if let Some(lengths) = &mut self.lengths {
+            lengths.extend(work.lengths());
+        } else if !work.scalar {
+            self.lengths = Some(self.works.iter().flat_map(Work::lengths).chain(work.lengths()).collect());
+        }
         for (index, deltas) in work.part.deltas.iter().enumerate() {
             if !work.too_late.contains(&index) {
                 deltas.buckets.iter().for_each(|bucket| self.merge(bucket, &deltas.sources));
@@ -110,8 +151,8 @@ impl Pending {
                 sources[known].1.merge(moments);
             } else {
                 index.insert(Arc::clone(source), sources.len());
-                sources.push((Arc::clone(source), *moments));
-                self.doubles += SCALAR_DOUBLES;
+                sources.push((Arc::clone(source), moments.clone()));
+                self.doubles += moments.doubles();
             }
         }
     }

@@ -15,8 +15,10 @@ use crate::ingest::fold::RootDeltas;
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Calendar};
 use crate::store::closing::drive_close;
-use crate::store::{Acks, Answer, Durability, Frame, Life, Shard, Store, StoreError, When, WriterId};
+use crate::store::kin::{Clash, Kin};
+use crate::store::{Acks, Answer, BucketDeltas, Durability, Frame, Life, Shard, Store, StoreError, When, WriterId};
 use crate::telemetry::metrics;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -50,6 +52,8 @@ pub(super) struct Task {
     sequence: u64,
     /// Identity of the store's contents.
     epoch: i64,
+    /// The store has had vectors: it wants to know which buckets meet.
+    mixed: bool,
     /// The next sequence may be taken by a frame that was given up.
     doubtful: bool,
     refreshed: Instant,
@@ -80,6 +84,7 @@ impl Task {
             writer: WriterId::random(),
             sequence: 0,
             epoch,
+            mixed: false,
             doubtful: false,
             refreshed: clock::instant(),
             recent: [0; 2],
@@ -187,6 +192,9 @@ impl Task {
             if seen_before.to_be_placed {
                 frame = Frame::new(self.writer, self.sequence + 1, frame.received, Vec::new(), Vec::new());
             }
+            if self.mixed || pending.has_vectors() {
+                frame.kin = Some(Kin::of(&self.calendar, &frame.deltas));
+            }
             let sent = self.clock.now();
             match self.send(&frame, &mut unknown, queue).await? {
                 Answer::Applied if seen_before.to_be_placed => self.placed(sent, &mut seen_before),
@@ -228,6 +236,8 @@ impl Task {
                 Answer::Seen(seen) => seen_before = SeenBefore::these(&frame, &seen),
                 Answer::Closing(lives) => self.finish_closes(lives).await.map_err(|e| self.given_up(unknown, &e))?,
                 Answer::Late(buckets) => answer_late(pending, &frame, &buckets),
+                Answer::Mixed => self.mixed = true,
+                Answer::Unlike(clashes) => answer_unlike(pending, &frame, &clashes),
             }
             pending.merge_again();
         }
@@ -453,5 +463,27 @@ fn answer_late(pending: &mut Pending, frame: &Frame, buckets: &[usize]) {
     for mut work in pending.take_if(nothing_left) {
         let too_late = std::mem::take(&mut work.too_late);
         work.answer(PartOutcome::Counted { too_late });
+    }
+}
+
+/// Refuses the works that hold readings of another length than the store has of their source.
+fn answer_unlike(pending: &mut Pending, frame: &Frame, clashes: &[Clash]) {
+    let clash = |&Clash { delta, source, held }: &Clash| {
+        let BucketDeltas { bucket, sources } = &frame.deltas[delta];
+        let (id, moments) = &sources[source];
+        ((*bucket, Arc::clone(id)), (held, moments.length()))
+    };
+    let clashes: HashMap<(Bucket, Arc<str>), (usize, usize)> = clashes.iter().map(clash).collect();
+    let found = |work: &Work| {
+        let brought = work.part.deltas.iter().enumerate().filter(|(index, _)| !work.too_late.contains(index));
+        let mut pairs = brought.flat_map(|(_, deltas)| {
+            deltas.buckets.iter().flat_map(|bucket| deltas.sources.iter().map(|(id, _)| (*bucket, Arc::clone(id))))
+        });
+        pairs.find_map(|pair| clashes.get(&pair).map(|lengths| (pair.1, *lengths)))
+    };
+    for work in pending.take_if(|work| found(work).is_some()) {
+        if let Some((source_id, (held, given))) = found(&work) {
+            work.answer(PartOutcome::Failed(CommitError::Unlike { source_id, held, given, partly: false }));
+        }
     }
 }

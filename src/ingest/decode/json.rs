@@ -134,12 +134,43 @@ mod tests {
             "source source begins with \"group:\", which is reserved for groups",
         );
         check_one(r#""source":"a""#, "value value is missing");
-        check_one(r#""source":"a","value":null"#, "value value must be a finite number, this is null");
-        check_one(r#""source":"a","value":"1""#, "value value must be a finite number, this is a string");
-        check_one(r#""source":"a","value":{"x":1}"#, "value value must be a finite number, this is an object");
         check_one(
-            r#""source":"a","value":[1,2]"#,
-            "value vectors are not supported yet: send one reading per component, each with its own source",
+            r#""source":"a","value":null"#,
+            "value value must be a finite number or an array of them, this is null",
+        );
+        check_one(
+            r#""source":"a","value":"1""#,
+            "value value must be a finite number or an array of them, this is a string",
+        );
+        check_one(
+            r#""source":"a","value":{"x":1}"#,
+            "value value must be a finite number or an array of them, this is an object",
+        );
+        check_one(
+            r#""source":"a","value":[1]"#,
+            "value value must be a number or an array of 2 to 64, this has 1 number",
+        );
+        check_one(
+            r#""source":"a","value":[]"#,
+            "value value must be a number or an array of 2 to 64, this has 0 numbers",
+        );
+        let long = format!(r#""source":"a","value":[{}1]"#, "1,".repeat(64));
+        check_one(&long, "value value must be a number or an array of 2 to 64, this has 65 numbers");
+        check_one(
+            r#""source":"a","value":[1,"2",null]"#,
+            "value value must be an array of numbers, this has a string in it",
+        );
+        check_one(
+            r#""source":"a","value":[1,[2]]"#,
+            "value value must be an array of numbers, this has an array in it",
+        );
+        check_one(
+            r#""source":"a","value":[1,-1.1e140]"#,
+            "value each number of value must be finite and of magnitude at most 1e140, number 2 is not",
+        );
+        check_one(
+            r#""source":"b","value":[1,2],"timestamp":true"#,
+            "timestamp timestamp must be a string or a number, this is a boolean",
         );
         check_one(r#""source":"a","value":1.1e140"#, "value value must be a finite number of magnitude at most 1e140");
         check_one(
@@ -155,6 +186,39 @@ mod tests {
             "- unknown field \"tmestamp\": a reading has source, value and timestamp",
         );
         check_one(r#""source":"a","value":1,"value":2"#, "value value is given twice");
+    }
+
+    #[test]
+    fn a_value_may_be_a_vector_and_keeps_its_length() {
+        let mut batch = batch();
+        let body = r#"[{"source":"a","value":[1,2.5]},{"source":"a","value":[3,-1]},{"source":"a","value":[1,2,3]},
+            {"source":"a","value":1},{"source":"b","value":1},{"source":"b","value":[1,2]}]"#;
+        decode(body.as_bytes(), &mut batch).unwrap();
+        let decoded = batch.finish();
+        assert_eq!(decoded.readings, 3);
+        let moments = &decoded.parts[0].deltas[0].sources[0].1;
+        assert_eq!((moments.count, moments.vector.as_ref().unwrap().sum().to_vec()), (2.0, vec![4.0, 1.5]));
+        let errors: Vec<_> = decoded.errors.iter().map(|e| format!("{} {}", e.line, e.reason)).collect();
+        let expected = [
+            "3 source \"a\" has readings of 2 numbers in this request, this is one of 3 numbers",
+            "4 source \"a\" has readings of 2 numbers in this request, this is one of 1 number",
+            "6 source \"b\" has readings of 1 number in this request, this is one of 2 numbers",
+        ];
+        assert_eq!(errors, expected);
+    }
+
+    #[test]
+    fn vectors_are_limited_by_their_size() {
+        let readings = |n: usize| {
+            format!("[{}]", vec![format!(r#"{{"source":"a","value":[{}1]}}"#, "1,".repeat(63)); n].join(","))
+        };
+        let mut full = batch();
+        decode(readings(316).as_bytes(), &mut full).unwrap();
+        assert_eq!(full.finish().readings, 316);
+        check_refused(
+            readings(317),
+            "the request has more vectors than fit into one: send it in several (316 of 64 numbers fit)",
+        );
     }
 
     #[test]
@@ -175,7 +239,7 @@ mod tests {
         check(&deep(20_000), &["1 - a reading must be an object, this is an array"]);
         check(
             &format!(r#"{{"source":"a","value":{}}}"#, deep(20_000)),
-            &["1 value vectors are not supported yet: send one reading per component, each with its own source"],
+            &["1 value value must be an array of numbers, this has an array in it"],
         );
         check_refused("[".repeat(20_000), "EOF while parsing a list at line 1, column 20000");
         check_refused(r#"{"x":"#.repeat(20_000), "EOF while parsing a value at line 1, column 100000");

@@ -16,13 +16,18 @@ pub mod time;
 use super::fold::{Folder, Lines, Part};
 use crate::auth::Identity;
 use crate::stats::calendar::Calendar;
-use crate::stats::moments::MAX_ABS_VALUE;
+use crate::stats::layout::{self, SCALAR_DOUBLES};
+use crate::stats::moments::{MAX_ABS_VALUE, Unlike, numbers};
+use crate::stats::vectors::LENGTHS;
 use crate::stats::{Millis, source};
 use std::fmt;
 use time::Times;
 
-/// Readings per request: 100 parts, about 15 MB of states while they wait for the store.
+/// Readings per request: 100 parts, about 15 MB of states while they wait for the store. A vector counts as much as
+/// its state is larger than that of a number.
 pub const MAX_READINGS: usize = 200_000;
+/// The same in doubles of the states.
+const MAX_DOUBLES: usize = MAX_READINGS * SCALAR_DOUBLES;
 /// Bytes per line: a reading needs some hundred, and a line is held until its end has come.
 pub const MAX_LINE_BYTES: usize = 64 * 1024;
 /// Bad lines named in an answer: enough to see what is wrong; all are counted.
@@ -49,6 +54,11 @@ pub enum DecodeError {
     /// Whoever sends it may not send for this source.
     #[error("the source {id:?} of line {line} is not among those of this token")]
     Forbidden { line: usize, id: String },
+    #[error(
+        "the request has more vectors than fit into one: send it in several ({} of {length} numbers fit)",
+        MAX_DOUBLES / layout::state_doubles(*length)
+    )]
+    TooManyVectors { length: usize },
     #[error(transparent)]
     Columns(#[from] columns::ColumnError),
 }
@@ -77,6 +87,8 @@ pub struct Batch<'c> {
     folder: Folder<'c>,
     times: Times<'c>,
     readings: usize,
+    /// Doubles of the states of all readings, bad ones too.
+    doubles: usize,
     earliest: Millis,
     latest: Millis,
     errors: Vec<LineError>,
@@ -97,6 +109,7 @@ impl<'c> Batch<'c> {
             folder,
             times,
             readings: 0,
+            doubles: 0,
             earliest,
             latest,
             errors: Vec::new(),
@@ -150,14 +163,65 @@ impl<'c> Batch<'c> {
         }
         self.make_room()?;
         self.folder.at_line(line);
-        let is_new = self.folder.push(source, value, timestamp);
-        if is_new && self.sender.is_some_and(|sender| !sender.has_source(source)) {
-            return Err(DecodeError::Forbidden { line, id: source.to_owned() });
+        let pushed = self.folder.push(source, value, timestamp);
+        self.folded(line, name, source, timestamp, pushed)
+    }
+
+    /// The same for a reading that is a vector.
+    fn take_vector(&mut self, line: usize, source: &str, values: &[f64], timestamp: Millis) -> Result<(), DecodeError> {
+        if let Err(error) = source::check(source) {
+            return self.refuse_vector(line, Some("source"), values.len(), format_args!("{error}"));
+        }
+        if let Some(wrong) = values.iter().position(|x| x.is_nan() || x.abs() > MAX_ABS_VALUE) {
+            let reason = format_args!(
+                "each number of value must be finite and of magnitude at most {MAX_ABS_VALUE:e}, number {} is not",
+                wrong + 1
+            );
+            return self.refuse_vector(line, Some("value"), values.len(), reason);
+        }
+        self.make_room_for_vector(values.len())?;
+        self.folder.at_line(line);
+        let pushed = self.folder.push_vector(source, values, timestamp);
+        self.folded(line, "value", source, timestamp, pushed)
+    }
+
+    /// Counts a reading that was pushed, or notes why the folder has passed over it.
+    #[inline]
+    fn folded(
+        &mut self,
+        line: usize,
+        name: &str,
+        source: &str,
+        timestamp: Millis,
+        pushed: Result<bool, Unlike>,
+    ) -> Result<(), DecodeError> {
+        match pushed {
+            Ok(is_new) => {
+                if is_new && self.sender.is_some_and(|sender| !sender.has_source(source)) {
+                    return Err(DecodeError::Forbidden { line, id: source.to_owned() });
+                }
+            }
+            Err(unlike) => {
+                self.note_unlike(line, name, source, unlike);
+                return Ok(());
+            }
         }
         self.readings += 1;
         self.earliest = self.earliest.min(timestamp);
         self.latest = self.latest.max(timestamp);
         Ok(())
+    }
+
+    /// Notes a reading that the folder has passed over.
+    #[cold]
+    fn note_unlike(&mut self, line: usize, name: &str, source: &str, unlike: Unlike) {
+        let Unlike(before, now) = unlike;
+        let reason = format_args!(
+            "source \"{source}\" has readings of {} in this request, this is one of {}",
+            numbers(before),
+            numbers(now)
+        );
+        self.note(line, Some(name), reason);
     }
 
     /// Notes a bad line. The reason is only put into words if it will be listed.
@@ -177,11 +241,34 @@ impl<'c> Batch<'c> {
     ) -> Result<(), DecodeError> {
         self.make_room()?;
         (0..places).for_each(|_| self.folder.skip());
+        self.note(line, field, reason);
+        Ok(())
+    }
+
+    /// The same for a vector of this length, which keeps its place in the cut if it has an allowed one: it may be
+    /// refused for its time, and not when the request is repeated.
+    #[cold]
+    fn refuse_vector(
+        &mut self,
+        line: usize,
+        field: Option<&str>,
+        length: usize,
+        reason: fmt::Arguments<'_>,
+    ) -> Result<(), DecodeError> {
+        if !LENGTHS.contains(&length) {
+            return self.refuse(line, field, reason);
+        }
+        self.make_room_for_vector(length)?;
+        self.folder.skip_vector(length);
+        self.note(line, field, reason);
+        Ok(())
+    }
+
+    fn note(&mut self, line: usize, field: Option<&str>, reason: fmt::Arguments<'_>) {
         self.error_count += 1;
         if self.errors.len() < MAX_ERRORS {
             self.errors.push(LineError { line, field: field.map(str::to_owned), reason: reason.to_string() });
         }
-        Ok(())
     }
 
     /// Counts a cell that holds no reading.
@@ -189,8 +276,15 @@ impl<'c> Batch<'c> {
         self.empty += 1;
     }
 
-    fn make_room(&self) -> Result<(), DecodeError> {
-        if self.readings + self.error_count >= MAX_READINGS { Err(DecodeError::TooManyReadings) } else { Ok(()) }
+    #[inline]
+    fn make_room(&mut self) -> Result<(), DecodeError> {
+        self.doubles += SCALAR_DOUBLES;
+        if self.doubles > MAX_DOUBLES { Err(DecodeError::TooManyReadings) } else { Ok(()) }
+    }
+
+    fn make_room_for_vector(&mut self, length: usize) -> Result<(), DecodeError> {
+        self.doubles += layout::state_doubles(length);
+        if self.doubles > MAX_DOUBLES { Err(DecodeError::TooManyVectors { length }) } else { Ok(()) }
     }
 }
 

@@ -7,6 +7,8 @@
 use super::time::{Number, Times};
 use super::{Batch, DecodeError};
 use crate::stats::Millis;
+use crate::stats::moments::numbers;
+use crate::stats::vectors::LENGTHS;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::borrow::Cow;
 use std::fmt;
@@ -18,6 +20,10 @@ enum Scalar<'a> {
     Integer(i64),
     Float(f64),
     Text(Cow<'a, str>),
+    Vector(Vec<f64>),
+    /// An array of more numbers than a vector may have, how many; or of something else as well, by the first of it.
+    LongArray(usize),
+    MixedArray(&'static str),
     /// Anything that is right in no field, by name.
     Other(&'static str),
 }
@@ -48,13 +54,17 @@ type Refusal = (Option<&'static str>, String);
 impl JsonReading<'_> {
     /// Checks the form of the reading and hands it to the batch.
     pub(super) fn give(&self, line: usize, batch: &mut Batch<'_>) -> Result<(), DecodeError> {
-        match self.checked(batch.times()) {
-            Ok((source, value, timestamp)) => batch.take(line, source, value, timestamp),
-            Err((field, reason)) => batch.refuse(line, field, format_args!("{reason}")),
+        match (self.checked(batch.times()), &self.value) {
+            (Ok((source, Value::Number(value), timestamp)), _) => batch.take(line, source, value, timestamp),
+            (Ok((source, Value::Vector(values), timestamp)), _) => batch.take_vector(line, source, values, timestamp),
+            (Err((field, reason)), Some(Scalar::Vector(values))) => {
+                batch.refuse_vector(line, field, values.len(), format_args!("{reason}"))
+            }
+            (Err((field, reason)), _) => batch.refuse(line, field, format_args!("{reason}")),
         }
     }
 
-    fn checked(&self, times: &Times<'_>) -> Result<(&str, f64, Millis), Refusal> {
+    fn checked(&self, times: &Times<'_>) -> Result<(&str, Value<'_>, Millis), Refusal> {
         match &self.fault {
             None => {}
             Some(Fault::NotAnObject(kind)) => {
@@ -70,13 +80,15 @@ impl JsonReading<'_> {
             other => return Err(wrong("source", "a string", other.as_ref())),
         };
         let value = match &self.value {
-            Some(Scalar::Float(value)) => *value,
-            Some(Scalar::Integer(value)) => *value as f64,
-            Some(Scalar::Other("an array")) => {
-                let reason = "vectors are not supported yet: send one reading per component, each with its own source";
-                return Err((Some("value"), reason.to_owned()));
+            Some(Scalar::Float(value)) => Value::Number(*value),
+            Some(Scalar::Integer(value)) => Value::Number(*value as f64),
+            Some(Scalar::Vector(values)) if LENGTHS.contains(&values.len()) => Value::Vector(values),
+            Some(Scalar::Vector(values)) => return Err(wrong_length(values.len())),
+            Some(Scalar::LongArray(length)) => return Err(wrong_length(*length)),
+            Some(Scalar::MixedArray(kind)) => {
+                return Err((Some("value"), format!("value must be an array of numbers, this has {kind} in it")));
             }
-            other => return Err(wrong("value", "a finite number", other.as_ref())),
+            other => return Err(wrong("value", "a finite number or an array of them", other.as_ref())),
         };
         let timestamp = match &self.timestamp {
             None | Some(Scalar::Null) => Ok(times.now),
@@ -90,12 +102,24 @@ impl JsonReading<'_> {
     }
 }
 
+/// What a reading is about.
+enum Value<'r> {
+    Number(f64),
+    Vector(&'r [f64]),
+}
+
+fn wrong_length(length: usize) -> Refusal {
+    let (least, most) = (LENGTHS.start(), LENGTHS.end());
+    (Some("value"), format!("value must be a number or an array of {least} to {most}, this has {}", numbers(length)))
+}
+
 fn wrong(field: &'static str, expected: &str, got: Option<&Scalar<'_>>) -> Refusal {
     let got = match got {
         None => return (Some(field), format!("{field} is missing")),
         Some(Scalar::Null) => "null",
         Some(Scalar::Integer(_) | Scalar::Float(_)) => "a number",
         Some(Scalar::Text(_)) => "a string",
+        Some(Scalar::Vector(_) | Scalar::LongArray(_) | Scalar::MixedArray(_)) => "an array",
         Some(Scalar::Other(kind)) => kind,
     };
     (Some(field), format!("{field} must be {expected}, this is {got}"))
@@ -199,13 +223,81 @@ impl<'de> Visitor<'de> for ScalarVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Scalar::Other("an array"))
+        let (mut values, mut length, mut mixed) = (Vec::new(), 0, None);
+        while let Some(element) = seq.next_element()? {
+            length += 1;
+            match element {
+                Element::Number(x) if length <= *LENGTHS.end() => values.push(x),
+                Element::Number(_) => {}
+                Element::Other(kind) => mixed = mixed.or(Some(kind)),
+            }
+        }
+        Ok(match mixed {
+            Some(kind) => Scalar::MixedArray(kind),
+            None if length > *LENGTHS.end() => Scalar::LongArray(length),
+            None => Scalar::Vector(values),
+        })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(Scalar::Other("an object"))
+    }
+}
+
+/// What stands in an array; what is nested in it is skipped.
+enum Element {
+    Number(f64),
+    Other(&'static str),
+}
+
+impl<'de> Deserialize<'de> for Element {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ElementVisitor;
+
+        impl<'de> Visitor<'de> for ElementVisitor {
+            type Value = Element;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON value")
+            }
+
+            fn visit_unit<E>(self) -> Result<Element, E> {
+                Ok(Element::Other("null"))
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Element, E> {
+                Ok(Element::Other("a boolean"))
+            }
+
+            fn visit_i64<E>(self, n: i64) -> Result<Element, E> {
+                Ok(Element::Number(n as f64))
+            }
+
+            fn visit_u64<E>(self, n: u64) -> Result<Element, E> {
+                Ok(Element::Number(n as f64))
+            }
+
+            fn visit_f64<E>(self, x: f64) -> Result<Element, E> {
+                Ok(Element::Number(x))
+            }
+
+            fn visit_str<E>(self, _: &str) -> Result<Element, E> {
+                Ok(Element::Other("a string"))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Element, A::Error> {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Element::Other("an array"))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Element, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Element::Other("an object"))
+            }
+        }
+
+        deserializer.deserialize_any(ElementVisitor)
     }
 }
 

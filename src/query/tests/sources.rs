@@ -90,6 +90,6 @@ async fn the_state_of_a_source_is_each_life_by_itself() {
     let next = world.bucket("1m", MINUTE);
     world.lock().write(next);
     let states = query(&world).state(&"a".into()).await.unwrap();
-    let brief: Vec<_> = states.iter().map(|s| (s.bucket.period.to_string(), s.moments, s.written)).collect();
+    let brief: Vec<_> = states.iter().map(|s| (s.bucket.period.to_string(), s.moments.clone(), s.written)).collect();
     assert_eq!(brief, [("1h".into(), Moments::of(1.5), false), ("1m".into(), Moments::of(2.0), true)]);
 }

@@ -179,7 +179,7 @@ impl Store for World {
         };
         // Two sources a page, so that the tests turn pages.
         let from: usize = cursor.map_or(0, |cursor| cursor.parse().unwrap());
-        let sources = held.sources.iter().skip(from).take(2).map(|(s, m)| (Arc::clone(s), *m)).collect();
+        let sources = held.sources.iter().skip(from).take(2).map(|(s, m)| (Arc::clone(s), m.clone())).collect();
         Ok(Some(Page { sources, next: (from + 2 < held.sources.len()).then(|| (from + 2).to_string()) }))
     }
 
@@ -226,7 +226,7 @@ impl Store for World {
         let seen = |(&bucket, held): (&Bucket, &Held)| OpenLife {
             life: Life { bucket, generation: held.generation, revision: held.revision },
             written: held.written,
-            moments: sources.iter().map(|s| held.sources.get(s).copied()).collect(),
+            moments: sources.iter().map(|s| held.sources.get(s).cloned()).collect(),
         };
         Ok(Open { lives: lives.into_iter().map(seen).collect(), until })
     }

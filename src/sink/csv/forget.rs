@@ -5,6 +5,7 @@
 //! point, the source is still known, and to forget it again goes on. What was torn off a file by a
 //! crash (`*.torn`) is left alone.
 
+use super::aside;
 use super::compact::{self, begin_in, write_new};
 use super::disk;
 use super::index::Newest;
@@ -35,6 +36,7 @@ pub(super) fn forget(writer: &Mutex<Writer>, source: &str) -> Result<usize, Sink
         }
     }
     let mut writer = lock(writer);
+    aside::forget(&writer.disk, &root, source)?;
     writer.catalogue.remove(source);
     let bytes = writer.catalogue.to_bytes();
     let written = disk::replace(&writer.disk, &root.join(SOURCES_FILE), |file| file.write_all(&bytes));

@@ -10,6 +10,7 @@ use crate::stats::moments::Moments;
 use crate::stats::row::Row;
 use crate::stats::{Millis, source, timestamp};
 use ::csv::{ByteRecord, Terminator, WriterBuilder};
+use ndarray::{Array2, ArrayView1};
 use std::sync::LazyLock;
 
 /// The header of every file of rows.
@@ -52,13 +53,56 @@ pub(super) fn push_header(out: &mut Vec<u8>) {
 
 /// Appends a row as one line.
 pub(super) fn push(out: &mut Vec<u8>, row: &Row) {
-    let shown = &row.state;
-    let optional = |x: Option<f64>| x.map(number).unwrap_or_default();
-    let cells = [
+    push_record(out, cells(row).iter().map(String::as_str));
+}
+
+/// The cells of a row in the order of [`COLUMNS`].
+pub(super) fn cells(row: &Row) -> [String; COLUMNS.len()] {
+    let [mean, var_pop, var_samp, min, max, sum, sum_sq] = numbers(&row.state);
+    [
         source::to_cell(&row.source).into_owned(),
         timestamp::format(row.bucket.start),
         timestamp::format(row.bucket.end),
-        number(shown.count),
+        number(row.state.count),
+        mean,
+        var_pop,
+        var_samp,
+        min,
+        max,
+        sum,
+        sum_sq,
+        hex(&row.state),
+        row.base.as_ref().map(hex).unwrap_or_default(),
+        row.generation.to_string(),
+        number(row.gen_count),
+        row.revision.to_string(),
+    ]
+}
+
+/// The cells from `mean` to `sum_sq`. Of vectors they are arrays of JSON; the variances and the sum of squares are
+/// whole matrices, with what the name says on the diagonal.
+fn numbers(shown: &Moments) -> [String; 7] {
+    if let Some(vector) = &shown.vector {
+        let list = |values: ArrayView1<'_, f64>| {
+            let values: Vec<String> = values.iter().map(|x| number(*x)).collect();
+            format!("[{}]", values.join(","))
+        };
+        let matrix = |values: Array2<f64>| {
+            let rows: Vec<String> = values.rows().into_iter().map(list).collect();
+            format!("[{}]", rows.join(","))
+        };
+        return [
+            vector.mean().map(|mean| list(mean.view())).unwrap_or_default(),
+            vector.covar_pop().map(matrix).unwrap_or_default(),
+            vector.covar_samp().map(matrix).unwrap_or_default(),
+            list(vector.min()),
+            list(vector.max()),
+            list(vector.sum().view()),
+            matrix(vector.sum_products()),
+        ];
+    }
+    let optional = |x: Option<f64>| x.map(number).unwrap_or_default();
+    [
         optional(shown.mean()),
         optional(shown.var_pop()),
         optional(shown.var_samp()),
@@ -66,13 +110,7 @@ pub(super) fn push(out: &mut Vec<u8>, row: &Row) {
         number(shown.max),
         number(shown.sum.hi),
         number(shown.sum_sq.hi),
-        hex(shown),
-        row.base.as_ref().map(hex).unwrap_or_default(),
-        row.generation.to_string(),
-        number(row.gen_count),
-        row.revision.to_string(),
-    ];
-    push_record(out, cells.iter().map(String::as_str));
+    ]
 }
 
 /// The row of a record in a file of this period.
@@ -195,6 +233,17 @@ mod tests {
              000000000000f83f\
              0000000000000440,,-5,2,9223372036854775807\n"
         );
+    }
+
+    #[test]
+    fn vectors_stand_in_the_same_columns() {
+        let mut state = Moments::of_vector(&[1.0, 2.0]);
+        state.push_vector(&[3.0, 1e140]);
+        let row = Row { state: state.clone(), gen_count: 2.0, base: Some(state), ..row("pair", &[], None) };
+        check(&row);
+        let cells = cells(&Row { state: Moments::of_vector(&[1.5, -2.0]), ..row });
+        let expected = ["1", "[1.5,-2]", "[[0,0],[0,0]]", "", "[1.5,-2]", "[1.5,-2]", "[1.5,-2]", "[[2.25,-3],[-3,4]]"];
+        assert_eq!(cells[3..11], expected);
     }
 
     #[test]

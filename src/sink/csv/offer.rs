@@ -17,6 +17,9 @@ pub(super) trait Offer {
     /// What becomes of the row the sink has.
     fn update(&self, held: Option<&Row>) -> Update;
 
+    /// The row it is where there is no other.
+    fn alone(&self) -> Row;
+
     /// Told of the first of a call that is older than the sink's row.
     fn log_older(&self);
 }
@@ -32,6 +35,10 @@ impl Offer for LifeRow {
 
     fn update(&self, held: Option<&Row>) -> Update {
         Row::update(held, self)
+    }
+
+    fn alone(&self) -> Row {
+        Row::alone(self.clone())
     }
 
     fn log_older(&self) {
@@ -55,6 +62,10 @@ impl Offer for Row {
 
     fn update(&self, held: Option<&Row>) -> Update {
         Row::replace(held, self)
+    }
+
+    fn alone(&self) -> Row {
+        self.clone()
     }
 
     /// Nothing is wrong: the sink went on while the other stood still.

@@ -111,7 +111,7 @@ fn nasty_ids_and_doubles_come_back_as_they_were_written() {
         for (id, life) in ids.iter().zip(&lives) {
             let rows = all_rows(sink, &[id]);
             assert_eq!(rows.len(), 1, "{id}");
-            assert_eq!((&*rows[0].source, rows[0].state, rows[0].bucket), (*id, life.moments, life.bucket));
+            assert_eq!((&*rows[0].source, &rows[0].state, rows[0].bucket), (*id, &life.moments, life.bucket));
         }
     };
     check(&sink);

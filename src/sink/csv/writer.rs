@@ -7,6 +7,7 @@
 //! `unsynced.rs`; moving a directory into its final form in `compact.rs`, removing it in `retain.rs`.
 
 use super::SOURCES_FILE;
+use super::aside;
 use super::catalogue::Catalogue;
 use super::disk::{self, Disk};
 use super::holes;
@@ -21,6 +22,7 @@ use crate::mutant;
 use crate::sink::{SinkError, WriteReport};
 use crate::stats::Millis;
 use crate::stats::calendar::{Period, Zone};
+use crate::stats::moments::Unlike;
 use crate::stats::row::{Row, Update};
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -97,8 +99,9 @@ impl Writer {
         groups: impl Iterator<Item = (DateDir, &'o [T])>,
     ) -> Result<WriteReport, SinkError> {
         let (mut report, mut unsynced) = (WriteReport::default(), Unsynced::default());
+        let mut refused = Vec::new();
         for (dir, offers) in groups {
-            let written = self.write_dir(dir, offers, &mut unsynced)?;
+            let written = self.write_dir(dir, offers, &mut unsynced, &mut refused)?;
             report.written += written.written;
             report.same += written.same;
             report.older += written.older;
@@ -108,6 +111,8 @@ impl Writer {
             failed.error
         })?;
         failpoint::pass("rows-synced");
+        aside::put(&self.disk, &self.root, &refused)?;
+        report.refused = refused.len();
         Ok(report)
     }
 
@@ -117,6 +122,7 @@ impl Writer {
         dir: DateDir,
         offers: &[T],
         unsynced: &mut Unsynced,
+        refused: &mut Vec<(Row, Unlike)>,
     ) -> Result<WriteReport, SinkError> {
         self.load(dir)?;
         let mut report = WriteReport::default();
@@ -138,6 +144,7 @@ impl Writer {
                             offer.log_older();
                         }
                     }
+                    Update::Unlike(unlike) => refused.push((offer.alone(), unlike)),
                     Update::Write(mut row) => {
                         report.written += 1;
                         row.base = row.base.filter(|_| !mutant::is(mutant::BASE_NOT_STORED));

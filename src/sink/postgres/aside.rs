@@ -6,9 +6,10 @@
 
 use super::connections::within;
 use super::failure::Failure;
-use super::{PostgresSink, columns};
+use super::{PostgresSink, arrays, columns};
 use crate::stats::row::Row;
 use crate::stats::timestamp;
+use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use std::time::Duration;
 
@@ -23,7 +24,9 @@ const SET_ASIDE: &str = "INSERT INTO dead_letters AS held (source, period, bucke
      ON CONFLICT (source, period, bucket_start, bucket_end, generation) DO UPDATE SET count = excluded.count, \
      mean = excluded.mean, var_pop = excluded.var_pop, var_samp = excluded.var_samp, min = excluded.min, \
      max = excluded.max, sum = excluded.sum, sum_sq = excluded.sum_sq, state = excluded.state, base = excluded.base, \
-     gen_count = excluded.gen_count, revision = excluded.revision, reason = excluded.reason, refused_at = now() \
+     gen_count = excluded.gen_count, revision = excluded.revision, reason = excluded.reason, refused_at = now(), \
+     means = NULL, covar_pop = NULL, covar_samp = NULL, corr = NULL, mins = NULL, maxs = NULL, sums = NULL, \
+     sum_products = NULL \
      WHERE (held.gen_count, held.revision) <= (excluded.gen_count, excluded.revision)";
 
 /// Runs the statement without rows.
@@ -37,15 +40,17 @@ pub(super) async fn put(sink: &PostgresSink, refused: &[(Row, String)], first: b
     let (rows, reasons): (Vec<Row>, Vec<String>) = refused.iter().cloned().unzip();
     let mut lease = sink.writer().await?;
     let statement = columns::bind(sqlx::query(SET_ASIDE), &rows).bind(&reasons);
-    within(LIMIT, async { Ok(statement.execute(&mut lease.connection).await?) }).await.map_err(
-        |failed| match failed {
-            // Nothing is left that would take it, so it stays in the store.
-            Failure::Row(reason) => {
-                Failure::Wrong(format!("neither bucket_stats nor dead_letters take a row: {reason}"))
-            }
-            other => other,
-        },
-    )?;
+    let work = async {
+        let mut transaction = lease.connection.begin().await?;
+        statement.execute(&mut *transaction).await?;
+        arrays::fill(&mut transaction, arrays::LETTERS, &rows).await?;
+        Ok(transaction.commit().await?)
+    };
+    within(LIMIT, work).await.map_err(|failed| match failed {
+        // Nothing is left that would take it, so it stays in the store.
+        Failure::Row(reason) => Failure::Wrong(format!("neither bucket_stats nor dead_letters take a row: {reason}")),
+        other => other,
+    })?;
     sink.writing.give_back(lease);
     if let Some((row, reason)) = refused.first().filter(|_| first) {
         tracing::error!(

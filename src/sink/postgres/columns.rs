@@ -4,8 +4,9 @@
 //! bit for bit. What is read back are `state` and `base`, the bytes of `stats/layout.rs`; the columns
 //! between are for people. `migrations/` has the types.
 
+use super::arrays;
 use super::failure::Failure;
-use crate::stats::layout::{self, SCALAR_BYTES};
+use crate::stats::layout;
 use crate::stats::moments::Moments;
 use crate::stats::row::Row;
 use crate::stats::{Millis, timestamp};
@@ -41,17 +42,24 @@ const NAMES: [&str; 17] = [
 
 /// Whether a column of `bucket_stats` is one of those the migrations made.
 pub(super) fn is_ours(column: &str) -> bool {
-    column == "written_at" || NAMES.contains(&column)
+    column == "written_at" || NAMES.contains(&column) || arrays::NAMES.contains(&column)
 }
 
 /// Why a row cannot stand in the table; what has passed here is taken by every column's type.
 pub(super) fn fault(row: &Row) -> Option<&'static str> {
     let Row { bucket, state, base, gen_count, .. } = row;
-    let finite = |m: &Moments| m.is_finite() && m.min.is_finite() && m.max.is_finite() && m.count >= 1.0;
+    let finite = |m: &Moments| m.is_finite() && m.count >= 1.0 && extremes_are_finite(m);
     if !finite(state) || base.as_ref().is_some_and(|base| !finite(base)) || !(1.0..=state.count).contains(gen_count) {
         return Some("the state is not one that readings can lead to");
     }
     (instant(bucket.start).is_none() || instant(bucket.end).is_none()).then_some("the bucket lies outside of all time")
+}
+
+fn extremes_are_finite(moments: &Moments) -> bool {
+    match &moments.vector {
+        None => moments.min.is_finite() && moments.max.is_finite(),
+        Some(vector) => vector.min().iter().chain(vector.max()).all(|x| x.is_finite()),
+    }
 }
 
 /// `None` outside of what the server can hold.
@@ -74,6 +82,11 @@ pub(super) fn limit(rows: usize) -> i64 {
     i64::try_from(rows).unwrap_or(i64::MAX)
 }
 
+/// A statistic of numbers; vectors have theirs in other columns (`arrays.rs`).
+fn number(moments: &Moments, x: f64) -> Option<f64> {
+    moments.vector.is_none().then_some(x)
+}
+
 /// Binds rows as one array per column, in the order of [`NAMES`].
 pub(super) fn bind<'q>(
     statement: Query<'q, Postgres, PgArguments>,
@@ -83,7 +96,6 @@ pub(super) fn bind<'q>(
         rows.iter().map(column).collect()
     }
     let doubles = |column: fn(&Moments) -> Option<f64>| of(rows, |row| column(&row.state));
-    let bytes = |moments: &Moments| -> [u8; SCALAR_BYTES] { layout::encode(moments) };
     statement
         .bind(of(rows, |row| &*row.source))
         .bind(of(rows, |row| row.bucket.period.to_string()))
@@ -93,12 +105,12 @@ pub(super) fn bind<'q>(
         .bind(doubles(Moments::mean))
         .bind(doubles(Moments::var_pop))
         .bind(doubles(Moments::var_samp))
-        .bind(doubles(|state| Some(state.min)))
-        .bind(doubles(|state| Some(state.max)))
-        .bind(doubles(|state| Some(state.sum.hi)))
-        .bind(doubles(|state| Some(state.sum_sq.hi)))
-        .bind(of(rows, |row| bytes(&row.state).to_vec()))
-        .bind(of(rows, |row| row.base.as_ref().map(|base| bytes(base).to_vec())))
+        .bind(doubles(|state| number(state, state.min)))
+        .bind(doubles(|state| number(state, state.max)))
+        .bind(doubles(|state| number(state, state.sum.hi)))
+        .bind(doubles(|state| number(state, state.sum_sq.hi)))
+        .bind(of(rows, |row| layout::encode(&row.state).to_vec()))
+        .bind(of(rows, |row| row.base.as_ref().map(|base| layout::encode(base).to_vec())))
         .bind(of(rows, |row| row.generation))
         .bind(of(rows, |row| row.gen_count as i64))
         .bind(of(rows, |row| row.revision))

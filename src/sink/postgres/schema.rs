@@ -13,8 +13,10 @@ use sqlx::{Connection, Row, SqlSafeStr};
 /// Where the database says which migrations it has.
 const TABLE: &str = "meanwhile_migrations";
 /// Number, what it does, and its statements.
-const MIGRATIONS: [(i64, &str, &str); 1] =
-    [(1, "bucket statistics", include_str!("../../../migrations/0001_bucket_stats.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "bucket statistics", include_str!("../../../migrations/0001_bucket_stats.sql")),
+    (2, "vectors", include_str!("../../../migrations/0002_vectors.sql")),
+];
 /// PostgreSQL 13; older ones have had no fixes for years.
 const OLDEST_SERVER: i32 = 130_000;
 

@@ -4,7 +4,7 @@
 //! takes its rows as arrays, one per column (`columns.rs`), so a chunk is one round trip.
 
 use super::failure::Failure;
-use super::{aside, columns};
+use super::{arrays, aside, columns};
 use crate::stats::Millis;
 use crate::stats::calendar::Period;
 use crate::stats::row::Row;
@@ -25,7 +25,8 @@ macro_rules! upsert {
              var_pop = excluded.var_pop, var_samp = excluded.var_samp, min = excluded.min, max = excluded.max, \
              sum = excluded.sum, sum_sq = excluded.sum_sq, state = excluded.state, base = excluded.base, \
              generation = excluded.generation, gen_count = excluded.gen_count, revision = excluded.revision, \
-             written_at = now() WHERE held.bucket_end = excluded.bucket_end AND ",
+             written_at = now(), means = NULL, covar_pop = NULL, covar_samp = NULL, corr = NULL, mins = NULL, \
+             maxs = NULL, sums = NULL, sum_products = NULL WHERE held.bucket_end = excluded.bucket_end AND ",
             $guard
         )
     };
@@ -72,7 +73,8 @@ pub(super) async fn rows(connection: &mut PgConnection, rows: &[Row]) -> Result<
 }
 
 async fn put(connection: &mut PgConnection, statement: &'static str, rows: &[Row]) -> Result<usize, Failure> {
-    let done = columns::bind(sqlx::query(statement), rows).execute(connection).await?;
+    let done = columns::bind(sqlx::query(statement), rows).execute(&mut *connection).await?;
+    arrays::fill(connection, arrays::ROWS, rows).await?;
     Ok(done.rows_affected() as usize)
 }
 
@@ -117,5 +119,6 @@ pub(super) async fn rehearse(connection: &mut PgConnection) -> Result<(), Failur
     rows(connection, &[]).await?;
     held(connection, &[]).await?;
     sources(connection, std::iter::empty()).await?;
+    arrays::rehearse(connection).await?;
     aside::rehearse(connection).await
 }

@@ -49,12 +49,6 @@ struct Done {
     refused: Vec<(Row, String)>,
 }
 
-/// A life as the row it is without any other.
-pub(super) fn alone(life: LifeRow) -> Row {
-    let LifeRow { source, bucket, generation, revision, moments } = life;
-    Row { source, bucket, generation, gen_count: moments.count, revision, base: None, state: moments }
-}
-
 /// Writes rows in as many transactions as they need. See the module.
 pub(super) async fn write(sink: &PostgresSink, rows: Vec<Row>, offer: Offer) -> Result<WriteReport, Failure> {
     let mut report = WriteReport::default();
@@ -187,6 +181,7 @@ async fn merge(connection: &mut PgConnection, rows: &[Row], offer: Offer, done: 
             Ok(Update::Same) => done.same += 1,
             Ok(Update::Older) => done.older += 1,
             Ok(Update::Write(row)) => merged.push(row),
+            Ok(Update::Unlike(unlike)) => done.refused.push((row.clone(), unlike.to_string())),
             Err(reason) => done.refused.push((row.clone(), reason)),
         }
     }

@@ -4,6 +4,7 @@
 
 use super::clocks::{BucketAndEnd, Clocks, past};
 use super::due::forget_keys;
+use super::lengths;
 use super::states::merge_into;
 use super::tables::{self, Lives};
 use super::{DatabaseResult, Inner};
@@ -17,6 +18,8 @@ use std::sync::Arc;
 /// Expired keys forgotten for each one recorded: `due` alone comes too seldom to keep up with a busy day.
 const FORGOTTEN_PER_KEY: usize = 2;
 const DAY: Millis = 86_400_000;
+/// In the table of the layout, if any state was ever one of vectors.
+const VECTORS: &str = "vectors";
 
 /// Keys of the frame that stand in a slice which has not expired.
 fn seen_keys(
@@ -97,7 +100,7 @@ pub(super) fn apply(
     if !seen.is_empty() && !mutant::is(mutant::NO_KEY_CHECK) {
         return Ok(Ok(Answer::Seen(seen)));
     }
-    let mut lives = Lives::open(t)?;
+    let mut lives = Lives::of(t)?;
     let mut records = Vec::with_capacity(frame.deltas.len());
     let (mut closing, mut late) = (Vec::new(), Vec::new());
     for (index, BucketAndEnd { bucket, over }) in frame.deltas.iter().map(|d| past(&d.bucket, &clocks)).enumerate() {
@@ -115,6 +118,18 @@ pub(super) fn apply(
     }
     if !late.is_empty() {
         return Ok(Ok(Answer::Late(late)));
+    }
+    let any_vector = frame.deltas.iter().flat_map(|d| &d.sources).any(|(_, moments)| moments.vector.is_some());
+    let known = t.open_table(tables::META)?.get(VECTORS)?.is_some();
+    if !frame.deltas.is_empty() && (any_vector || known) {
+        let Some(kin) = &frame.kin else { return Ok(Ok(Answer::Mixed)) };
+        let clashes = lengths::clashes(t, &lives, shard, frame, kin)?;
+        if !clashes.is_empty() {
+            return Ok(Ok(Answer::Unlike(clashes)));
+        }
+        if any_vector && !known {
+            t.open_table(tables::META)?.insert(VECTORS, 1)?;
+        }
     }
     // What may have closed and been forgotten is late by any rule but one that came later.
     let forgotten = t.open_table(tables::FORGOTTEN)?.get(shard)?.map_or(Millis::MIN, |end| end.value());

@@ -22,7 +22,7 @@ pub(super) fn close(
     when: When,
 ) -> DatabaseResult<Result<Closed, StoreError>> {
     let mut clocks = Clocks::open(inner, t, shard)?;
-    let mut lives = Lives::open(t)?;
+    let mut lives = Lives::of(t)?;
     let bucket = closing.bucket;
     let Some(mut life) = lives.get(shard, &bucket)? else { return Ok(Ok(Closed::Gone)) };
     if life.generation != closing.generation || life.revision != closing.revision {

@@ -19,7 +19,7 @@ pub(super) fn due(inner: &Inner, t: &WriteTransaction, shard: Shard, limit: usiz
     if clocks.epoch != 0 {
         clocks.save(t, shard)?;
     }
-    Ok(Lives::open(t)?.due_by(shard, clocks.now, clocks.elapsed, limit)?)
+    Ok(Lives::of(t)?.due_by(shard, clocks.now, clocks.elapsed, limit)?)
 }
 
 /// Forgets up to `most` keys of the first slice that has expired.

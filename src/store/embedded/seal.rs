@@ -21,7 +21,7 @@ pub(super) fn seal(
     when: When,
 ) -> DatabaseResult<Sealed> {
     let clocks = Clocks::open(inner, t, shard)?;
-    let mut lives = Lives::open(t)?;
+    let mut lives = Lives::of(t)?;
     let Some(mut life) = lives.get(shard, &bucket)? else { return Ok(Sealed::Gone) };
     let named = |life: &LifeRecord| Life { bucket, generation: life.generation, revision: life.revision };
     if life.closing {
@@ -47,7 +47,7 @@ pub(super) fn seal(
 
 pub(super) fn ack(inner: &Inner, t: &WriteTransaction, shard: Shard, acked: Life) -> DatabaseResult<Acked> {
     let clocks = Clocks::open(inner, t, shard)?;
-    let mut lives = Lives::open(t)?;
+    let mut lives = Lives::of(t)?;
     let Some(mut life) = lives.get(shard, &acked.bucket)? else { return Ok(Acked::Ignored) };
     if life.closing || life.generation != acked.generation || life.revision != acked.revision {
         return Ok(Acked::Ignored);

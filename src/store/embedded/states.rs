@@ -4,7 +4,7 @@
 
 use super::{DatabaseResult, tables};
 use crate::stats::calendar::Bucket;
-use crate::stats::layout;
+use crate::stats::layout::{self, LayoutError};
 use crate::store::{PAGE_SOURCES, Shard, StoreError, keys};
 use redb::{ReadableTable, WriteTransaction};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ const MAX_ASIDE: u64 = 1_000;
 pub(super) type State = (Arc<str>, Vec<u8>);
 
 /// Merges states into a bucket. A stored state that cannot be read is set aside and its source
-/// starts anew. The error names a source whose sums would no longer be finite.
+/// starts anew; a new one of another length, which apply keeps from coming, is itself set aside. The error names a source whose sums would no longer be finite.
 pub(super) fn merge_into(
     transaction: &WriteTransaction,
     shard: Shard,
@@ -32,6 +32,10 @@ pub(super) fn merge_into(
             None => state,
             Some(old) => match layout::merge(&old, &state) {
                 Ok(merged) => merged,
+                Err(e @ LayoutError::Shapes(..)) => {
+                    set_aside(transaction, bucket, &source, &state, &e)?;
+                    continue;
+                }
                 Err(e) => {
                     set_aside(transaction, bucket, &source, &old, &e)?;
                     state
@@ -51,7 +55,7 @@ fn set_aside(
     bucket: &Bucket,
     source: &str,
     state: &[u8],
-    reason: &layout::LayoutError,
+    reason: &LayoutError,
 ) -> DatabaseResult<()> {
     use redb::ReadableTableMetadata;
     let name = keys::bucket_name(bucket);

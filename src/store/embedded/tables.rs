@@ -146,7 +146,7 @@ pub(super) struct Lives<'t> {
 }
 
 impl<'t> Lives<'t> {
-    pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, TableError> {
+    pub(super) fn of(transaction: &'t WriteTransaction) -> Result<Self, TableError> {
         Ok(Self { lives: transaction.open_table(LIVES)?, due: transaction.open_table(DUE)? })
     }
 
@@ -193,6 +193,19 @@ impl<'t> Lives<'t> {
             }
         }
         Ok(false)
+    }
+
+    /// The open buckets of a period that start in `[from, to)`.
+    pub(super) fn open(
+        &self,
+        shard: Shard,
+        period: Period,
+        from: Millis,
+        to: Millis,
+    ) -> Result<Vec<Bucket>, StorageError> {
+        let range = lives_range(shard, period, from, to);
+        let open = self.lives.range(&range.start[..]..&range.end[..])?;
+        open.map(|entry| entry.map(|(key, _)| bucket_of(key.value()))).collect()
     }
 
     /// What is due by `now`, longest first.

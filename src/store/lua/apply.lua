@@ -1,16 +1,19 @@
 -- apply: merges a frame into its buckets, or changes nothing.
 --
 -- KEYS  1 head, 2 due, 3 tombstones, 4 slices, 5 aside,
---       then for each bucket: its hash, the index of open buckets of its period
+--       then for each bucket: its hash, the index of open buckets of its period;
+--       then, if the frame says which buckets meet: the index of each period
 -- ARGV  1-3 see clock.lua
 --       4 'refuse' or 'reopen'   5 policy's key TTL   6 prefix of slice keys
 --       7 writer field  8 sequence  9 checksum  10 received (elapsed)
 --       11 number of keys, then (id, fingerprint, ttl) each
 --       number of buckets, then for each: name, start, end, number of sources n, n field names,
---       their n states of equal size in one string
+--       their n states in one string
+--       then '' or what lengths.lua wants to know of the buckets that meet
 -- RETURNS  {'LOST'} | {'DUP', checksum} | {'GAP', last} | {'STALE'} |
 --          {'SEEN', index, fingerprint, ...} | {'CLOSING', name, generation, revision, ...} |
---          {'LATE', index, ...} | {'OVERFLOW', field} | {'APPLIED', states set aside}
+--          {'LATE', index, ...} | {'MIXED'} | {'UNLIKE', index, index of the source, length held, ...} |
+--          {'OVERFLOW', field} | {'APPLIED', states set aside}
 
 local late, ttl, slice_prefix, writer = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
 local sequence, checksum, received = tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10])
@@ -77,6 +80,7 @@ at = at + key_count * 3
 local bucket_count = tonumber(ARGV[at])
 at = at + 1
 local buckets = {}
+local any_vector = false
 local closing, too_late = { 'CLOSING' }, { 'LATE' }
 for i = 1, bucket_count do
   local n = tonumber(ARGV[at + 3])
@@ -90,6 +94,23 @@ for i = 1, bucket_count do
     n = n,
     states = ARGV[at + 4 + n],
   }
+  if #bucket.states == n * SCALAR_BYTES then
+    bucket.state = function(j)
+      return string.sub(bucket.states, (j - 1) * SCALAR_BYTES + 1, j * SCALAR_BYTES)
+    end
+  else
+    any_vector = true
+    local parts, from = {}, 1
+    for j = 1, n do
+      local d = length_of(string.sub(bucket.states, from, from + 3))
+      local size = 4 + 8 * (1 + 4 * d + d * (d + 1))
+      parts[j] = string.sub(bucket.states, from, from + size - 1)
+      from = from + size
+    end
+    bucket.state = function(j)
+      return parts[j]
+    end
+  end
   bucket.life = read_life(bucket.key)
   if bucket.life and bucket.life.closing then
     closing[#closing + 1] = bucket.name
@@ -108,27 +129,35 @@ end
 if #too_late > 1 then
   return too_late
 end
+if bucket_count > 0 and (any_vector or vectors) then
+  if ARGV[at] == '' then
+    return { 'MIXED' }
+  end
+  local clashes = unlike(buckets, at)
+  if #clashes > 1 then
+    return clashes
+  end
+end
 
 -- Everything is computed before the first write.
 local aside = {}
 for _, bucket in ipairs(buckets) do
-  local states, size = bucket.states, #bucket.states / bucket.n
+  local states, all_scalar = bucket.states, #bucket.states == bucket.n * SCALAR_BYTES
   local fields = {}
   for i = 1, bucket.n do
     fields[i] = ARGV[bucket.fields_at + i]
   end
   local chunks, field = combine(bucket.key, bucket.name, fields, function(i, old)
-    local from = (i - 1) * size + 1
     if not old then
-      return string.sub(states, from, from + size - 1)
+      return bucket.state(i)
     end
-    if size == SCALAR_BYTES then
-      local merged = merge_scalar(old, states, from)
+    if all_scalar then
+      local merged = merge_scalar(old, states, (i - 1) * SCALAR_BYTES + 1)
       if merged then
         return merged
       end
     end
-    return merge(old, string.sub(states, from, from + size - 1))
+    return merge(old, bucket.state(i))
   end, aside)
   if not chunks then
     return { 'OVERFLOW', field }
@@ -145,6 +174,9 @@ for _, bucket in ipairs(buckets) do
   end
 end
 
+if any_vector and not vectors then
+  save_head('vectors', 1)
+end
 save_head('generation', text(highest), writer, text(sequence) .. ' ' .. checksum .. ' ' .. text(elapsed))
 for _, bucket in ipairs(buckets) do
   write_bucket(bucket)

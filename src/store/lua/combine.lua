@@ -8,7 +8,8 @@ local MAX_ASIDE = 1000
 
 -- Returns the chunks of {field, state, ...} to write into the hash `key`, and the number of states
 -- set aside into `aside` (field, bytes, ...). `state_at(i)` gives the i-th new state. A stored state
--- that cannot be read is set aside and its source starts anew. nil and the field on overflow.
+-- that cannot be read is set aside and its source starts anew; a new one of another length, which apply keeps
+-- from coming, is itself set aside. nil and the field on overflow.
 local function combine(key, name, fields, state_at, aside)
   local chunks = {}
   for first = 1, #fields, CHUNK do
@@ -23,8 +24,13 @@ local function combine(key, name, fields, state_at, aside)
           return nil, fields[i]
         end
         aside[#aside + 1] = name .. '|' .. fields[i]
-        aside[#aside + 1] = old
-        state = state_at(i, false)
+        if reason == 'shapes' then
+          aside[#aside + 1] = state_at(i, false)
+          state = old
+        else
+          aside[#aside + 1] = old
+          state = state_at(i, false)
+        end
       end
       chunk[#chunk + 1] = fields[i]
       chunk[#chunk + 1] = state

@@ -158,7 +158,7 @@ pub(super) async fn a_result_that_is_not_finite_is_refused(world: World) {
     let two = |m: Moments| BucketDeltas { bucket, sources: vec![("a".into(), moments(&[1.0])), ("b".into(), m)] };
     for (i, huge) in [of(1.0, f64::MAX), of(9e15, 1.0)].into_iter().enumerate() {
         let source = ["a", "b"][i];
-        world.put(vec![BucketDeltas { bucket, sources: vec![(source.into(), huge)] }]).await;
+        world.put(vec![BucketDeltas { bucket, sources: vec![(source.into(), huge.clone())] }]).await;
         let before = contents(&world).await;
         let mut deltas = two(moments(&[1.0]));
         deltas.sources[i].1 = huge;

@@ -35,7 +35,7 @@ async fn check_total(world: &World, periods: &[&str], each: f64, when: &str) {
     let periods: Vec<_> = periods.iter().map(|p| p.parse().unwrap()).collect();
     let lives = world.store.open(0, &sources, &periods, Millis::MIN, Millis::MAX).await.unwrap().lives;
     for (i, source) in sources.iter().enumerate() {
-        let count: f64 = lives.iter().filter_map(|l| l.moments[i]).map(|m| m.count).sum();
+        let count: f64 = lives.iter().filter_map(|l| l.moments[i].as_ref()).map(|m| m.count).sum();
         assert_eq!(count, each, "readings of {source} {when}");
     }
 }

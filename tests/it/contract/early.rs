@@ -29,7 +29,7 @@ async fn row_of(world: &World, life: Life) -> LifeRow {
     let page = world.store.page(0, life.bucket, life.generation, None).await.unwrap().expect("the life is there");
     let [(source, moments)] = &page.sources[..] else { panic!("{page:?}") };
     let Life { bucket, generation, revision } = life;
-    LifeRow { source: source.clone(), bucket, generation, revision, moments: *moments }
+    LifeRow { source: source.clone(), bucket, generation, revision, moments: moments.clone() }
 }
 
 pub(super) async fn an_early_close_is_refused_until_all_is_written(world: World) {

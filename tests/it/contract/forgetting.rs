@@ -91,7 +91,7 @@ pub(super) async fn a_forgotten_source_leaves_a_closing_life(world: World) {
     let [open] = &world.open(&names).await.lives[..] else { panic!("the hour alone") };
     let counts = |forgotten: bool| {
         let which = open.moments.iter().enumerate().filter(move |(i, _)| (i % 100 == 0) == forgotten);
-        which.map(|(_, m)| m.map_or(0.0, |m| m.count)).collect::<Vec<_>>()
+        which.map(|(_, m)| m.as_ref().map_or(0.0, |m| m.count)).collect::<Vec<_>>()
     };
     assert!(counts(true).iter().all(|count| *count == 0.0), "{:?}", counts(true));
     assert!(counts(false).iter().all(|count| *count == 1.0));

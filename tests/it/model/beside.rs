@@ -89,8 +89,10 @@ impl Beside {
         for (i, key) in frame.keys.iter().enumerate().filter(|(_, key)| self.oracle.is_expired(&key.id)) {
             match &answer {
                 Answer::Seen(seen) => self.oracle.follow(&key.id, seen.iter().any(|s| s.0 == i)),
-                // Keys are looked at before buckets: whoever comes to those has forgotten it.
-                Answer::Applied | Answer::Closing(_) | Answer::Late(_) => self.oracle.follow(&key.id, false),
+                // What is answered after the keys were looked at.
+                Answer::Applied | Answer::Closing(_) | Answer::Late(_) | Answer::Mixed | Answer::Unlike(_) => {
+                    self.oracle.follow(&key.id, false);
+                }
                 _ => {}
             }
         }
@@ -277,14 +279,14 @@ impl Beside {
     fn shown(&self, bucket: Bucket, probe: usize, lives: &[OpenLife]) -> Moments {
         let row = self.sink.get(&(bucket, Arc::clone(&self.probes[probe])));
         let life = lives.iter().find(|l| l.life.bucket == bucket);
-        let own = life.and_then(|l| l.moments[probe]).unwrap_or_default();
+        let own = life.and_then(|l| l.moments[probe].clone()).unwrap_or_default();
         let generation = life.map_or(i64::MIN, |l| l.life.generation);
         let mut shown = match row {
             None => own,
-            Some(row) if row.generation > generation => row.state,
-            Some(row) if row.generation == generation && row.gen_count >= own.count => row.state,
+            Some(row) if row.generation > generation => row.state.clone(),
+            Some(row) if row.generation == generation && row.gen_count >= own.count => row.state.clone(),
             Some(row) => {
-                let base = if row.generation == generation { row.base } else { Some(row.state) };
+                let base = if row.generation == generation { row.base.clone() } else { Some(row.state.clone()) };
                 let mut state = base.unwrap_or_default();
                 state.merge(&own);
                 state
@@ -293,7 +295,7 @@ impl Beside {
         let descendants = self.family(bucket).descendants;
         for life in lives {
             if descendants.contains(&life.life.bucket.period) && bucket.contains(life.life.bucket.start) {
-                shown.merge(&life.moments[probe].unwrap_or_default());
+                shown.merge(&life.moments[probe].clone().unwrap_or_default());
             }
         }
         shown
@@ -329,7 +331,7 @@ impl Beside {
             }
             for (&source, total) in &totals {
                 let row = self.sink.get(&(bucket, Arc::clone(source)));
-                assert_eq!(row.map(|r| r.state), Some(*total), "{source} in {bucket:?}");
+                assert_eq!(row.map(|r| &r.state), Some(total), "{source} in {bucket:?}");
             }
             rows += totals.len();
         }

@@ -5,12 +5,15 @@ use super::beside::Beside;
 use crate::world::{POLICY, wide_source};
 use meanwhile::stats::Millis;
 use meanwhile::stats::moments::Moments;
+use meanwhile::store::kin::Kin;
 use meanwhile::store::{Answer, BucketDeltas, Frame, KeyRecord, WriterId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A reading that stands for many: 1,250 sources, which close in two chunks.
 const WIDE: usize = 1_250;
+/// The source whose readings are vectors.
+const VECTORS: usize = 3;
 /// A frame is refused for one reason after the other, but not for ever.
 const MAX_ANSWERS: usize = 10;
 
@@ -187,6 +190,10 @@ impl Clients {
                         arrived.deltas.retain(|d| !late.contains(&d.bucket));
                     }
                 }
+                Answer::Mixed => {
+                    frame.kin = Some(Kin::of(&beside.world.calendar, &frame.deltas));
+                    continue;
+                }
                 other => panic!("the store has lost something: {other:?}"),
             }
             // What is left goes under the same sequence, even if that is nothing.
@@ -228,7 +235,13 @@ fn arrive(beside: &Beside, request: &Request) -> Arrived {
         for bucket in beside.world.calendar.roots(t).buckets {
             for source in &sources {
                 let folded = folded.entry(bucket).or_default();
-                folded.entry(source.as_str().into()).or_default().push(f64::from(reading.value));
+                let moments = folded.entry(source.as_str().into()).or_default();
+                let value = f64::from(reading.value);
+                if *source == small_source(VECTORS) {
+                    moments.push_vector(&[value, 1.0 - 3.0 * value]);
+                } else {
+                    moments.push(value);
+                }
             }
         }
     }

@@ -6,6 +6,7 @@
 use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::{Bucket, Family};
 use meanwhile::stats::moments::Moments;
+use meanwhile::store::kin::Clash;
 use meanwhile::store::nodes::Node;
 use meanwhile::store::{
     Answer, BucketDeltas, Closed, Frame, Late, Life, MAX_ADVANCE, MAX_DIRTY, Policy, StoreError, When, WriterId,
@@ -33,6 +34,8 @@ pub(crate) struct State {
     pub(super) tombstones: HashMap<Bucket, Millis>,
     /// Highest end of a bucket whose tombstone is gone.
     pub(super) forgotten: Option<Millis>,
+    /// Whether it ever had a vector.
+    pub(super) vectors: bool,
     /// Drained, and not founded since.
     pub(super) drained: bool,
     /// The log of acks, as much of it as is kept, and how many there were.
@@ -75,6 +78,10 @@ impl Present {
 /// When a life must be looked at that is dirty since then.
 pub(super) fn due_again(bucket: Bucket, now: Millis, since: Millis, grace: Millis) -> Millis {
     (bucket.end + grace).max((now + grace).min(since + MAX_DIRTY))
+}
+
+fn brings_vectors(frame: &Frame) -> bool {
+    frame.deltas.iter().flat_map(|deltas| &deltas.sources).any(|(_, moments)| moments.length() > 1)
 }
 
 impl State {
@@ -160,13 +167,36 @@ impl State {
         }
         let over = |b: &Bucket| policy.late == Late::Refuse && self.now >= b.end + policy.lateness;
         let late: Vec<usize> = (0..buckets.len()).filter(|&i| over(&buckets[i])).collect();
-        (!late.is_empty()).then_some(Answer::Late(late))
+        if !late.is_empty() {
+            return Some(Answer::Late(late));
+        }
+        self.check_lengths(frame)
+    }
+
+    fn check_lengths(&self, frame: &Frame) -> Option<Answer> {
+        if frame.deltas.is_empty() || !(self.vectors || brings_vectors(frame)) {
+            return None;
+        }
+        let Some(kin) = &frame.kin else { return Some(Answer::Mixed) };
+        let mut clashes = Vec::new();
+        for (delta, (deltas, tops)) in frame.deltas.iter().zip(&kin.tops).enumerate() {
+            let inside = |bucket: &Bucket| tops.iter().any(|t| t.start <= bucket.start && bucket.end <= t.end);
+            for (source, (id, moments)) in deltas.sources.iter().enumerate() {
+                let lives = self.lives.iter().filter(|(bucket, _)| inside(bucket));
+                let held = lives.filter_map(|(_, life)| life.sources.get(id)).map(Moments::length).next();
+                if let Some(held) = held.filter(|held| *held != moments.length()) {
+                    clashes.push(Clash { delta, source, held });
+                }
+            }
+        }
+        (!clashes.is_empty()).then_some(Answer::Unlike(clashes))
     }
 
     pub(super) fn apply(&mut self, frame: &Frame, policy: Policy) -> Result<Answer, StoreError> {
         if let Some(answer) = self.check_frame(frame, policy) {
             return Ok(answer);
         }
+        self.vectors |= brings_vectors(frame);
         for deltas in &frame.deltas {
             let first_life = self.now < deltas.bucket.end + policy.lateness;
             let first_life = first_life && self.forgotten.is_none_or(|end| deltas.bucket.end > end);

@@ -1,0 +1,222 @@
+//! Readings that are arrays of numbers, from a request to the rows: what they are worth in every period, with both
+//! stores and both sinks, sent twice, late, in any order and around a kill; and what a change of the length is told.
+
+use crate::exact_rows::Sink;
+use crate::http::array;
+use crate::seeded::Seeded;
+use crate::service::{On, Service, eventually};
+use num_bigint::BigInt;
+use num_rational::BigRational;
+use num_traits::{Signed, ToPrimitive};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+const SHORT: [&str; 6] = ["--periods", "1m,1h,1d", "--grace", "100ms", "--lateness", "1s"];
+
+fn vector(source: &str, values: &[f64], time: &str) -> String {
+    serde_json::json!({"source": source, "value": values, "timestamp": time}).to_string()
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().expect("a list").iter().map(|x| x.as_f64().expect("a number")).collect()
+}
+
+/// Sees that a row has the mean, the extremes and the sum of these readings to the bit, and their covariances within
+/// 1e-11, relative to the standard deviations of the two components.
+fn check_row(row: &Value, readings: &[Vec<f64>]) {
+    let n = BigRational::from_integer(BigInt::from(readings.len()));
+    let rational = |x: f64| BigRational::from_float(x).unwrap();
+    let d = readings[0].len();
+    let mean: Vec<BigRational> =
+        (0..d).map(|i| readings.iter().map(|r| rational(r[i])).sum::<BigRational>() / &n).collect();
+    assert_eq!(row["count"], readings.len());
+    assert_eq!(numbers(&row["mean"]), mean.iter().map(|x| x.to_f64().unwrap()).collect::<Vec<_>>());
+    let fold = |of: fn(f64, f64) -> f64, i: usize| readings.iter().map(|r| r[i]).reduce(of).unwrap();
+    assert_eq!(numbers(&row["min"]), (0..d).map(|i| fold(f64::min, i)).collect::<Vec<_>>());
+    assert_eq!(numbers(&row["max"]), (0..d).map(|i| fold(f64::max, i)).collect::<Vec<_>>());
+    let covar = |i: usize, j: usize| {
+        readings.iter().map(|r| (rational(r[i]) - &mean[i]) * (rational(r[j]) - &mean[j])).sum::<BigRational>() / &n
+    };
+    let variances: Vec<BigRational> = (0..d).map(|i| covar(i, i)).collect();
+    for i in 0..d {
+        for (j, x) in numbers(&row["covar_pop"][i]).into_iter().enumerate() {
+            let off = rational(x) - covar(i, j);
+            let limit = &variances[i] * &variances[j] / BigRational::from_integer(BigInt::from(10).pow(22));
+            assert!((&off * &off).abs() <= limit, "covar_pop[{i}][{j}] is {x}");
+        }
+    }
+    assert_eq!(numbers(&row["var_pop"]), (0..d).map(|i| row["covar_pop"][i][i].as_f64().unwrap()).collect::<Vec<_>>());
+}
+
+/// Shuffled, in requests that are sent twice, with a kill between; in the row of every period, open and closed.
+fn every_reading_counts_once(on: On, sink: &Sink) {
+    const READINGS: usize = 400;
+    let mut service = sink.start(on, &SHORT);
+    let mut seeded = Seeded::new(5);
+    let mut readings: Vec<(Vec<f64>, usize)> = (0..READINGS)
+        .map(|i| {
+            let (a, b) = (seeded.below(1_000) as f64 / 1e3, seeded.below(1_000) as f64 / 1e3);
+            (vec![1.75e9 + a, 1e7 - a + b / 10.0, b, 1013.25 + a * b / 1e3], i % 7)
+        })
+        .collect();
+    for i in (1..READINGS).rev() {
+        readings.swap(i, seeded.below(i as u64 + 1) as usize);
+    }
+    let time = |minute: usize| format!("2026-03-02T10:{:02}:30Z", minute * 9);
+    for (n, batch) in readings.chunks(50).enumerate() {
+        let body = array(batch.iter().map(|(values, minute)| vector("a", values, &time(*minute))));
+        for duplicate in [false, true] {
+            let answer = service.client().post_keyed(&format!("batch-{n}"), &body).ok().json();
+            assert_eq!((&answer["accepted"], &answer["duplicate"]), (&50.into(), &duplicate.into()), "{answer}");
+        }
+        if n == 4 {
+            service.kill();
+            service.start_again();
+        }
+    }
+    let all: Vec<Vec<f64>> = readings.iter().map(|(values, _)| values.clone()).collect();
+    let check = |when: &str| {
+        let rows: BTreeMap<_, _> =
+            ["1h", "1d"].into_iter().map(|period| (period, service.client().rows("a", period))).collect();
+        for (period, rows) in rows {
+            assert_eq!(rows.len(), 1, "{period} {when}");
+            check_row(&rows[0], &all);
+        }
+        let minutes = service.client().rows("a", "1m");
+        for (minute, row) in minutes.iter().enumerate() {
+            let of: Vec<_> = readings.iter().filter(|(_, m)| *m == minute).map(|(values, _)| values.clone()).collect();
+            check_row(row, &of);
+        }
+        assert_eq!(minutes.len(), 7);
+    };
+    check("at once");
+    eventually("the day is closed", || (service.client().rows("a", "1d")[0]["state"] == "closed").then_some(()));
+    check("closed");
+    // Rows that stand in a period which is not stored are put together by the query.
+    check_row(&service.client().rows("a", "1w")[0], &all);
+}
+
+#[test]
+fn every_reading_counts_once_in_files_from_the_embedded_store() {
+    every_reading_counts_once(On::Embedded, &Sink::Files);
+}
+
+#[test]
+fn every_reading_counts_once_in_a_table_from_redis() {
+    every_reading_counts_once(On::Redis, &Sink::table());
+}
+
+fn a_length_stays_for_the_day(on: On) {
+    // A long lateness, so that the buckets stay open.
+    let service = Service::start(on, &["--periods", "1m,1h,1d", "--lateness", "366d"]);
+    let client = service.client();
+    let minute = |m: u32| format!("2026-03-02T10:{m:02}:30Z");
+    client.post(&array([vector("a", &[1.0, 2.0], &minute(0)), vector("b", &[1.0, 2.0, 3.0], &minute(0))])).ok();
+    for (values, got) in [(&[1.0, 2.0, 3.0][..], 3), (&[1.0, 2.0, 3.0, 4.0], 4)] {
+        let bad = array([vector("b", &[4.0, 5.0, 6.0], &minute(7)), vector("a", values, &minute(7))]);
+        for _ in 0..2 {
+            let answer = client.post_keyed(&format!("bad-{got}"), &bad);
+            let problem = answer.json();
+            assert_eq!((answer.status, &problem["type"]), (422, &"/problems/other-length".into()), "{problem}");
+            assert_eq!(
+                (&problem["source"], &problem["length"], &problem["length_sent"]),
+                (&"a".into(), &2.into(), &got.into())
+            );
+        }
+    }
+    assert_eq!(client.rows("b", "1d")[0]["count"], 1, "nothing of the request was counted");
+    // A number is of length 1, also for a source of numbers.
+    let number = |source: &str, m| format!(r#"{{"source": "{source}", "value": 1, "timestamp": "{}"}}"#, minute(m));
+    assert_eq!(client.post(&number("a", 8)).status, 422);
+    client.post(&number("c", 8)).ok();
+    assert_eq!(client.post(&vector("c", &[1.0, 2.0], &minute(9))).status, 422);
+    // Requests of others in the same frame are not concerned.
+    client.post(&array([vector("a", &[3.0, 4.0], &minute(9)), number("c", 9)])).ok();
+    assert_eq!(
+        (client.rows("a", "1d")[0]["count"].clone(), client.rows("c", "1d")[0]["count"].clone()),
+        (2.into(), 2.into())
+    );
+    // The next day may have another.
+    client.post(&vector("a", &[1.0, 2.0, 3.0], "2026-03-03T00:00:00Z")).ok();
+    let days = client.rows("a", "1d");
+    assert_eq!((numbers(&days[0]["mean"]), numbers(&days[1]["mean"])), (vec![2.0, 3.0], vec![1.0, 2.0, 3.0]));
+    let asked = client.get("/v1/stats?source=a&period=1mo&from=2026-03-01&to=2026-04-01");
+    assert_eq!(asked.status, 400, "{}", asked.json());
+    assert!(asked.json()["detail"].as_str().unwrap().contains("2 numbers and of 3 numbers"), "{}", asked.json());
+}
+
+#[test]
+fn a_length_stays_for_the_day_embedded() {
+    a_length_stays_for_the_day(On::Embedded);
+}
+
+#[test]
+fn a_length_stays_for_the_day_redis() {
+    a_length_stays_for_the_day(On::Redis);
+}
+
+/// A row that is closed in the sink cannot take a life of another length: it stays, the life is set aside.
+fn a_late_reading_of_another_length_is_set_aside(sink: &Sink) {
+    let service = sink.start(On::Embedded, &SHORT);
+    let client = service.client();
+    let time = "2026-03-02T10:17:00Z";
+    client.post(&array([vector("a", &[1.0, 2.0], time)])).ok();
+    eventually("the day is closed", || (client.rows("a", "1d")[0]["state"] == "closed").then_some(()));
+    client.post(&format!(r#"{{"source": "a", "value": 5, "timestamp": "{time}"}}"#)).ok();
+    eventually("minute, hour and day are set aside", || {
+        let periods = match sink {
+            Sink::Files => {
+                let text = std::fs::read_to_string(service.sink().join("dead_letters.csv")).unwrap_or_default();
+                let mut lines: Vec<_> = text.lines().skip(1).map(|line| line[..2].to_owned()).collect();
+                lines.sort();
+                lines.dedup();
+                assert!(lines.is_empty() || text.contains("readings of 2 numbers and of 1 number"), "{text}");
+                lines.join(" ")
+            }
+            Sink::Table(database) => database.sql(
+                "SELECT string_agg(period, ' ' ORDER BY period) FROM dead_letters \
+                 WHERE reason LIKE '%of 2 numbers and of 1 number%' AND sum = 5",
+            ),
+        };
+        (periods == "1d 1h 1m").then_some(())
+    });
+    for period in ["1m", "1h", "1d"] {
+        check_row(&client.rows("a", period)[0], &[vec![1.0, 2.0]]);
+    }
+    client.delete("/v1/sources/a").ok();
+    match sink {
+        Sink::Files => {
+            let text = std::fs::read_to_string(service.sink().join("dead_letters.csv")).unwrap();
+            assert_eq!(text.lines().count(), 1, "forgotten there as well: {text}");
+        }
+        Sink::Table(database) => assert_eq!(database.sql("SELECT count(*) FROM dead_letters"), "0"),
+    }
+}
+
+#[test]
+fn a_late_reading_of_another_length_is_set_aside_from_files() {
+    a_late_reading_of_another_length_is_set_aside(&Sink::Files);
+}
+
+#[test]
+fn a_late_reading_of_another_length_is_set_aside_from_a_table() {
+    a_late_reading_of_another_length_is_set_aside(&Sink::table());
+}
+
+/// What a person sees of a vector on the command line.
+#[test]
+fn the_commands_show_vectors() {
+    let service = Service::start(On::Embedded, &["--lateness", "366d"]);
+    let time = "2026-03-02T10:17:00Z";
+    service.client().post(&array([vector("pair", &[1.0, 2.0], time), vector("pair", &[3.0, 6.0], time)])).ok();
+    let query = |format: &str| service.run(&["query", "pair", "--period", "1m", "--format", format]);
+    assert!(query("table").contains("[2.0,4.0]"), "{}", query("table"));
+    assert!(query("csv").contains("\"[[1.0,2.0],[2.0,4.0]]\""), "{}", query("csv"));
+    let json: Value = serde_json::from_str(&query("json")).unwrap();
+    assert_eq!(
+        (json[0]["corr"].to_string(), &json[0]["regr_slope"]),
+        ("[[1.0,1.0],[1.0,1.0]]".to_owned(), &2.0.into())
+    );
+    assert!(query("text").contains("pair, [2.0,4.0], [1.0,4.0]"), "{}", query("text"));
+    assert!(service.run(&["state", "pair"]).contains("[10.0,40.0]"));
+}
