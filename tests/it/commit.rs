@@ -547,3 +547,60 @@ async fn keyed_requests_count_once_whatever_happens() {
         check_random(seed).await;
     }
 }
+
+impl Bench {
+    /// One reading of so many numbers.
+    fn part_of(&self, source: &str, length: usize) -> Part {
+        let moments = if length == 1 { Moments::of(1.0) } else { Moments::of_vector(&vec![1.0; length]) };
+        let deltas = RootDeltas { buckets: vec![self.bucket(T0)], sources: vec![(source.into(), moments)] };
+        Part { deltas: vec![deltas], readings: 1 }
+    }
+}
+
+fn is_unlike(answer: &Result<Committed, CommitError>, partly_counted: bool) -> bool {
+    matches!(answer, Err(CommitError::Unlike { partly, .. }) if *partly == partly_counted)
+}
+
+/// Requests that wait together are of three lengths: the first of them decides, and nobody else is concerned.
+#[tokio::test(start_paused = true)]
+async fn readings_of_several_lengths_do_not_meet_in_a_frame() {
+    for first in 1..=3 {
+        let bench = Bench::start().await;
+        bench.store.gate.forget_permits(usize::MAX);
+        let lengths: Vec<usize> = (0..30).map(|i| (first + i) % 3 + 1).collect();
+        let post = |parts| bench.committer.commit(Request { parts, key: None });
+        let posts =
+            futures_util::future::join_all(lengths.iter().map(|length| post(vec![bench.part_of("a", *length)])));
+        let others = futures_util::future::join_all((0..30).map(|_| post(vec![bench.part_of("b", 5)])));
+        let open = async {
+            sleep(Duration::from_millis(10)).await;
+            bench.store.gate.add_permits(1_000);
+        };
+        let (answers, others, ()) = tokio::join!(posts, others, open);
+        let held = lengths[answers.iter().position(|answer| *answer == COUNTED).expect("one is counted")];
+        for (answer, length) in answers.iter().zip(&lengths) {
+            assert!(
+                if *length == held { *answer == COUNTED } else { is_unlike(answer, false) },
+                "{length}: {answer:?}"
+            );
+        }
+        assert!(others.iter().all(|answer| *answer == COUNTED));
+        bench.check_count("a", 10.0).await;
+        bench.check_count("b", 30.0).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_of_another_length_is_told_beside_parts_that_are_counted() {
+    let bench = Bench::start().await;
+    let post = |parts, key| bench.committer.commit(Request { parts, key });
+    assert_eq!(post(vec![bench.part_of("a", 2)], None).await, COUNTED);
+    let parts = || vec![bench.part_of("b", 1), bench.part_of("a", 3), bench.part_of("c", 64)];
+    for _ in 0..2 {
+        let answer = post(parts(), Some(key(1, 1))).await;
+        assert!(is_unlike(&answer, true), "{answer:?}");
+    }
+    for source in ["a", "b", "c"] {
+        bench.check_count(source, 1.0).await;
+    }
+}
