@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 #[schema(as = AnyRow)]
+#[expect(clippy::large_enum_variant, reason = "made and written out again one by one, or a page of them")]
 pub(super) enum AnyColumns<'a> {
     Row(Columns<'a>),
     Empty(EmptyColumns<'a>),
