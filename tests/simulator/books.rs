@@ -3,13 +3,13 @@
 //!
 //! Kept by `schedule.rs` and by the attempts it starts; `verdict.rs` holds rows and answers against it. The
 //! n-th reading of a source has the value 8 to the n-th: the octal digits of any sum of a source say how
-//! often each reading is in it.
+//! often each reading is in it. A vector has it as its first component, and multiples of it as the others.
 
 use meanwhile::ingest::commit::{CommitError, Committed, Request, RequestKey};
 use meanwhile::ingest::fold::{Part, RootDeltas};
 use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::{Bucket, Calendar};
-use meanwhile::stats::moments::Moments;
+use meanwhile::stats::moments::{Moments, Unlike};
 use std::collections::BTreeMap;
 
 pub(crate) const SOURCES: [&str; 3] = ["a", "b", "c"];
@@ -23,6 +23,8 @@ pub(crate) struct Reading {
     pub(crate) source: usize,
     /// Which reading of its source it is.
     pub(crate) number: u32,
+    /// Numbers it has.
+    pub(crate) length: usize,
     /// Its timestamp; `None`: it is of the time at which an attempt arrives.
     at: Option<Millis>,
     /// The times it was folded for.
@@ -82,10 +84,15 @@ pub(crate) struct Books {
 }
 
 impl Reading {
-    pub(crate) fn value(&self) -> f64 {
-        BASE.pow(self.number) as f64
+    fn moments(&self) -> Moments {
+        let value = BASE.pow(self.number) as f64;
+        let values: Vec<f64> = (1..=self.length).map(|n| n as f64 * value).collect();
+        if let [value] = values[..] { Moments::of(value) } else { Moments::of_vector(&values) }
     }
 }
+
+/// A new reading: of which part, source, time and length.
+pub(crate) type New = (usize, usize, Option<Millis>, usize);
 
 impl Books {
     /// Whether a source can have one more reading.
@@ -97,12 +104,12 @@ impl Books {
         self.readings.iter().filter(|reading| reading.source == source).count()
     }
 
-    /// Writes down a new request with one reading per entry: part, source, time.
-    pub(crate) fn ask(&mut self, key: Option<RequestKey>, readings: &[(usize, usize, Option<Millis>)]) -> usize {
+    /// Writes down a new request with these readings, a source in one length.
+    pub(crate) fn ask(&mut self, key: Option<RequestKey>, readings: &[New]) -> usize {
         let request = self.asked.len();
-        for &(part, source, at) in readings {
+        for &(part, source, at, length) in readings {
             let number = self.numbered(source) as u32;
-            self.readings.push(Reading { source, number, at, times: Vec::new(), request, part });
+            self.readings.push(Reading { source, number, length, at, times: Vec::new(), request, part });
         }
         let parts = readings.iter().map(|(part, ..)| part + 1).max().unwrap_or_default();
         self.asked.push(Asked {
@@ -140,7 +147,8 @@ impl Books {
             for (place, (buckets, indices)) in folded.into_iter().enumerate() {
                 let mut sources: BTreeMap<usize, Moments> = BTreeMap::new();
                 for index in &indices {
-                    sources.entry(self.readings[*index].source).or_default().push(self.readings[*index].value());
+                    let reading = &self.readings[*index];
+                    sources.entry(reading.source).or_default().merge(&reading.moments());
                     asked.places.push((*index, part, place));
                 }
                 let sources = sources.into_iter().map(|(source, moments)| (SOURCES[source].into(), moments));
@@ -174,8 +182,14 @@ impl Books {
                 asked.acked.push(now);
             }
             Some(Err(CommitError::KeyReused)) => asked.reused = true,
-            Some(Err(CommitError::Busy | CommitError::NotApplied(_))) => {}
-            None | Some(Err(CommitError::Unknown(_))) => asked.doubtful = true,
+            // What is counted is known to be, whatever has come into its buckets since.
+            Some(Err(CommitError::Unlike { .. })) if !asked.acked.is_empty() && !self.store_forgets => {
+                return Err(format!("request {request} was counted, and is now refused for its length"));
+            }
+            Some(Err(CommitError::Busy | CommitError::NotApplied(_) | CommitError::Unlike { partly: false, .. })) => {}
+            None | Some(Err(CommitError::Unknown(_) | CommitError::Unlike { partly: true, .. })) => {
+                asked.doubtful = true;
+            }
         }
         Ok(())
     }
@@ -202,17 +216,19 @@ impl Books {
 
     /// How often each reading of a source is in a sum.
     pub(crate) fn digits(&self, source: &str, moments: &Moments) -> Vec<(usize, u64)> {
-        let sum = moments.sum.hi as u64;
+        let sum = moments.vector.as_ref().map_or(moments.sum.hi, |vector| vector.sum()[0]) as u64;
         let of = self.readings.iter().enumerate().filter(|(_, reading)| SOURCES[reading.source] == source);
         of.map(|(index, reading)| (index, sum / BASE.pow(reading.number) % BASE)).filter(|(_, n)| *n > 0).collect()
     }
 
-    /// Moments of these readings, each as often as said.
-    pub(crate) fn moments(&self, digits: &[(usize, u64)]) -> Moments {
+    /// Moments of these readings, each as often as said. An error if they are not of one length.
+    pub(crate) fn moments(&self, digits: &[(usize, u64)]) -> Result<Moments, Unlike> {
         let mut moments = Moments::EMPTY;
         for &(index, times) in digits {
-            (0..times).for_each(|_| moments.push(self.readings[index].value()));
+            for _ in 0..times {
+                moments.try_merge(&self.readings[index].moments())?;
+            }
         }
-        moments
+        Ok(moments)
     }
 }

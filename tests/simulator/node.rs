@@ -8,7 +8,7 @@ use crate::sink::NodeSink;
 use crate::store::NodeStore;
 use crate::verdict::Verdict;
 use crate::world::World;
-use meanwhile::ingest::commit::{Committer, Losses};
+use meanwhile::ingest::commit::{CommitError, Committer, Losses};
 use meanwhile::query::{Query, StatsQuery};
 use meanwhile::rollover::{Orders, Rollover};
 use meanwhile::sink::Sink;
@@ -122,6 +122,7 @@ impl Node {
             world.note(match &answer {
                 Ok(committed) if committed.duplicate => "answers: counted before",
                 Ok(_) => "answers: counted",
+                Err(CommitError::Unlike { .. }) => "answers: another length",
                 Err(_) => "answers: errors",
             });
             if let Err(wrong) = books.lock().expect("one thread").answered(request, Some(answer), world.now()) {

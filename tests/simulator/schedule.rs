@@ -46,6 +46,8 @@ struct Schedule {
     faults: u64,
     /// Whether nodes die.
     deaths: bool,
+    /// Of a hundred readings so many are not of the length their source mostly has; with 0 all are numbers.
+    unlike: u64,
     clock_steps: bool,
     /// A process that is stopped.
     stopped: Option<usize>,
@@ -77,13 +79,17 @@ impl Schedule {
         let t0 = DAY + draw(60).cast_signed() * 1_000 + draw(1_000).cast_signed();
         let (faults, deaths) = ([0, 5, 15, 30][draw(4) as usize], draw(2) == 0);
         let (nodes, clock_steps) = (if kind == Kind::Undoes { 1 } else { 2 + draw(2) as usize }, draw(2) == 0);
+        let unlike = [0, 1, 10, 30][draw(4) as usize];
         let world = World::new(Policy { late, ..POLICY }, t0, History::new(kind), seeded, logging);
         let periods: Vec<_> = periods.split(',').map(|period| period.parse().expect("a period")).collect();
         let calendar = Arc::new(Calendar::new(periods, Zone::utc()).expect("periods"));
         let books = Books { store_forgets: kind == Kind::Forgets, ..Books::default() };
         let books = Arc::new(Mutex::new(books));
         world.log(|| {
-            format!("{kind:?}, {nodes} nodes, {:?}, {late:?}, faults {faults} %, deaths: {deaths}", calendar.periods())
+            let periods = calendar.periods();
+            format!(
+                "{kind:?}, {nodes} nodes, {periods:?}, {late:?}, faults {faults} %, deaths: {deaths}, unlike {unlike} %"
+            )
         });
         let nodes = (0..nodes).map(|number| Node::new(number, &world, &calendar, &books, None)).collect();
         Self {
@@ -95,6 +101,7 @@ impl Schedule {
             late,
             faults,
             deaths,
+            unlike,
             clock_steps,
             stopped: None,
             announced: Vec::new(),

@@ -1,7 +1,8 @@
 //! A sink in memory behind the same gates: rows by the rule of `stats/row.rs`, and writes that fail before,
 //! in the middle or after, or come late.
 //!
-//! Handed by `node.rs` to the rollover and the queries. All nodes write into the one table of the world.
+//! Handed by `node.rs` to the rollover and the queries. All nodes write into the one table of the world; a life of
+//! another length than its row is set aside there.
 
 use crate::world::{Fate, Side, World};
 use meanwhile::sink::{Partition, RowPage, RowQuery, Sink, SinkError, WriteReport};
@@ -44,6 +45,16 @@ impl World {
                 Update::Older => {
                     report.older += 1;
                     "older than the row"
+                }
+                Update::Unlike(_) => {
+                    let (bucket, source) = key;
+                    let letter = state.aside.entry((bucket, source, life.generation)).or_insert_with(|| life.clone());
+                    if (letter.moments.count, letter.revision) < (life.moments.count, life.revision) {
+                        letter.clone_from(life);
+                    }
+                    *state.tally.entry("lives set aside").or_default() += 1;
+                    report.refused += 1;
+                    "set aside"
                 }
             };
             drop(state);

@@ -46,12 +46,23 @@ impl Verdict {
             if !sources.iter().any(|source| **source == *SOURCES[reading.source]) {
                 continue;
             }
-            let least = if self.forgets() { 0 } else { known.get(index).copied().unwrap_or_default() };
+            let excused = self.forgets() || self.is_unlike(&books, index, rows);
+            let least = if excused { 0 } else { known.get(index).copied().unwrap_or_default() };
             if counted[index] < least || counted[index] > 1 {
                 let (n, what) = (counted[index], books.describe(index));
                 self.world.violated(|| format!("a question is answered with {what} {n} times: {rows:?}"));
             }
         }
+    }
+
+    /// Whether a reading is left out of an answer, because its row has readings of another length.
+    fn is_unlike(&self, books: &Books, index: usize, rows: &[StatsRow]) -> bool {
+        let reading = &books.readings[index];
+        let own = |row: &&StatsRow| {
+            let within = |t: &Millis| self.calendar.bucket(row.bucket.period, *t) == row.bucket;
+            *row.source == *SOURCES[reading.source] && reading.times.iter().any(within)
+        };
+        rows.iter().filter(own).any(|row| row.moments.length() != reading.length)
     }
 
     /// There was no answer.
@@ -68,7 +79,7 @@ impl Verdict {
     /// Adds up how often each reading is in a row.
     fn add(&self, books: &Books, counted: &mut [u64], bucket: Bucket, source: &str, moments: &Moments) {
         let digits = books.digits(source, moments);
-        if books.moments(&digits) != *moments {
+        if books.moments(&digits).as_ref() != Ok(moments) {
             self.world.violated(|| format!("the moments of {source} in {bucket:?} are of no readings: {moments:?}"));
         }
         for (index, times) in digits {
@@ -81,16 +92,22 @@ impl Verdict {
         }
     }
 
-    /// The rows at the end, when nothing is open any more. `announced`: the losses that nodes spoke of; `None` if one
+    /// The rows at the end, and what was set aside, when nothing is open any more. `announced`: the losses that nodes spoke of; `None` if one
     /// that might have spoken died.
     pub(crate) fn rows(&self, announced: Option<&[(Millis, Millis)]>) {
         let books = self.books.lock().expect("one thread");
-        let rows: Vec<_> = self.world.lock().rows.values().cloned().collect();
+        let (rows, aside) = {
+            let state = self.world.lock();
+            (state.rows.values().cloned().collect::<Vec<_>>(), state.aside.values().cloned().collect::<Vec<_>>())
+        };
         let mut all = Vec::new();
         for &period in self.calendar.periods() {
             let mut counted = vec![0; books.readings.len()];
             for row in rows.iter().filter(|row| row.bucket.period == period) {
                 self.add(&books, &mut counted, row.bucket, &row.source, &row.state);
+            }
+            for life in aside.iter().filter(|life| life.bucket.period == period) {
+                self.add(&books, &mut counted, life.bucket, &life.source, &life.moments);
             }
             for (index, &n) in counted.iter().enumerate() {
                 let Bounds { least, most } = books.bounds(index);

@@ -12,7 +12,7 @@ use crate::seeded::Seeded;
 use meanwhile::clock::Clock;
 use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::Bucket;
-use meanwhile::stats::row::Row;
+use meanwhile::stats::row::{LifeRow, Row};
 use meanwhile::store::Policy;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -71,6 +71,8 @@ pub(crate) struct World {
 pub(crate) struct State {
     pub(crate) seeded: Seeded,
     pub(crate) rows: BTreeMap<(Bucket, Arc<str>), Row>,
+    /// Lives that could not be added to their row, by their generation.
+    pub(crate) aside: BTreeMap<(Bucket, Arc<str>, i64), LifeRow>,
     pub(crate) waiting: Vec<Waiting>,
     pub(crate) wire: Vec<Copied>,
     pub(crate) history: History,
@@ -100,6 +102,7 @@ impl World {
             state: Mutex::new(State {
                 seeded,
                 rows: BTreeMap::new(),
+                aside: BTreeMap::new(),
                 waiting: Vec::new(),
                 wire: Vec::new(),
                 history,

@@ -4,7 +4,7 @@
 //! one long closed, in one that is being closed. What comes of it is in `books.rs`.
 
 use super::{DAY, POLICY, Schedule};
-use crate::books::{Books, MOST_READINGS, SOURCES, Times};
+use crate::books::{Books, MOST_READINGS, New, SOURCES, Times};
 use crate::node::Node;
 use crate::world::World;
 use futures_util::FutureExt;
@@ -60,14 +60,20 @@ impl Schedule {
             6 => Some(DAY - 5_000 - world.draw(2).cast_signed() * 60_000),
             _ => Some(DAY + 5_000),
         };
-        let mut readings = Vec::new();
+        // Each source is mostly of one length; here and there a number or a vector of two or three comes instead.
+        let lengths = [0, 1, 2].map(|source| match self.unlike {
+            0 => 1,
+            percent if self.world.chance(percent) => 1 + self.draw(3) as usize,
+            _ => 1 + source,
+        });
+        let mut readings: Vec<New> = Vec::new();
         let parts = if self.draw(5) == 0 { 2 } else { 1 };
         for part in 0..parts {
             for _ in 0..=self.draw(3) {
                 let source = self.draw(SOURCES.len() as u64) as usize;
-                let taken = readings.iter().filter(|(_, of, _)| *of == source).count();
+                let taken = readings.iter().filter(|(_, of, ..)| *of == source).count();
                 if taken < MOST_READINGS && books.has_room(source) {
-                    readings.push((part, source, time(&self.world)));
+                    readings.push((part, source, time(&self.world), lengths[source]));
                 }
             }
         }
