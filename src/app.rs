@@ -71,6 +71,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
         joined = Nodes::join(Arc::clone(&store), me) => joined?,
         () = &mut shutdown => return Ok(()),
     };
+    note_periods(&*store, &calendar).await?;
     let wake = Arc::new(Notify::new());
     let (committer, committing) =
         Committer::start(Arc::clone(&store), Arc::clone(&calendar), Arc::clone(&wake), Clock::System)
@@ -146,6 +147,16 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     nodes.leave().await;
     errors.finish().await;
     stopped
+}
+
+/// Notes which periods are stored from now on: of one that is new, older rows are incomplete.
+async fn note_periods(store: &dyn Store, calendar: &Calendar) -> anyhow::Result<()> {
+    let unusable = || format!("cannot use the store {}", store.name());
+    let mut complete = store.complete().await.with_context(unusable)?;
+    if complete.store(calendar, Clock::System.now()) {
+        store.keep_complete(&complete).await.with_context(unusable)?;
+    }
+    Ok(())
 }
 
 fn open_auth(config: &Config) -> anyhow::Result<Option<Arc<Auth>>> {

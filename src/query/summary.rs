@@ -10,6 +10,7 @@ use super::window::Segment;
 use super::{EARLIEST, LATEST, MAX_SOURCES, PAGE_ROWS, Query, QueryError, State, StatsRow};
 use crate::stats::Millis;
 use crate::stats::calendar::Period;
+use crate::stats::complete::Complete;
 use crate::stats::moments::Moments;
 use crate::stats::source::SourceSpan;
 use crate::stats::timestamp;
@@ -111,7 +112,10 @@ impl Query {
         self.refuse_without_sink()?;
         let mut partial = false;
         let spans = self.selected(asked, visible, &mut partial).await?;
-        let tiling = self.covering(asked, &spans, now)?;
+        // Where that cannot be asked, the spans could not be either.
+        let complete = self.store.complete().await;
+        partial |= complete.is_err();
+        let tiling = self.covering(asked, &spans, &complete.unwrap_or_default(), now)?;
         let sources: Vec<Arc<str>> = spans.into_keys().collect();
         if let Some(tiling) = &tiling {
             self.refuse_too_much(tiling, sources.len())?;
@@ -168,6 +172,7 @@ impl Query {
         &self,
         asked: &SummaryQuery,
         spans: &BTreeMap<Arc<str>, Option<(Millis, Millis)>>,
+        complete: &Complete,
         now: Millis,
     ) -> Result<Option<Tiling>, QueryError> {
         if spans.is_empty() {
@@ -194,7 +199,7 @@ impl Query {
                 return Err(QueryError::Refused { parameter: "period", reason });
             }
         }
-        let tiling = tiling(&self.calendar, from, to.max(from), cut);
+        let tiling = tiling(&self.calendar, complete, from, to.max(from), cut);
         tiling.map(Some).ok_or_else(|| self.unanswerable(cut.expect("only a cut can be too fine")))
     }
 

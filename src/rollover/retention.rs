@@ -70,6 +70,11 @@ impl Rollover {
             if self.waits_for_lives(period, before).await? {
                 continue;
             }
+            // First: a summary must not rely on rows while they go.
+            let mut complete = self.store.complete().await?;
+            if complete.remove(&self.calendar, period, before) {
+                self.store.keep_complete(&complete).await?;
+            }
             match self.sink.retain(period, before).await {
                 Ok(0) => drop(self.retaining.failing.remove(&period)),
                 Ok(rows) => {

@@ -5,6 +5,7 @@
 
 pub mod calendar;
 pub mod compare;
+pub mod complete;
 pub mod distributions;
 pub mod double_double;
 pub mod glob;

@@ -34,6 +34,7 @@ use crate::failpoint;
 use crate::incidents;
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Family, Period};
+use crate::stats::complete::Complete;
 use clocks::Clocks;
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, WriteTransaction};
 use std::path::{Path, PathBuf};
@@ -194,6 +195,7 @@ impl Inner {
                 transaction.open_table(tables::LOGGED)?;
                 transaction.open_table(tables::ASIDE)?;
                 transaction.open_table(tables::ERRORS)?;
+                transaction.open_table(tables::COMPLETE)?;
             }
             transaction.commit()?;
             Ok(None)
@@ -349,5 +351,23 @@ impl Store for EmbeddedStore {
     async fn leave(&self, id: &str) -> Result<Vec<Registered>, StoreError> {
         let id = id.to_owned();
         self.read(move |inner, t| nodes::change(inner, t, |list| list.leave(&id))).await
+    }
+
+    async fn complete(&self) -> Result<Complete, StoreError> {
+        let said = self.read(|_, t| Ok(t.open_table(tables::COMPLETE)?.get(())?.map(|said| said.value().to_owned())));
+        let read = |said: String| {
+            let unreadable = |e| StoreError::Refused(format!("since when rows are complete cannot be read: {e}"));
+            serde_json::from_str(&said).map_err(unreadable)
+        };
+        said.await?.map_or(Ok(Complete::default()), read)
+    }
+
+    async fn keep_complete(&self, complete: &Complete) -> Result<(), StoreError> {
+        let said = serde_json::to_string(complete).expect("numbers by name are JSON");
+        self.write(redb::Durability::Immediate, move |_, t| {
+            t.open_table(tables::COMPLETE)?.insert((), said.as_str())?;
+            Ok(Ok(()))
+        })
+        .await
     }
 }

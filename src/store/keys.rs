@@ -8,6 +8,8 @@ use crate::stats::calendar::{Bucket, Period};
 
 /// Layout version, shard count: pinned at first start, checked at every other.
 pub const META: &str = "mw:meta";
+/// A field of it, as JSON: stored period -> since when its rows are complete.
+pub const COMPLETE: &str = "complete";
 
 /// Epoch, clocks, highest generation, writer records.
 #[must_use]

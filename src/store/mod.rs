@@ -17,6 +17,7 @@ pub mod redis;
 pub use crate::config::Acks;
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Family, Period};
+use crate::stats::complete::Complete;
 use crate::stats::moments::Moments;
 pub use crate::stats::policy::{Late, MAX_IDEMPOTENCY_TTL, Policy};
 use kin::{Clash, Kin};
@@ -498,4 +499,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Takes an instance off the list, if it is on it, and returns the others.
     async fn leave(&self, id: &str) -> Result<Vec<Registered>, StoreError>;
+
+    /// Since when rows are complete, as [`Self::keep_complete`] was last told; all of them if it never was.
+    async fn complete(&self) -> Result<Complete, StoreError>;
+
+    /// Keeps this in place of what was kept before; durable before the next frame or barrier is.
+    async fn keep_complete(&self, complete: &Complete) -> Result<(), StoreError>;
 }

@@ -20,6 +20,7 @@ use super::{
 use crate::clock::Clock;
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Family, Period};
+use crate::stats::complete::Complete;
 use crate::stats::layout;
 use crate::store::kin::{Clash, Kin};
 use crate::store::nodes::{NODE_TTL, Node, Registered};
@@ -542,6 +543,22 @@ impl Store for RedisStore {
 
     async fn leave(&self, id: &str) -> Result<Vec<Registered>, StoreError> {
         self.list_of_nodes(id, "").await
+    }
+
+    async fn complete(&self) -> Result<Complete, StoreError> {
+        let mut read = redis::cmd("HGET");
+        let said: Option<String> = self.queries.command(read.arg(keys::META).arg(keys::COMPLETE)).await?;
+        let read = |said: String| {
+            let unreadable = |e| StoreError::Refused(format!("since when rows are complete cannot be read: {e}"));
+            serde_json::from_str(&said).map_err(unreadable)
+        };
+        said.map_or(Ok(Complete::default()), read)
+    }
+
+    async fn keep_complete(&self, complete: &Complete) -> Result<(), StoreError> {
+        let said = serde_json::to_string(complete).expect("numbers by name are JSON");
+        let mut keep = redis::cmd("HSET");
+        self.queries.command::<Value>(keep.arg(keys::META).arg(keys::COMPLETE).arg(said)).await.map(drop)
     }
 }
 

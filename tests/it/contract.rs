@@ -171,6 +171,7 @@ for_each_store! {
     sharing::who_is_not_heard_of_is_gone,
     sharing::a_step_of_the_clock_takes_nobody_off_the_list,
     sharing::a_store_without_epoch_has_a_list_too,
+    sharing::since_when_rows_are_complete_is_kept,
     vectors::vectors_and_numbers_merge_side_by_side,
     vectors::vectors_move_up_into_hour_and_day,
     vectors::a_frame_with_vectors_says_which_buckets_meet,

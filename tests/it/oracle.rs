@@ -14,6 +14,7 @@ pub(crate) use rules::State;
 use meanwhile::clock::Clock;
 use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::{Bucket, Family, Period};
+use meanwhile::stats::complete::Complete;
 use meanwhile::stats::moments::Moments;
 use meanwhile::store::nodes::{NODE_TTL, Node, Registered};
 use meanwhile::store::{
@@ -310,6 +311,15 @@ impl Store for Oracle {
         let elapsed = state.elapsed;
         state.nodes.retain(|_, (node, heard)| node.id != id && elapsed - *heard < NODE_TTL);
         Ok(registered(&state))
+    }
+
+    async fn complete(&self) -> Result<Complete, StoreError> {
+        Ok(self.state.lock().unwrap().complete.clone())
+    }
+
+    async fn keep_complete(&self, complete: &Complete) -> Result<(), StoreError> {
+        self.state.lock().unwrap().complete = complete.clone();
+        Ok(())
     }
 }
 

@@ -13,6 +13,7 @@ use meanwhile::rollover::Rollover;
 use meanwhile::sink::csv::CsvSink;
 use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::{Period, Zone};
+use meanwhile::stats::complete::Complete;
 use meanwhile::stats::policy::Retention;
 use meanwhile::store::Store;
 use meanwhile::store::embedded::EmbeddedStore;
@@ -59,6 +60,9 @@ struct Kept {
 impl Kept {
     async fn new() -> Self {
         let (world, home) = (World::new(Kind::Oracle).await, temporary());
+        let mut complete = Complete::default();
+        complete.store(&world.calendar, T0);
+        world.store.keep_complete(&complete).await.unwrap();
         let sink = Arc::new(CsvSink::open(home.path(), Zone::utc()).unwrap());
         let rule = Retention { period: MINUTES_OF, keep: 3 * DAY };
         let rollover = Rollover::new(Arc::clone(&world.store), sink, Arc::new(world.calendar.clone()), Some(0));
@@ -129,6 +133,9 @@ async fn rows_go_when_they_are_old_enough() {
     let over = T0 - 5 * HOUR - DAY + 3 * DAY;
     kept.go_on_to(over - 1).await;
     assert!(kept.has(MINUTES) && kept.has(HOURS));
+    let complete = kept.world.store.complete().await.unwrap();
+    let since = [MINUTES_OF, HOURS_OF].map(|period| complete.since(&kept.world.calendar, period));
+    assert_eq!(since, [over - 1 - 3 * DAY, Millis::MIN], "said before anything goes");
     kept.go_on_to(over).await;
     assert!(!kept.has(MINUTES) && kept.has(HOURS), "hours have no rule");
 }
@@ -268,6 +275,12 @@ fn a_service_keeps_what_it_is_told(on: On) {
     }
     assert_eq!(service.client().total("past", "1d"), (3, 3.0));
     assert_eq!(service.client().total("present", "1m"), (1, 1.0));
+    // There are neither minutes nor hours of then.
+    let summary = service.client().get("/v1/summary?source=past&from=2025-03-01T10:30&to=2025-03-02T00:00").ok().json();
+    assert_eq!(
+        (&summary["covered"]["from"], &summary["rows"][0]["count"]),
+        (&"2025-03-01T00:00:00Z".into(), &2.into())
+    );
     let sources = service.client().get("/v1/sources?prefix=past").ok().json();
     let span = &sources["sources"][0];
     let days = ("2025-03-01T00:00:00Z", "2025-03-02T00:00:00Z");

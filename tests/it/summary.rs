@@ -23,13 +23,16 @@ fn readings() -> impl Iterator<Item = (usize, i64, f64)> {
     times.flat_map(|(n, t)| (0..SOURCES.len()).map(move |i| (i, t, (n * 13 % 97) as f64 + i as f64)))
 }
 
-fn filled(sink: &Sink, on: On) -> Service {
-    let service = sink.start(on, &["--periods", "1m,1h,1d,1w,1mo", "--grace", "200ms", "--lateness", "200ms"]);
+const PERIODS: &str = "1m,1h,1d,1w,1mo";
+
+fn filled(sink: &Sink, on: On, periods: &str) -> Service {
+    let service = sink.start(on, &["--periods", periods, "--grace", "200ms", "--lateness", "200ms"]);
     let client = service.client();
     let body = array(readings().map(|(i, t, value)| reading_at(SOURCES[i], value, &timestamp::format(t))));
     client.post(&body).ok();
-    eventually("the days are closed", || {
-        let rows = client.get("/v1/stats?source=roof&period=1d").ok().json();
+    eventually("the hours, and the days if there are any, are closed", || {
+        let period = if periods == PERIODS { "1d" } else { "1h" };
+        let rows = client.get(&format!("/v1/stats?source=roof&period={period}")).ok().json();
         rows["rows"].as_array().unwrap().iter().all(|row| row["state"] == "closed").then_some(())
     });
     service
@@ -50,7 +53,7 @@ fn get(client: &Client, query: &str) -> Value {
 }
 
 fn any_range(on: On, sink: &Sink) {
-    let service = filled(sink, on);
+    let service = filled(sink, on, PERIODS);
     let client = service.client();
     // Minutes, hours, days, weeks and months at the ends of the range.
     for (from, to) in [(0, DAYS * 24 * 60), (61, 50_000), (17 * 60, 18 * 60), (1_439, 44_641), (10_080, 30_240)] {
@@ -95,9 +98,48 @@ fn any_range_in_a_table_embedded() {
     any_range(On::Embedded, &Sink::table());
 }
 
+/// Days and months come to a list of minutes and hours, and a reading to each of them.
+fn a_period_that_is_added_later(on: On, sink: &Sink) {
+    let mut service = filled(sink, on, "1m,1h");
+    let url = match sink {
+        Sink::Files => service.sink().to_str().map(|dir| format!("csv:{dir}")).unwrap(),
+        Sink::Table(database) => database.url(),
+    };
+    service.stop();
+    let flags = ["--sink", &url, "--periods", "1m,1h,1d,1mo", "--grace", "200ms", "--lateness", "200ms"];
+    service.start_with(&flags);
+    let client = service.client();
+    client.post(&reading_at("roof", 1_000.0, &timestamp::format(FIRST + 3 * HOUR))).ok();
+    eventually("its month is closed", || {
+        let rows = client.rows("roof", "1mo");
+        assert_eq!(rows.len(), 1, "the month of the late reading alone");
+        (rows[0]["state"] == "closed").then(|| assert_eq!(of(&rows[0]), (1, 1_000.0)))
+    });
+    let (count, sum) = truth(&[2], 0, i64::MAX);
+    let all = get(&client, "source=roof&by=none");
+    assert_eq!(of(&all["rows"][0]), (count + 1, sum + 1_000.0), "{all}");
+    let june = get(&client, "source=roof&from=2026-06-01&to=2026-07-01&by=period&period=1d");
+    let days = june["rows"].as_array().unwrap();
+    assert_eq!(days.iter().fold(0, |count, row| count + of(row).0), truth(&[2], 0, FIRST + 30 * 24 * HOUR).0 + 1);
+    // It is known as long as the store is, and what is stored all along counts as it did.
+    service.stop();
+    service.start_again();
+    assert_eq!(get(&service.client(), "source=roof&by=none")["rows"], all["rows"]);
+}
+
+#[test]
+fn a_period_that_is_added_later_in_files_redis() {
+    a_period_that_is_added_later(On::Redis, &Sink::Files);
+}
+
+#[test]
+fn a_period_that_is_added_later_in_a_table_embedded() {
+    a_period_that_is_added_later(On::Embedded, &Sink::table());
+}
+
 #[test]
 fn a_summary_on_the_command_line() {
-    let service = filled(&Sink::Files, On::Embedded);
+    let service = filled(&Sink::Files, On::Embedded, PERIODS);
     let words = ["summary", "--prefix", "", "--from", "2026-06-02", "--to", "2026-06-05"];
     let table = service.run(&words);
     assert!(table.starts_with("source      count"), "{table}");
@@ -122,7 +164,7 @@ fn a_summary_on_the_command_line() {
 
 #[test]
 fn what_a_summary_refuses() {
-    let service = filled(&Sink::Files, On::Embedded);
+    let service = filled(&Sink::Files, On::Embedded, PERIODS);
     let client = service.client();
     let refused = |query: &str, parameter: &str, hint: &str| {
         let answer = client.get(&format!("/v1/summary?{query}"));

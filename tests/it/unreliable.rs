@@ -6,6 +6,7 @@
 use crate::oracle::Oracle;
 use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::{Bucket, Family, Period};
+use meanwhile::stats::complete::Complete;
 use meanwhile::store::nodes::{Node, Registered};
 use meanwhile::store::{
     AckLog, Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenBuckets, Page, Policy, Sealed, Shard,
@@ -240,5 +241,15 @@ impl Store for Unreliable {
     async fn leave(&self, id: &str) -> Result<Vec<Registered>, StoreError> {
         self.reach()?;
         self.inner.leave(id).await
+    }
+
+    async fn complete(&self) -> Result<Complete, StoreError> {
+        self.reach()?;
+        self.inner.complete().await
+    }
+
+    async fn keep_complete(&self, complete: &Complete) -> Result<(), StoreError> {
+        self.reach()?;
+        self.inner.keep_complete(complete).await
     }
 }

@@ -1,6 +1,8 @@
 //! Summaries against plain sums of the readings: any range, while buckets open, close and move up.
 
+use super::check as check_rows;
 use super::*;
+use crate::stats::complete::Complete;
 
 async fn sum(world: &Arc<World>, asked: &SummaryQuery) -> Result<(Vec<SummaryRow>, Summary), QueryError> {
     let mut summary = Arc::new(query(world)).summary(asked, &|_| true, 0).await?;
@@ -85,6 +87,42 @@ async fn what_is_refused() {
     assert!(matches!(sum(&world, &too_fine).await, Err(QueryError::Period { .. })));
     world.lock().sink_down = true;
     assert!(check(&world, &asked("a", By::Source), "a@0..120 3 Open").await.partial());
+}
+
+/// Days are added to hours at noon of the second day; then comes a late reading of the first one.
+#[tokio::test]
+async fn a_period_that_was_added_later() {
+    let world = World::new("1h", "UTC");
+    let mut complete = Complete::default();
+    complete.store(&world.lock().calendar, 0);
+    let read = |t: Millis| {
+        world.lock().read("a", t, 1.0);
+        let hour = world.bucket("1h", t);
+        world.lock().close(hour);
+    };
+    (0..36).for_each(|hour| read(hour * HOUR));
+    let more = World::new("1h,1d", "UTC").lock().calendar.clone();
+    complete.store(&more, 36 * HOUR);
+    world.lock().calendar = more;
+    world.lock().complete = complete;
+    (36..80).for_each(|hour| read(hour * HOUR));
+    read(5 * HOUR);
+    for day in 0..3 {
+        let day = world.bucket("1d", day * DAY);
+        world.lock().close(day);
+    }
+    let days = ask("a", "1d");
+    check_rows(&world, &days, "a@0 1 Closed, a@1440 12 Closed, a@2880 24 Closed, a@4320 8 Open").await;
+    check(&world, &asked("a", By::None), "-@0..5760 81 Open").await;
+    let daily = asked("a", By::Period(Period::Day));
+    let expected = "-@0..1440 25 Closed, -@1440..2880 24 Closed, -@2880..4320 24 Closed, -@4320..5760 8 Open";
+    check(&world, &daily, expected).await;
+    let second = SummaryQuery { from: Some(DAY), to: Some(2 * DAY), ..asked("a", By::Source) };
+    let summary = check(&world, &second, "a@1440..2880 24 Closed").await;
+    let hours = Tile { period: Period::Seconds(3_600), from: DAY, to: 2 * DAY };
+    assert_eq!(summary.tiles().collect::<Vec<_>>(), [hours]);
+    world.lock().store_down = true;
+    assert!(check(&world, &second, "a@1440..2880 12 Settling").await.partial(), "which hours count cannot be asked");
 }
 
 /// A look takes so many sources as a store promises to read at once.

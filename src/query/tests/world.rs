@@ -7,6 +7,7 @@
 use crate::sink::{Partition, RowPage, RowQuery, Sink, SinkError, WriteReport};
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Calendar, Family, Period};
+use crate::stats::complete::Complete;
 use crate::stats::moments::Moments;
 use crate::stats::row::{LifeRow, Row, Update};
 use crate::stats::source::SourceSpan;
@@ -47,6 +48,7 @@ pub(crate) struct State {
     pub(crate) logs: VecDeque<AckLog>,
     /// How long a look takes.
     pub(crate) look_takes: Duration,
+    pub(crate) complete: Complete,
 }
 
 pub(crate) struct World(Mutex<State>);
@@ -116,6 +118,7 @@ impl World {
             looks: 0,
             logs: VecDeque::new(),
             look_takes: Duration::ZERO,
+            complete: Complete::default(),
         })))
     }
 
@@ -248,6 +251,18 @@ impl Store for World {
     }
 
     async fn leave(&self, _: &str) -> Result<Vec<Registered>, StoreError> {
+        unreachable!("a query changes nothing")
+    }
+
+    async fn complete(&self) -> Result<Complete, StoreError> {
+        let state = self.lock();
+        if state.store_down {
+            return Err(StoreError::Unavailable("the store is down".into()));
+        }
+        Ok(state.complete.clone())
+    }
+
+    async fn keep_complete(&self, _: &Complete) -> Result<(), StoreError> {
         unreachable!("a query changes nothing")
     }
 }

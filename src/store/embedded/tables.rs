@@ -38,6 +38,8 @@ pub(super) const LOG: TableDefinition<(Shard, i64), (&str, i64, i64)> = TableDef
 pub(super) const LOGGED: TableDefinition<Shard, (i64, u64)> = TableDefinition::new("logged");
 /// bucket name and source -> a state that could not be read, kept for a person to look at.
 pub(super) const ASIDE: TableDefinition<&str, &[u8]> = TableDefinition::new("aside");
+/// One entry: since when rows of each stored period are complete, as JSON.
+pub(super) const COMPLETE: TableDefinition<(), &str> = TableDefinition::new("complete");
 /// id of an error -> its row, as JSON.
 pub(super) const ERRORS: TableDefinition<&str, &[u8]> = TableDefinition::new("errors");
 

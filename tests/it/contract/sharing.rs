@@ -1,6 +1,7 @@
-//! Who shares a store: registered, heard of again, gone.
+//! Who shares a store: registered, heard of again, gone; and what all of them know of the rows.
 
 use crate::world::{HOUR, SECOND, World};
+use meanwhile::stats::complete::Complete;
 use meanwhile::store::nodes::{NODE_TTL, Node, NodeSink, Registered};
 use std::collections::BTreeMap;
 
@@ -57,4 +58,15 @@ pub(super) async fn a_store_without_epoch_has_a_list_too(mut world: World) {
     world.wipe().await;
     check(&world.store.register(&node("a")).await.unwrap(), &[("a", 1)]);
     assert_eq!(world.head().await.epoch, None);
+}
+
+pub(super) async fn since_when_rows_are_complete_is_kept(mut world: World) {
+    assert_eq!(world.store.complete().await.unwrap(), Complete::default());
+    let mut complete = Complete::default();
+    complete.store(&world.calendar, 0);
+    world.store.keep_complete(&complete).await.unwrap();
+    complete.remove(&world.calendar, world.calendar.periods()[0], HOUR);
+    world.store.keep_complete(&complete).await.unwrap();
+    world.crash().await;
+    assert_eq!(world.store.complete().await.unwrap(), complete);
 }

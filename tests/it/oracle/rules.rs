@@ -5,6 +5,7 @@
 
 use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::{Bucket, Family};
+use meanwhile::stats::complete::Complete;
 use meanwhile::stats::moments::Moments;
 use meanwhile::store::kin::Clash;
 use meanwhile::store::nodes::Node;
@@ -43,6 +44,7 @@ pub(crate) struct State {
     pub(super) acks: usize,
     /// By number, with the `elapsed` at which each was last heard of.
     pub(super) nodes: BTreeMap<u64, (Node, Millis)>,
+    pub(super) complete: Complete,
 }
 
 /// An idempotency key that was counted.
