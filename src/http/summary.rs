@@ -38,8 +38,8 @@ pub(super) const PARAMETERS: [&str; 7] = ["source", "prefix", "from", "to", "by"
         ("format" = Option<String>, Query, pattern = "^(json|csv)$", description = "json (default) or csv; else by Accept"),
     ),
     responses((status = 200, description = "Rows by source or by start, merged from stored moments, open buckets included. \
-               `covered` is the range they are of, exactly: it is the one asked for, or up to a bucket of the finest period that is stored for that time \
-               period more at each end that lies inside of one", content(
+               `covered` is the range they are of, exactly: it is the one asked for, or at each end that lies inside of one up to a \
+               bucket more, of the finest period that has all readings of that time", content(
         (SummaryBody<'static> = "application/json"),
         (String = "text/csv"),
     ))),
