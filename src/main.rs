@@ -5,7 +5,7 @@
 use clap::Parser;
 use meanwhile::cli::{
     Cli, Command, Usage, check, compare, completions, config, copy, dev_cert, drain, errors, import, man, migrate,
-    output, publish, query, serve, sources, state, summary, token, verify, watch,
+    output, publish, query, rules, serve, sources, state, summary, token, verify, watch,
 };
 use std::process::ExitCode;
 
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Command::Publish(args) => publish::run(&args),
         Command::DevCert(args) => dev_cert::run(&args),
         Command::Errors(args) => errors::run(&args),
+        Command::Rules(args) => rules::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

@@ -1,7 +1,7 @@
 //! The command line: one file per command.
 //!
 //! Called by `main.rs`. `serve` runs the service in this process, `check` and `config` look at what it
-//! would run with, `migrate` prepares its sink, `copy` opens sinks itself, `token` changes the file of tokens, `dev-cert` makes two files, `completions` and `man` print what a
+//! would run with, `migrate` prepares its sink, `copy` opens sinks itself, `rules` can look into a file, `token` changes the file of tokens, `dev-cert` makes two files, `completions` and `man` print what a
 //! shell wants, all others are clients of a running service (`client.rs`). Data goes to standard output, everything else to standard error
 //! (`output.rs`). The flags that are also environment variables stand in `config.rs`.
 
@@ -21,6 +21,7 @@ pub mod output;
 pub mod publish;
 pub mod query;
 mod reload;
+pub mod rules;
 pub mod serve;
 pub mod sources;
 pub mod state;
@@ -104,6 +105,10 @@ pub enum Command {
     /// List unexpected errors of the service, with where they happened and how often
     #[command(after_help = errors::EXAMPLES)]
     Errors(errors::ErrorsArgs),
+
+    /// Look at rules: which groups a source is in, and how often its readings are expected
+    #[command(after_help = rules::EXAMPLES)]
+    Rules(rules::RulesArgs),
 
     /// Make, list and take back what lets clients in
     #[command(after_help = token::EXAMPLES)]

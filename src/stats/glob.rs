@@ -1,6 +1,6 @@
 //! Patterns for names: `*` stands for any run of characters, also none, and `?` for one character.
 //!
-//! Used for channels (`live/channel.rs`) and for whatever else lists names that are allowed. Pure. A backslash before
+//! Used for channels (`live/channel.rs`), for rules (`rules.rs`) and for whatever else lists names. Pure. A backslash before
 //! `*`, `?` or a backslash takes that character as it is; anywhere else it is itself. A pattern in which neither `*` nor
 //! `?` stands is a name, with every backslash in it. Whole names are matched, case counts, and no character is special
 //! to `*`. Guarantee: a match takes at most as many steps as the lengths of name and pattern multiplied, so no pattern
@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::str::Chars;
 
 /// Longest pattern, in bytes: that of the name of a channel.
 pub const MAX_GLOB_BYTES: usize = 1_024;
@@ -51,19 +52,47 @@ impl Glob {
     /// Whether this is a whole name the pattern stands for.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
+        self.walk(name, |_, _| ())
+    }
+
+    /// What each `*` and `?` stands for in a name, in their order; `None` if it is not a name of the pattern. Where
+    /// a name can be cut in several ways, each `*` but the last stands for as little as it can.
+    #[must_use]
+    pub fn captures<'n>(&self, name: &'n str) -> Option<Vec<&'n str>> {
+        let mut ends = vec![(0, 0); self.tokens.len()];
+        if !self.walk(name, |at, span| ends[at] = span) {
+            return None;
+        }
+        let captured = self.tokens.iter().zip(ends).filter(|(token, _)| !matches!(token, Token::Just(_)));
+        Some(captured.map(|(_, (from, to))| &name[from..to]).collect())
+    }
+
+    /// How many captures it has.
+    #[must_use]
+    pub fn marks(&self) -> usize {
+        self.tokens.iter().filter(|token| !matches!(token, Token::Just(_))).count()
+    }
+
+    /// Whether it stands for the name; on the way, what each `*` and `?` (an index of the tokens) stands for, the last
+    /// word counting.
+    #[inline]
+    fn walk(&self, name: &str, mut stands_for: impl FnMut(usize, (usize, usize))) -> bool {
         let (mut rest, mut at) = (name.chars(), 0);
+        let place = |rest: &Chars<'_>| name.len() - rest.as_str().len();
         // Where to go on if it does not fit: the last run passes over one character more. Earlier runs need not be
         // tried again: what comes behind the last one can only begin later with them.
         let mut again = None;
         loop {
             match self.tokens.get(at) {
                 Some(Token::Run) => {
+                    stands_for(at, (place(&rest), place(&rest)));
                     at += 1;
-                    again = Some((rest.clone(), at));
+                    again = Some((rest.clone(), at, place(&rest)));
                     continue;
                 }
                 None if rest.as_str().is_empty() => return true,
                 token => {
+                    let before = place(&rest);
                     let next = rest.next();
                     let fits = match token {
                         Some(Token::Just(c)) => next == Some(*c),
@@ -71,16 +100,20 @@ impl Glob {
                         _ => false,
                     };
                     if fits {
+                        if token == Some(&Token::Any) {
+                            stands_for(at, (before, place(&rest)));
+                        }
                         at += 1;
                         continue;
                     }
                 }
             }
-            let Some((from, behind)) = &mut again else { return false };
+            let Some((from, behind, begun)) = &mut again else { return false };
             if from.next().is_none() {
                 return false;
             }
             (rest, at) = (from.clone(), *behind);
+            stands_for(at - 1, (*begun, place(&rest)));
         }
     }
 
@@ -179,6 +212,25 @@ mod tests {
     }
 
     #[test]
+    fn captures() {
+        let check = |pattern: &str, name: &str, expected: Option<&[&str]>| {
+            let glob = Glob::parse(pattern).unwrap();
+            assert_eq!(glob.captures(name).as_deref(), expected, "{pattern} in {name}");
+            assert_eq!(expected.map_or(glob.marks(), <[&str]>::len), glob.marks());
+        };
+        check("weather.*.temperature", "weather.west.temperature", Some(&["west"]));
+        check("weather.*.temperature", "weather.west.humidity", None);
+        check("*.*", "a.b.c", Some(&["a", "b.c"]));
+        check("*", "", Some(&[""]));
+        check("kitchen", "kitchen", Some(&[]));
+        check("r?.*", "rü.x", Some(&["ü", "x"]));
+        check("*a?b*", "xaabb", Some(&["x", "a", "b"]));
+        check("*?c", "abc", Some(&["a", "b"]));
+        check(r"\**", "*x", Some(&["x"]));
+        check("*.temp", "a.temp.temp", Some(&["a.temp"]));
+    }
+
+    #[test]
     fn lengths() {
         assert_eq!(Glob::parse("").unwrap_err(), GlobError::Empty);
         assert_eq!(Glob::parse(&"*".repeat(MAX_GLOB_BYTES + 1)).unwrap_err(), GlobError::TooLong);
@@ -212,7 +264,17 @@ mod tests {
         #[test]
         fn it_agrees_with_trying_everything(pattern in r"[ab\\*?ü]{1,9}[*?]", name in r"[ab\\*?ü]{0,9}") {
             let (pattern_, name_): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
-            prop_assert_eq!(Glob::parse(&pattern).unwrap().matches(&name), tried(&pattern_, &name_));
+            let glob = Glob::parse(&pattern).unwrap();
+            prop_assert_eq!(glob.matches(&name), tried(&pattern_, &name_));
+            // Put into the places of the marks, the captures give the name again.
+            if let Some(captures) = glob.captures(&name) {
+                let mut captures = captures.into_iter();
+                let put = |token: &Token| match token {
+                    Token::Just(c) => c.to_string(),
+                    _ => captures.next().unwrap().to_owned(),
+                };
+                prop_assert_eq!(glob.tokens.iter().map(put).collect::<String>(), name);
+            }
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod layout;
 pub mod moments;
 pub mod policy;
 pub mod row;
+pub mod rules;
 pub mod source;
 pub mod timestamp;
 pub mod vectors;
