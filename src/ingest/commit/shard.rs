@@ -187,9 +187,12 @@ impl Task {
         // A frame without answer may still be on its way when another answer asks for a new one.
         let mut unknown = false;
         let mut seen_before = SeenBefore::default();
+        // The checksum of a frame that is refused for its lengths, and may yet be counted when it arrives once more: what
+        // it clashed with may have closed by then. An empty frame takes its place before anybody is told.
+        let mut refused: Option<u32> = None;
         while !pending.is_empty() {
             let mut frame = pending.frame(self.writer, self.sequence + 1);
-            if seen_before.to_be_placed {
+            if seen_before.to_be_placed || refused.is_some() {
                 frame = Frame::new(self.writer, self.sequence + 1, frame.received, Vec::new(), Vec::new());
             }
             if self.mixed || pending.has_vectors() {
@@ -197,6 +200,19 @@ impl Task {
             }
             let sent = self.clock.now();
             match self.send(&frame, &mut unknown, queue).await? {
+                Answer::Applied if refused.is_some() => {
+                    self.taken(sent);
+                    (refused, unknown) = (None, false);
+                }
+                // It had arrived before.
+                Answer::Dup { checksum } if refused == Some(checksum) => {
+                    self.taken(sent);
+                    return Ok(());
+                }
+                Answer::Dup { checksum } if refused.is_some() && (checksum == frame.checksum || self.doubtful) => {
+                    self.taken(sent);
+                    (refused, unknown) = (None, false);
+                }
                 Answer::Applied if seen_before.to_be_placed => self.placed(sent, &mut seen_before),
                 Answer::Applied => {
                     failpoint::pass("frame-applied");
@@ -219,11 +235,11 @@ impl Task {
                 Answer::Dup { .. } if self.doubtful => self.taken(sent),
                 Answer::Dup { .. } => self.go_on_as_new("another process writes under this node's id"),
                 Answer::Gap { last } => {
-                    seen_before = SeenBefore::default();
+                    (seen_before, refused) = (SeenBefore::default(), None);
                     self.lost(false, last);
                 }
                 Answer::Lost => {
-                    seen_before = SeenBefore::default();
+                    (seen_before, refused) = (SeenBefore::default(), None);
                     self.found_again().await.map_err(|e| self.given_up(unknown, &e))?;
                 }
                 Answer::Stale => {
@@ -237,6 +253,7 @@ impl Task {
                 Answer::Closing(lives) => self.finish_closes(lives).await.map_err(|e| self.given_up(unknown, &e))?,
                 Answer::Late(buckets) => answer_late(pending, &frame, &buckets),
                 Answer::Mixed => self.mixed = true,
+                Answer::Unlike(_) if unknown => refused = Some(frame.checksum),
                 Answer::Unlike(clashes) => answer_unlike(pending, &frame, &clashes),
             }
             pending.merge_again();
