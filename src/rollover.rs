@@ -45,6 +45,8 @@ const BUCKETS_PER_TICK: usize = 256;
 /// Rows held in memory before they are written, about 20 MB. Fewer would take longer on stores whose pages are
 /// held before each write.
 const ROWS_PER_WRITE: usize = 100_000;
+/// And doubles of their states, which those of numbers do not reach: 64 MB.
+const DOUBLES_PER_WRITE: usize = 8_000_000;
 /// How often the sink is asked what can be compacted, when nothing is due.
 const COMPACT_EVERY: Duration = Duration::from_secs(10);
 /// How long a page waits for the sink on a store that may lose its last seconds.
@@ -87,6 +89,8 @@ pub struct Rollover {
 #[derive(Default)]
 struct Batch {
     rows: Vec<LifeRow>,
+    /// Of the states of these.
+    doubles: usize,
     /// Acked once all their rows are in the sink; with how many there are.
     lives: Vec<(Life, usize)>,
     /// Rows that have been written.
@@ -321,6 +325,7 @@ impl Rollover {
             for (source, moments) in page.sources {
                 let Life { bucket, generation, revision } = life;
                 let row = LifeRow { source: Arc::clone(&source), bucket, generation, revision, moments };
+                batch.doubles += row.moments.doubles();
                 if let Some(&place) = places.get(&source) {
                     batch.rows[place] = row;
                 } else {
@@ -329,7 +334,7 @@ impl Rollover {
                     batch.rows.push(row);
                 }
             }
-            if batch.rows.len() >= ROWS_PER_WRITE {
+            if batch.rows.len() >= ROWS_PER_WRITE || batch.doubles >= DOUBLES_PER_WRITE {
                 // Not kept while the sink takes up memory of its own.
                 places = HashMap::new();
                 self.write(shard, connection, batch).await?;
@@ -361,6 +366,7 @@ impl Rollover {
         }
         failpoint::pass("held");
         let started = clock::instant();
+        batch.doubles = 0;
         let written = self.sink.write(std::mem::take(&mut batch.rows)).await;
         failpoint::pass("written");
         self.progress.sink_said(&written);

@@ -165,7 +165,9 @@ pub(super) fn failed(error: QueryError) -> Problem {
         QueryError::Refused { parameter, .. } => refuse(parameter, &detail),
         QueryError::Cursor => refuse("cursor", &detail),
         QueryError::NoSink => Problem::new(Kind::NoSink, detail),
-        QueryError::Moving | QueryError::Unavailable(_) => Problem::new(Kind::Unavailable, detail),
+        QueryError::Moving | QueryError::Crowded | QueryError::Unavailable(_) => {
+            Problem::new(Kind::Unavailable, detail)
+        }
     }
 }
 

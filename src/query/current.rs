@@ -40,7 +40,7 @@ impl Query {
         to: Millis,
     ) -> Result<Vec<StatsRow>, QueryError> {
         let sink = self.sink.as_ref().ok_or(QueryError::NoSink)?;
-        let query = RowQuery { sources: sources.to_vec(), period, from, to, limit: 0 };
+        let query = RowQuery { sources: sources.to_vec(), period, from, to, limit: 0, doubles: 0 };
         let rows = sink.rows(&query).await.map_err(|error| QueryError::Unavailable(error.to_string()))?;
         if rows.is_empty() {
             return Ok(Vec::new());

@@ -5,7 +5,7 @@
 //! source, where its last row began, which is read again.
 
 use super::position::{Position, hex, unhex};
-use super::{EARLIEST, LATEST, Query, QueryError, StatsPage, StatsQuery, StatsRow};
+use super::{EARLIEST, LATEST, PAGE_DOUBLES, Query, QueryError, StatsPage, StatsQuery, StatsRow};
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Period};
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,11 +60,12 @@ impl Query {
         let StatsPage { rows, next, partial } =
             self.stats(&StatsQuery { cursor: place.rows.clone(), ..query.clone() }).await?;
         let last = self.last_rows(&sources, period, &place.last, previous).await?;
-        let mut filler = Filler { sources: &sources, last, starts: place.last, previous, rows: Vec::new() };
+        let (limit, starts) = (query.limit, place.last);
+        let mut filler = Filler { sources: &sources, last, starts, previous, limit, rows: Vec::new(), doubles: 0 };
         let mut given = place.given;
         let mut rest = rows.into_iter().peekable();
         while let Some(row) = rest.peek() {
-            if filler.rows.len() == query.limit {
+            if filler.is_full() {
                 break;
             }
             // The first place without a row that comes before it.
@@ -88,7 +89,7 @@ impl Query {
         // of its bucket.
         let mut cut = rest.peek().is_some();
         while let (false, None, Some((bucket, i))) = (cut, &next, self.beside(&sources, period, given.as_ref())) {
-            cut = filler.rows.len() == query.limit;
+            cut = filler.is_full();
             if !cut {
                 given = Some(Position { start: bucket.start, source: Arc::clone(&sources[i]), end: bucket.end });
                 filler.empty(i, bucket);
@@ -146,10 +147,18 @@ struct Filler<'a> {
     last: BTreeMap<usize, Arc<StatsRow>>,
     starts: Vec<Millis>,
     previous: bool,
+    limit: usize,
     rows: Vec<Filled>,
+    /// Of the states that are shown, those of empty places included.
+    doubles: usize,
 }
 
 impl Filler<'_> {
+    /// As a page of rows.
+    fn is_full(&self) -> bool {
+        self.rows.len() >= self.limit || self.doubles >= PAGE_DOUBLES
+    }
+
     fn row(&mut self, row: StatsRow) {
         if let Ok(i) = self.sources.binary_search(&row.source) {
             self.starts[i] = row.bucket.start;
@@ -157,11 +166,13 @@ impl Filler<'_> {
                 self.last.insert(i, Arc::new(row.clone()));
             }
         }
+        self.doubles += row.moments.doubles();
         self.rows.push(Filled::Row(row));
     }
 
     fn empty(&mut self, i: usize, bucket: Bucket) {
         let previous = self.last.get(&i).map(Arc::clone);
+        self.doubles += previous.as_ref().map_or(0, |row| row.moments.doubles());
         self.rows.push(Filled::Empty { source: Arc::clone(&self.sources[i]), bucket, previous });
     }
 }

@@ -25,7 +25,7 @@ pub use summary::{
     By, MAX_SUMMARY_BUCKETS, MAX_SUMMARY_ROWS, MAX_SUMMARY_SOURCES, Summary, SummaryQuery, SummaryRow, Tile,
 };
 
-use crate::sink::{Sink, SinkError};
+use crate::sink::{DOUBLES_AT_ONCE, Sink, SinkError};
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Calendar, Period};
 use crate::stats::moments::{Moments, Unlike};
@@ -34,6 +34,8 @@ use std::sync::Arc;
 
 /// Rows or sources on one page: about 4 MB of JSON.
 pub const PAGE_ROWS: usize = 10_000;
+/// And doubles of their states on one page, but for those of a bucket: as in the sinks. Rows of numbers have fewer.
+pub const PAGE_DOUBLES: usize = DOUBLES_AT_ONCE;
 /// Sources one question may name: a look then still takes in 100 lives.
 pub const MAX_SOURCES: usize = 100;
 
@@ -113,6 +115,9 @@ pub enum QueryError {
     /// Buckets moved in every attempt.
     #[error("buckets kept moving from the store to the sink while they were read: try again")]
     Moving,
+    /// The states of so many sources have no room together; a summary asks for fewer.
+    #[error("there is no room for the states of all these sources")]
+    Crowded,
     /// What was needed could not be reached.
     #[error("{0}")]
     Unavailable(String),

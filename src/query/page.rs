@@ -6,10 +6,10 @@
 //! one stored period never overlap, so windows read one after another cannot count anything twice.
 
 use super::position::Position;
-use super::window::{Lives, Segment};
-use super::{EARLIEST, LATEST, PAGE_ROWS, Query, QueryError, StatsPage, StatsQuery, StatsRow};
+use super::window::{Lives, Segment, Want};
+use super::{EARLIEST, LATEST, PAGE_DOUBLES, PAGE_ROWS, Query, QueryError, StatsPage, StatsQuery, StatsRow};
 use crate::clock;
-use crate::sink::RowQuery;
+use crate::sink::{RowQuery, first_with};
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Period};
 use crate::stats::timestamp;
@@ -92,7 +92,8 @@ impl Query {
                 (at, whole) = (ask.to, ask.to);
                 break;
             };
-            let want = if ask.stored { ask.limit - found.len() } else { PAGE_ROWS };
+            let rows = if ask.stored { ask.limit - found.len() } else { PAGE_ROWS };
+            let want = Want { rows, doubles: PAGE_DOUBLES };
             let window = match self.window(&ask.sources, segment, want).await {
                 // What was found is certain; the next page tries again.
                 Err(QueryError::Moving) if whole > ask.from => break,
@@ -105,16 +106,19 @@ impl Query {
             at = window.upto;
             whole = if ask.stored || at >= ask.to { at } else { self.calendar.bucket(ask.period, at).start };
             windows += 1;
-            let complete = found.range(..Position::before(whole)).count();
-            let long = windows >= MAX_WINDOWS || started.elapsed() > PAGE_TIME;
+            let complete = found.range(..Position::before(whole));
+            let doubles = complete.clone().map(|(_, row)| row.moments.doubles()).sum::<usize>();
+            let (complete, large) = (complete.count(), doubles >= PAGE_DOUBLES);
+            let long = windows >= MAX_WINDOWS || large || started.elapsed() > PAGE_TIME;
             if complete >= ask.limit || (long && whole > ask.from) {
                 break;
             }
         }
         let mut rows: Vec<StatsRow> = found.into_values().take_while(|row| row.bucket.start < whole).collect();
         let mut next = (at < ask.to).then(|| Position::before(whole));
-        if rows.len() > ask.limit {
-            rows.truncate(ask.limit);
+        let most = first_with(&rows, PAGE_DOUBLES, |row| row.moments.doubles()).min(ask.limit);
+        if rows.len() > most {
+            rows.truncate(most);
             next = rows.last().map(Position::of);
         }
         Ok(StatsPage { rows, next: next.map(|position| position.encode()), partial })
@@ -182,14 +186,25 @@ impl Query {
         let periods: Vec<Period> = finer().collect();
         let mut first: Option<Millis> = None;
         let mut note = |t: Millis| first = Some(first.map_or(t, |f| f.min(t)));
-        let open = self.lives(&ask.sources, &periods, at, ask.to, ask.to).await;
-        if let Ok(Lives { lives, .. }) = &open {
-            let with_data = lives.iter().filter(|life| life.moments.iter().any(Option::is_some));
-            with_data.for_each(|life| note(life.life.bucket.start));
-        }
+        let mut from = at;
+        let open = loop {
+            // One call of the store after the other: what is behind the first data is of no interest.
+            match self.lives(&ask.sources, &periods, from, ask.to, from).await {
+                Ok(Lives { lives, until }) => {
+                    let mut with_data = lives.iter().filter(|life| life.moments.iter().any(Option::is_some)).peekable();
+                    let found = with_data.peek().is_some();
+                    with_data.for_each(|life| note(life.life.bucket.start));
+                    match until.filter(|_| !found) {
+                        Some(until) => from = until,
+                        None => break Ok(()),
+                    }
+                }
+                Err(error) => break Err(error),
+            }
+        };
         let sink = self.sink.as_ref().ok_or(QueryError::NoSink)?;
         for period in finer() {
-            let query = RowQuery { sources: ask.sources.clone(), period, from: at, to: ask.to, limit: 1 };
+            let query = RowQuery { sources: ask.sources.clone(), period, from: at, to: ask.to, limit: 1, doubles: 0 };
             match (sink.rows(&query).await, &open) {
                 (Ok(rows), _) => rows.iter().for_each(|row| note(row.bucket.start)),
                 (Err(sink), Err(store)) => return Err(QueryError::Unavailable(format!("{store}; {sink}"))),

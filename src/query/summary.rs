@@ -2,19 +2,20 @@
 //!
 //! Called by `http/{summary,compare}.rs`. Guarantees: every reading of the sources that was acknowledged before the
 //! call and whose time lies in the covered range is in it exactly once; what is covered is said to the millisecond;
-//! memory is bounded by [`BATCH_SOURCES`] and [`ROWS_AT_ONCE`], whatever is asked. Which stored buckets make up the
+//! memory is bounded by [`BATCH_SOURCES`], [`ROWS_AT_ONCE`] and [`DOUBLES_AT_ONCE`], whatever is asked. Which stored buckets make up the
 //! range is in `tiles.rs`, the one consistent look at them in `window.rs`.
 
 use super::tiles::{Tiling, tiling};
-use super::window::Segment;
-use super::{EARLIEST, LATEST, MAX_SOURCES, PAGE_ROWS, Query, QueryError, State, StatsRow};
+use super::window::{Segment, Want};
+use super::{EARLIEST, LATEST, MAX_SOURCES, PAGE_DOUBLES, PAGE_ROWS, Query, QueryError, State, StatsRow};
+use crate::sink::first_with;
 use crate::stats::Millis;
 use crate::stats::calendar::Period;
 use crate::stats::complete::Complete;
 use crate::stats::moments::Moments;
 use crate::stats::source::SourceSpan;
 use crate::stats::timestamp;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// Sources of one summary: their ids alone are some 10 MB.
@@ -27,6 +28,9 @@ pub const MAX_SUMMARY_ROWS: u64 = 10_000;
 const BATCH_SOURCES: usize = 10_000;
 /// Rows of one look at the sink, about 30 MB; and states of one look at the store.
 const ROWS_AT_ONCE: usize = 60_000;
+/// Doubles of the states of one look, which those of numbers do not reach: 64 MB. Of larger ones fewer sources are read
+/// together.
+const DOUBLES_AT_ONCE: usize = 8_000_000;
 /// How often buckets that keep moving are asked for again: each time the query itself has tried for a second.
 const MOVING_TRIES: u32 = 5;
 
@@ -84,11 +88,17 @@ pub struct Summary {
     sources: Vec<Arc<str>>,
     /// Those before this one have been read.
     read: usize,
+    /// How many are read together: fewer once their states were too large.
+    together: usize,
+    /// Rows by source that have been read and not been given, in their order.
+    ready: VecDeque<SummaryRow>,
     /// `None` if there is no source.
     tiling: Option<Tiling>,
     partial: bool,
     /// By start; what is summed over all sources is held until the last.
     sums: BTreeMap<Millis, Sum>,
+    /// Of the states of these, or of the sources that are being read.
+    doubles: usize,
 }
 
 /// Moments on their way.
@@ -121,7 +131,18 @@ impl Query {
             self.refuse_too_much(tiling, sources.len())?;
         }
         let query = Arc::clone(self);
-        Ok(Summary { query, by: asked.by, sources, read: 0, tiling, partial, sums: BTreeMap::new() })
+        Ok(Summary {
+            query,
+            by: asked.by,
+            sources,
+            read: 0,
+            together: BATCH_SOURCES,
+            ready: VecDeque::new(),
+            tiling,
+            partial,
+            sums: BTreeMap::new(),
+            doubles: 0,
+        })
     }
 
     /// The sources asked for, each with the starts of its first and last bucket; those that were named and have none
@@ -267,22 +288,33 @@ impl Summary {
     pub async fn next(&mut self) -> Result<Option<Vec<SummaryRow>>, QueryError> {
         let Some(tiling) = self.tiling.clone() else { return Ok(None) };
         let end = self.sources.len();
-        if self.read == end {
+        if self.read == end && self.ready.is_empty() {
             return Ok(None);
         }
-        while self.read < end {
-            let batch = self.sources[self.read..end.min(self.read + BATCH_SOURCES)].to_vec();
-            self.read += batch.len();
+        while self.ready.is_empty() && self.read < end {
+            let batch = self.sources[self.read..end.min(self.read + self.together)].to_vec();
             let mut by_source: HashMap<Arc<str>, Sum> = HashMap::new();
-            for tile in &tiling.tiles {
-                self.tile(&batch, *tile, &mut by_source).await?;
+            match self.batch(&batch, &tiling, &mut by_source).await {
+                // Of these not so many: nothing of them was given.
+                Err(QueryError::Crowded) if self.by == By::Source && batch.len() > 1 => {
+                    (self.together, self.doubles) = (batch.len() / 4 + 1, 0);
+                    continue;
+                }
+                other => other?,
             }
+            self.read += batch.len();
             if self.by == By::Source {
+                self.doubles = 0;
                 let mut rows: Vec<SummaryRow> =
                     by_source.into_iter().map(|(source, sum)| sum.row(Some(source), tiling.from, tiling.to)).collect();
                 rows.sort_unstable_by(|a, b| a.source.cmp(&b.source));
-                return Ok(Some(rows));
+                self.ready = rows.into();
+                break;
             }
+        }
+        if self.by == By::Source {
+            let some = first_with(self.ready.make_contiguous(), PAGE_DOUBLES, |row| row.moments.doubles());
+            return Ok(Some(self.ready.drain(..some).collect()));
         }
         let (by, calendar) = (self.by, &self.query.calendar);
         let end_of = |start| match by {
@@ -291,6 +323,19 @@ impl Summary {
         };
         let sums = std::mem::take(&mut self.sums);
         Ok(Some(sums.into_iter().map(|(start, sum)| sum.row(None, start, end_of(start))).collect()))
+    }
+
+    /// Adds all buckets of some sources. `Crowded`: so many sums of their own have no room.
+    async fn batch(
+        &mut self,
+        batch: &[Arc<str>],
+        tiling: &Tiling,
+        by_source: &mut HashMap<Arc<str>, Sum>,
+    ) -> Result<(), QueryError> {
+        for tile in &tiling.tiles {
+            self.tile(batch, *tile, by_source).await?;
+        }
+        Ok(())
     }
 
     /// Adds the buckets of a tile, so many at once that their rows fit in memory.
@@ -313,25 +358,33 @@ impl Summary {
             }
             let piece = Segment { from: at, to: end, ..tile };
             let together = query.sources_at_once(piece).await;
-            for sources in batch.chunks(together) {
-                self.piece(sources, piece, by_source).await?;
+            let mut left: Vec<(&[Arc<str>], Segment)> = batch.chunks(together).rev().map(|s| (s, piece)).collect();
+            while let Some((sources, piece)) = left.pop() {
+                // In halves, from where it came to.
+                if let Some(rest) = self.piece(sources, piece, by_source).await? {
+                    let (first, second) = sources.split_at(sources.len() / 2);
+                    left.extend([(second, rest), (first, rest)]);
+                }
             }
             at = end;
         }
         Ok(())
     }
 
-    /// Adds the rows of some sources that start in the piece.
+    /// Adds the rows of some sources that start in the piece; returns what is left of it where so many sources have no
+    /// room.
     async fn piece(
         &mut self,
         sources: &[Arc<str>],
         mut piece: Segment,
         by_source: &mut HashMap<Arc<str>, Sum>,
-    ) -> Result<(), QueryError> {
+    ) -> Result<Option<Segment>, QueryError> {
         let query = Arc::clone(&self.query);
         let mut tries = MOVING_TRIES;
         while piece.from < piece.to {
-            let window = match query.window(sources, piece, ROWS_AT_ONCE).await {
+            let want = Want { rows: ROWS_AT_ONCE, doubles: DOUBLES_AT_ONCE };
+            let window = match query.window(sources, piece, want).await {
+                Err(QueryError::Crowded) => return Ok(Some(piece)),
                 Err(QueryError::Moving) if tries > 1 => {
                     tries -= 1;
                     continue;
@@ -343,14 +396,20 @@ impl Summary {
                 match self.by {
                     By::Source => match by_source.get_mut(&row.source) {
                         Some(sum) => sum.add(&row)?,
-                        None => _ = by_source.insert(Arc::clone(&row.source), Sum::of(row)),
+                        None => {
+                            self.doubles += row.moments.doubles();
+                            by_source.insert(Arc::clone(&row.source), Sum::of(row));
+                        }
                     },
                     By::Period(_) | By::None => self.add(row)?,
                 }
             }
+            if self.doubles > DOUBLES_AT_ONCE {
+                return Err(QueryError::Crowded);
+            }
             (piece.from, tries) = (window.upto, MOVING_TRIES);
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Adds a row to the sum of all sources.
@@ -362,7 +421,18 @@ impl Summary {
         };
         match self.sums.get_mut(&start) {
             Some(sum) => sum.add(&row)?,
-            None => _ = self.sums.insert(start, Sum::of(row)),
+            None => {
+                self.doubles += row.moments.doubles();
+                if self.doubles > DOUBLES_AT_ONCE {
+                    let reason = format!(
+                        "rows of vectors of {} numbers are large, and these are too many at once: ask for a coarser period, or \
+                         for less time",
+                        row.moments.length()
+                    );
+                    return Err(QueryError::Refused { parameter: "period", reason });
+                }
+                self.sums.insert(start, Sum::of(row));
+            }
         }
         Ok(())
     }

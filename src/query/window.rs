@@ -14,7 +14,7 @@ use crate::stats::calendar::{Bucket, Period};
 use crate::stats::moments::{Moments, Unlike};
 use crate::stats::row::{LifeRow, Row, Update};
 use crate::stats::timestamp;
-use crate::store::{OpenLife, StoreError};
+use crate::store::{Life, OpenLife, StoreError};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,22 +50,40 @@ pub(super) struct Lives {
     pub until: Option<Millis>,
 }
 
-/// What an open life says of one source.
-#[derive(Clone, Debug)]
-struct Part {
+/// How much is wanted at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Want {
+    /// About so many rows of the sink.
+    pub rows: usize,
+    /// And states of so many doubles, from either side, beyond those that begin together.
+    pub doubles: usize,
+}
+
+/// That a life was seen with a source, which counts in the bucket of the answering period with this start.
+#[derive(Debug)]
+struct Seen {
     bucket: Bucket,
+    generation: i64,
     source: Arc<str>,
+    start: Millis,
+}
+
+/// What a life of the answering period itself says of one source.
+struct Own {
     generation: i64,
     revision: i64,
     written: bool,
     moments: Moments,
-    /// The bucket of the answering period in which it counts.
-    target: Bucket,
 }
+
+/// By bucket of the answering period and source.
+type Cells = BTreeMap<(Bucket, Arc<str>), Cell>;
 
 /// One look at the store.
 struct Look {
-    parts: Vec<Part>,
+    seen: Vec<Seen>,
+    /// Without rows.
+    cells: Cells,
     /// Rows that start at or after this are not complete; at most the end of the segment.
     upto: Millis,
 }
@@ -74,7 +92,7 @@ struct Look {
 #[derive(Default)]
 struct Cell {
     row: Option<Row>,
-    own: Option<Part>,
+    own: Option<Own>,
     below: Option<Below>,
 }
 
@@ -92,23 +110,23 @@ impl Query {
         &self,
         sources: &[Arc<str>],
         mut segment: Segment,
-        want: usize,
+        want: Want,
     ) -> Result<Window, QueryError> {
-        let mut first = self.look(sources, segment).await;
+        let mut first = self.look(sources, segment, want).await?.map(Look::without_states);
         for attempt in 0..ATTEMPTS {
             if attempt > 1 {
                 sleep(FIRST_PAUSE * 2_u32.pow(attempt - 2)).await;
-                first = self.look(sources, segment).await;
+                first = self.look(sources, segment, want).await?.map(Look::without_states);
             }
             if let Ok(look) = &first {
                 segment.to = segment.to.min(look.upto);
             }
-            let sunk = self.sunk(sources, segment, want).await;
+            let sunk = self.sunk(sources, segment, want).await?;
             if let Ok((_, upto)) = &sunk {
                 segment.to = *upto;
             }
             let second = match first {
-                Ok(_) => self.look(sources, segment).await,
+                Ok(_) => self.look(sources, segment, want).await?,
                 Err(_) => Err(StoreError::Unavailable(String::new())),
             };
             // What starts before the first bucket that moved is certain, and answered as it is.
@@ -121,62 +139,68 @@ impl Query {
                 }
                 (Ok((rows, upto)), Err(error), _) | (Ok((rows, upto)), _, Err(error)) => {
                     tracing::warn!(%error, "a query is answered without the store");
-                    return Ok(Window { rows: assemble(rows, &[], upto, true), upto, partial: true });
+                    return Ok(Window { rows: assemble(rows, Cells::new(), upto, true), upto, partial: true });
                 }
                 (_, _, Ok(look)) if certain(look.upto) <= segment.from => {
-                    first = Ok(look);
+                    first = Ok(look.without_states());
                     if attempt > 0 {
                         // Alone; the others come with the next window.
                         segment.to = segment.to.min(self.calendar.bucket(segment.period, segment.from).end);
                     }
                 }
-                (Err(error), _, Ok(Look { parts, upto })) => {
+                (Err(error), _, Ok(Look { cells, upto, .. })) => {
                     tracing::warn!(%error, "a query is answered without the sink");
                     let upto = certain(upto);
-                    return Ok(Window { rows: assemble(Vec::new(), &parts, upto, false), upto, partial: true });
+                    return Ok(Window { rows: assemble(Vec::new(), cells, upto, false), upto, partial: true });
                 }
-                (Ok((rows, _)), _, Ok(Look { parts, upto })) => {
+                (Ok((rows, _)), _, Ok(Look { cells, upto, .. })) => {
                     let upto = certain(upto);
-                    return Ok(Window { rows: assemble(rows, &parts, upto, false), upto, partial: false });
+                    return Ok(Window { rows: assemble(rows, cells, upto, false), upto, partial: false });
                 }
             }
         }
         Err(QueryError::Moving)
     }
 
-    /// Looks at the answering period and everything finer that counts in its buckets.
-    async fn look(&self, sources: &[Arc<str>], segment: Segment) -> Result<Look, StoreError> {
+    /// Looks at the answering period and everything finer that counts in its buckets. Finer states are added up as they
+    /// come. `Err`: they have no room, and more sources than one call of a store takes are asked for.
+    async fn look(
+        &self,
+        sources: &[Arc<str>],
+        segment: Segment,
+        want: Want,
+    ) -> Result<Result<Look, StoreError>, QueryError> {
         let Segment { period, from, to } = segment;
         let periods: Vec<Period> = self.calendar.periods().iter().copied().filter(|p| *p <= period).collect();
         let end = self.calendar.bucket(period, to - 1).end;
         let whole = self.calendar.bucket(period, self.first_start(period, from)).end;
-        let (mut parts, mut until) = (Vec::new(), None);
+        let (mut seen, mut cells, mut until, mut doubles) = (Vec::new(), Cells::new(), None, 0);
         // So many sources as a store reads in one call; what moves is judged source by source.
-        for sources in sources.chunks(MAX_SOURCES) {
-            let Lives { lives, until: end } = self.lives(sources, &periods, from, end, whole).await?;
+        for some in sources.chunks(MAX_SOURCES) {
+            let Lives { lives, until: end } = match self.lives(some, &periods, from, end, whole).await {
+                Ok(lives) => lives,
+                Err(error) => return Ok(Err(error)),
+            };
             until = end.into_iter().chain(until).min();
             for OpenLife { life, written, moments } in lives {
                 let Some(target) = self.calendar.ancestor(&life.bucket, period).filter(|t| t.start >= from) else {
                     continue;
                 };
-                for (source, moments) in sources.iter().zip(moments) {
+                for (source, moments) in some.iter().zip(moments) {
                     let Some(moments) = moments else { continue };
-                    parts.push(Part {
-                        bucket: life.bucket,
-                        source: Arc::clone(source),
-                        generation: life.generation,
-                        revision: life.revision,
-                        written,
-                        moments,
-                        target,
-                    });
+                    let (bucket, generation, start) = (life.bucket, life.generation, target.start);
+                    seen.push(Seen { bucket, generation, source: Arc::clone(source), start });
+                    doubles += enter(&mut cells, source, life, written, moments, target);
                 }
+            }
+            if doubles > want.doubles && sources.len() > MAX_SOURCES {
+                return Err(QueryError::Crowded);
             }
         }
         // Complete are the buckets that end by `until`: those before the one that holds it.
         let upto = until.map_or(to, |until| self.calendar.bucket(period, until).start.min(to));
         assert!(upto > from, "a look covers the first bucket whole");
-        Ok(Look { parts, upto })
+        Ok(Ok(Look { seen, cells, upto }))
     }
 
     /// The lives of all shards that start in `[from, to)`. Where the store stops short of `whole`
@@ -209,25 +233,39 @@ impl Query {
     }
 
     /// Rows of the sink, and up to which start they are complete. Sources that share the last start
-    /// may be cut off by the limit, so that start is left to the next window.
-    async fn sunk(&self, sources: &[Arc<str>], segment: Segment, want: usize) -> Result<(Vec<Row>, Millis), SinkError> {
+    /// may be cut off by the limit, so that start is left to the next window. `Err` as of [`Self::look`].
+    async fn sunk(
+        &self,
+        sources: &[Arc<str>],
+        segment: Segment,
+        want: Want,
+    ) -> Result<Result<(Vec<Row>, Millis), SinkError>, QueryError> {
         let Segment { period, from, to } = segment;
         // What the page before had answered of its last start, and what is left to the next window.
-        let mut limit = want + 2 * sources.len() + 1;
+        let limit = want.rows + 2 * sources.len() + 1;
+        let mut query = RowQuery { sources: sources.to_vec(), period, from, to, limit, doubles: want.doubles };
         loop {
-            let query = RowQuery { sources: sources.to_vec(), period, from, to, limit };
-            let mut rows = self.sink()?.rows(&query).await?;
-            let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok((rows, to)) };
+            let mut rows = match self.sink() {
+                Ok(sink) => match sink.rows(&query).await {
+                    Ok(rows) => rows,
+                    Err(error) => return Ok(Err(error)),
+                },
+                Err(error) => return Ok(Err(error)),
+            };
+            let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(Ok((rows, to))) };
             let (first, last) = (first.bucket.start, last.bucket.start);
-            if rows.len() < limit {
-                return Ok((rows, to));
+            if !query.is_filled_by(&rows) {
+                return Ok(Ok((rows, to)));
             }
             if first < last {
                 rows.retain(|row| row.bucket.start < last);
-                return Ok((rows, last));
+                return Ok(Ok((rows, last)));
             }
-            // One start alone fills the answer: only buckets of several time zones can do that.
-            limit *= 2;
+            if rows.len() < query.limit && sources.len() > MAX_SOURCES {
+                return Err(QueryError::Crowded);
+            }
+            // One start alone fills the answer: only buckets of several time zones can do that, or large states.
+            (query.limit, query.doubles) = (2 * query.limit, 2 * query.doubles);
         }
     }
 
@@ -242,30 +280,44 @@ impl Query {
 /// The life alone does not tell: a closing life stays until its last source has moved up, and the
 /// sink may have been read before the revision that the source left behind there.
 fn moved(first: &Look, second: &Look) -> Option<Millis> {
-    let still: HashSet<_> = second.parts.iter().map(|p| (p.bucket, p.generation, &p.source)).collect();
-    let counts = first.parts.iter().filter(|p| p.target.start < second.upto);
+    let still: HashSet<_> = second.seen.iter().map(|p| (p.bucket, p.generation, &p.source)).collect();
+    let counts = first.seen.iter().filter(|p| p.start < second.upto);
     let gone = counts.filter(|p| !still.contains(&(p.bucket, p.generation, &p.source)));
-    gone.map(|p| p.target.start).min()
+    gone.map(|p| p.start).min()
+}
+
+impl Look {
+    /// What is compared with the second look.
+    fn without_states(self) -> Self {
+        Self { cells: Cells::new(), ..self }
+    }
+}
+
+/// Enters what a life says of a source into the cell in which it counts; returns the doubles that are new.
+fn enter(cells: &mut Cells, source: &Arc<str>, life: Life, written: bool, moments: Moments, target: Bucket) -> usize {
+    let Life { bucket, generation, revision } = life;
+    let cell = cells.entry((target, Arc::clone(source))).or_default();
+    let doubles = moments.doubles();
+    if bucket == target {
+        cell.own = Some(Own { generation, revision, written, moments });
+        return doubles;
+    }
+    let Some(below) = &mut cell.below else {
+        cell.below = Some(Below { moments, generation, revision });
+        return doubles;
+    };
+    add(&mut below.moments, &moments, source, &target);
+    below.generation = below.generation.max(generation);
+    below.revision = below.revision.max(revision);
+    0
 }
 
 /// Rows from both sides that start before `upto`. `blind`: the store was not seen.
-fn assemble(rows: Vec<Row>, parts: &[Part], upto: Millis, blind: bool) -> Vec<StatsRow> {
-    let mut cells: BTreeMap<(Bucket, Arc<str>), Cell> = BTreeMap::new();
+fn assemble(rows: Vec<Row>, mut cells: Cells, upto: Millis, blind: bool) -> Vec<StatsRow> {
+    cells.retain(|(bucket, _), _| bucket.start < upto);
     for row in rows.into_iter().filter(|row| row.bucket.start < upto) {
         let key = (row.bucket, Arc::clone(&row.source));
         cells.entry(key).or_default().row = Some(row);
-    }
-    for part in parts.iter().filter(|part| part.target.start < upto) {
-        let cell = cells.entry((part.target, Arc::clone(&part.source))).or_default();
-        if part.bucket == part.target {
-            cell.own = Some(part.clone());
-            continue;
-        }
-        let empty = Below { moments: Moments::EMPTY, generation: part.generation, revision: part.revision };
-        let below = cell.below.get_or_insert(empty);
-        add(&mut below.moments, &part.moments, &part.source, &part.target);
-        below.generation = below.generation.max(part.generation);
-        below.revision = below.revision.max(part.revision);
     }
     cells.into_iter().map(|((bucket, source), cell)| settle(source, bucket, cell, blind)).collect()
 }
@@ -297,7 +349,7 @@ fn settle(source: Arc<str>, bucket: Bucket, cell: Cell, blind: bool) -> StatsRow
     };
     let merged = match own {
         None => row,
-        Some(Part { generation, revision, moments, .. }) => {
+        Some(Own { generation, revision, moments, .. }) => {
             let life = LifeRow { source: Arc::clone(&source), bucket, generation, revision, moments };
             match Row::update(row.as_ref(), &life) {
                 Update::Write(row) => Some(row),

@@ -193,14 +193,14 @@ fn rows(writer: &Mutex<Writer>, query: &RowQuery) -> Result<Vec<Row>, SinkError>
         let writer = lock(writer);
         (writer.root.clone(), writer.zone.clone())
     };
-    let mut newest = Newest::default();
+    let mut newest = Newest::first(query.limit, query.doubles);
     let mut covered = Millis::MIN;
     for dir in if sources.is_empty() { Vec::new() } else { partition::list(&root, query.period)? } {
         let partition = dir.partition(&zone);
         if partition.to <= query.from || query.to <= partition.from {
             continue;
         }
-        if query.limit > 0 && newest.len() >= query.limit && covered <= partition.from {
+        if newest.is_full() && covered <= partition.from {
             break;
         }
         covered = partition.to;
@@ -215,8 +215,7 @@ fn rows(writer: &Mutex<Writer>, query: &RowQuery) -> Result<Vec<Row>, SinkError>
             },
         )?;
     }
-    let limit = if query.limit == 0 { usize::MAX } else { query.limit };
-    Ok(newest.into_rows().take(limit).collect())
+    Ok(newest.into_rows().collect())
 }
 
 /// Creates a directory and what is missing above it, durable when it returns.

@@ -37,6 +37,41 @@ pub struct RowQuery {
     pub to: Millis,
     /// At most this many rows, the oldest; 0 means no limit.
     pub limit: usize,
+    /// And none after those whose states have so many doubles together; 0 means no limit.
+    pub doubles: usize,
+}
+
+impl RowQuery {
+    /// Leaves those of the rows, the oldest first, that are answered.
+    pub fn cut(&self, rows: &mut Vec<Row>) {
+        rows.truncate(if self.limit == 0 { rows.len() } else { self.limit });
+        rows.truncate(if self.doubles == 0 {
+            rows.len()
+        } else {
+            first_with(rows, self.doubles, |r| r.state.doubles())
+        });
+    }
+
+    /// Whether these are so many rows, or so large ones, that there may be more.
+    #[must_use]
+    pub fn is_filled_by(&self, rows: &[Row]) -> bool {
+        let doubles = || rows.iter().map(|row| row.state.doubles()).sum::<usize>();
+        (self.limit > 0 && rows.len() >= self.limit) || (self.doubles > 0 && doubles() >= self.doubles)
+    }
+}
+
+/// The most doubles of states that are read, held or written at once where nothing else is said: 45 rows of vectors of
+/// 64, which are 3 MB, and with all that is computed of them some 15 MB of text. Rows of numbers have other limits.
+pub const DOUBLES_AT_ONCE: usize = 200_000;
+
+/// The end of the first rows that have so many doubles together, at least one.
+pub(crate) fn first_with<T>(rows: &[T], doubles: usize, of: impl Fn(&T) -> usize) -> usize {
+    let mut sum = 0;
+    let enough = |row: &T| {
+        sum += of(row);
+        sum >= doubles
+    };
+    rows.iter().position(enough).map_or(rows.len(), |last| last + 1)
 }
 
 /// A part of all rows, in the sink's own order.
@@ -103,7 +138,7 @@ pub trait Sink: Send + Sync + 'static {
     /// The newest version of each row asked for, ordered by (start, source).
     async fn rows(&self, query: &RowQuery) -> Result<Vec<Row>, SinkError>;
 
-    /// All rows in the sink's own order, at most `limit` (at least 1) behind the place `after`, which a page gave
+    /// All rows in the sink's own order, at most `limit` (at least 1), of large ones fewer, behind the place `after`, which a page gave
     /// as its next, perhaps to another process. Rows written meanwhile may be missed; others are not.
     async fn scan(&self, after: Option<&str>, limit: usize) -> Result<RowPage, SinkError>;
 

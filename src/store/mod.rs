@@ -46,6 +46,8 @@ pub const WRITER_TTL: Millis = 8 * 86_400_000;
 pub const TOMBSTONE_TTL: Millis = 600_000;
 /// Sources per page and per chunk of a close: what one call takes of the time of everyone else, less than 1 ms of Redis.
 pub const PAGE_SOURCES: usize = 200;
+/// And about how many doubles of states a page has, of large ones: a megabyte. Two hundred of numbers have a hundredth.
+pub const PAGE_DOUBLES: usize = 140_000;
 /// Between two such calls for one life: a large one would else keep a processor of Redis' host busy from its first
 /// page to its last chunk, and whoever posts meanwhile waits for a turn.
 pub const PAGE_PAUSE: Duration = Duration::from_millis(1);
@@ -54,6 +56,8 @@ pub const OPEN_BUCKETS: usize = 2_000;
 /// States one `open` looks up at most, some 8 ms of Redis' time: a look for many sources takes fewer
 /// buckets.
 pub const OPEN_STATES: usize = 10_000;
+/// An `open` that has read so many doubles of states ends with their start: twice those of as many numbers, a megabyte.
+pub const OPEN_DOUBLES: usize = 140_000;
 /// But always more than can share one start, or a look would not get on: the periods, in a few zones.
 const OPEN_BUCKETS_MIN: usize = 100;
 /// Entries of the log of acks that are kept: days of it with the usual periods, some 100 bytes each.
@@ -469,7 +473,7 @@ pub trait Store: Send + Sync + 'static {
     async fn barrier(&self, shard: Shard) -> Result<(), StoreError>;
 
     /// The lives of `periods` with a start in `[from, to)`, with the moments of `sources`: one
-    /// consistent look, of at most [`open_buckets`] lives.
+    /// consistent look, of at most [`open_buckets`] lives, and of those that share a start beyond [`OPEN_DOUBLES`].
     async fn open(
         &self,
         shard: Shard,

@@ -13,9 +13,9 @@ mod probe;
 pub use probe::probe;
 
 use super::{
-    AckLog, Acked, Acks, Answer, Closed, Due, Durability, Frame, Head, LOG_LIVES, Late, Life, MAX_ADVANCE, Open,
-    OpenBuckets, OpenLife, PAGE_SOURCES, Page, Policy, Sealed, Shard, Store, StoreError, TOMBSTONE_TTL, VISIBILITY,
-    WAITING_RECHECK, When, WriterId, keys, open_buckets,
+    AckLog, Acked, Acks, Answer, Closed, Due, Durability, Frame, Head, LOG_LIVES, Late, Life, MAX_ADVANCE,
+    MAX_FRAME_DOUBLES, OPEN_DOUBLES, Open, OpenBuckets, OpenLife, PAGE_DOUBLES, PAGE_SOURCES, Page, Policy, Sealed,
+    Shard, Store, StoreError, TOMBSTONE_TTL, VISIBILITY, WAITING_RECHECK, When, WriterId, keys, open_buckets,
 };
 use crate::clock::Clock;
 use crate::stats::Millis;
@@ -36,6 +36,7 @@ pub const MERGE_LUA: &str = include_str!("lua/merge.lua");
 const CLOCK_LUA: &str = include_str!("lua/clock.lua");
 const LIFE_LUA: &str = include_str!("lua/life.lua");
 const COMBINE_LUA: &str = include_str!("lua/combine.lua");
+const CHUNK_LUA: &str = include_str!("lua/chunk.lua");
 const LENGTHS_LUA: &str = include_str!("lua/lengths.lua");
 
 struct Scripts {
@@ -59,17 +60,16 @@ struct Scripts {
 impl Scripts {
     fn new() -> Self {
         let states = [CLOCK_LUA, LIFE_LUA, MERGE_LUA, COMBINE_LUA];
-        let with_states = |verb| [&states[..], &[verb]].concat();
         Self {
             head: Script::new("head", &[CLOCK_LUA, include_str!("lua/head.lua")]),
             found: Script::new("found", &[CLOCK_LUA, LIFE_LUA, include_str!("lua/found.lua")]),
             apply: Script::new("apply", &[&states[..], &[LENGTHS_LUA, include_str!("lua/apply.lua")]].concat()),
             due: Script::new("due", &[CLOCK_LUA, include_str!("lua/due.lua")]),
             seal: Script::new("seal", &[CLOCK_LUA, LIFE_LUA, include_str!("lua/seal.lua")]),
-            page: Script::new("page", &[include_str!("lua/page.lua")]),
+            page: Script::new("page", &[CHUNK_LUA, include_str!("lua/page.lua")]),
             ack: Script::new("ack", &[CLOCK_LUA, LIFE_LUA, include_str!("lua/ack.lua")]),
             acked: Script::new("acked", &[include_str!("lua/acked.lua")]),
-            close: Script::new("close", &with_states(include_str!("lua/close.lua"))),
+            close: Script::new("close", &[&states[..], &[CHUNK_LUA, include_str!("lua/close.lua")]].concat()),
             open: Script::new("open", &[include_str!("lua/open.lua")]),
             forget: Script::new("forget", &[include_str!("lua/forget.lua")]),
             drained: Script::new("drained", &[CLOCK_LUA, include_str!("lua/drained.lua")]),
@@ -364,8 +364,8 @@ impl Store for RedisStore {
         generation: i64,
         cursor: Option<&str>,
     ) -> Result<Option<Page>, StoreError> {
-        let mut call = self.scripts.page.call(&[keys::bucket(shard, &bucket)]);
-        call.arg(generation).arg(cursor.unwrap_or("0")).arg(PAGE_SOURCES);
+        let mut call = self.scripts.page.call(&[keys::bucket(shard, &bucket), keys::head(shard)]);
+        call.arg(generation).arg(cursor.unwrap_or("0")).arg(PAGE_SOURCES).arg(size_of::<f64>() * PAGE_DOUBLES);
         let mut reply = Reply::of(self.rollover.run(&call).await?)?;
         if reply.is_empty() {
             return Ok(None);
@@ -444,6 +444,8 @@ impl Store for RedisStore {
             .arg(PAGE_SOURCES)
             .arg(TOMBSTONE_TTL)
             .arg(u8::from(when == When::Now))
+            // Merging them is what takes the time, as in a frame.
+            .arg(size_of::<f64>() * MAX_FRAME_DOUBLES)
             .arg(family.parents.len());
         for parent in &family.parents {
             call.arg(keys::bucket_name(parent)).arg(parent.start).arg(parent.end);
@@ -491,6 +493,7 @@ impl Store for RedisStore {
         let indexes: Vec<String> = periods.iter().map(|period| keys::open(shard, *period)).collect();
         let mut call = self.scripts.open.call(&indexes);
         call.arg(keys::bucket_prefix(shard)).arg(from).arg(format!("({to}")).arg(open_buckets(sources.len()));
+        call.arg(size_of::<f64>() * OPEN_DOUBLES);
         for source in sources {
             call.arg(keys::source_field(source));
         }

@@ -269,8 +269,14 @@ async fn an_instance_that_was_overtaken_gives_no_alarm() {
     *sink.overtaker.lock().await = Some((bench.clone(), bench.rollover(&sink)));
     let drained = drain(bench.rollover(&sink)).await;
     assert!(matches!(drained, Drain::Done(_)), "{drained:?}");
-    let query =
-        RowQuery { sources: vec!["a".into()], period: bench.calendar.periods()[0], from: T0, to: T0 + 1, limit: 0 };
+    let query = RowQuery {
+        sources: vec!["a".into()],
+        period: bench.calendar.periods()[0],
+        from: T0,
+        to: T0 + 1,
+        limit: 0,
+        doubles: 0,
+    };
     let rows = sink.rows(&query).await.unwrap();
     assert_eq!(rows.iter().map(|row| row.state.count).collect::<Vec<_>>(), [2.0]);
 }

@@ -178,5 +178,6 @@ for_each_store! {
     vectors::another_length_in_the_same_bucket_is_refused,
     vectors::another_length_is_refused_wherever_the_two_would_meet,
     vectors::every_source_of_another_length_is_named,
+    vectors::large_states_come_in_parts,
     vectors::a_forgotten_source_may_come_with_another_length,
 }

@@ -163,6 +163,7 @@ impl Bench {
             from: Millis::MIN,
             to: Millis::MAX,
             limit: 0,
+            doubles: 0,
         };
         self.sink.rows(&query).await.unwrap().iter().map(|row| row.state.count).sum()
     }

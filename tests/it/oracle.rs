@@ -15,12 +15,13 @@ use meanwhile::clock::Clock;
 use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::{Bucket, Family, Period};
 use meanwhile::stats::complete::Complete;
+use meanwhile::stats::layout;
 use meanwhile::stats::moments::Moments;
 use meanwhile::store::nodes::{NODE_TTL, Node, Registered};
 use meanwhile::store::{
-    AckLog, Acked, Answer, Closed, Due, Durability, Frame, Head, LOG_LIVES, Life, Open, OpenBuckets, OpenLife,
-    PAGE_SOURCES, Page, Policy, Sealed, Shard, Store, StoreError, TOMBSTONE_TTL, VISIBILITY, WAITING_RECHECK, When,
-    WriterId, open_buckets,
+    AckLog, Acked, Answer, Closed, Due, Durability, Frame, Head, LOG_LIVES, Life, OPEN_DOUBLES, Open, OpenBuckets,
+    OpenLife, PAGE_SOURCES, Page, Policy, Sealed, Shard, Store, StoreError, TOMBSTONE_TTL, VISIBILITY, WAITING_RECHECK,
+    When, WriterId, open_buckets,
 };
 use rules::{Present, due_again};
 use std::collections::BTreeMap;
@@ -264,7 +265,18 @@ impl Store for Oracle {
         let asked = |b: &Bucket| periods.contains(&b.period) && from <= b.start && b.start < to;
         let mut starts: Vec<Millis> = state.lives.keys().filter(|b| asked(b)).map(|b| b.start).collect();
         starts.sort_unstable();
-        let until = starts.get(open_buckets(sources.len())).copied();
+        let mut until = starts.get(open_buckets(sources.len())).copied();
+        // Beyond so many doubles it ends with the start that it is at.
+        let mut bytes = 0;
+        for (n, start) in starts.iter().enumerate() {
+            if bytes >= 8 * OPEN_DOUBLES && *start > starts[n - 1] {
+                until = Some(until.map_or(*start, |until| until.min(*start)));
+                break;
+            }
+            let here = state.lives.iter().filter(|(bucket, _)| asked(bucket) && bucket.start == *start);
+            let held = |life: &Present| sources.iter().filter_map(|s| life.sources.get(s)).map(bytes_of).sum::<usize>();
+            bytes += if n == 0 || *start > starts[n - 1] { here.map(|(_, life)| held(life)).sum() } else { 0 };
+        }
         let mut lives = Vec::new();
         for &period in periods {
             for (bucket, life) in &state.lives {
@@ -330,4 +342,9 @@ fn registered(state: &State) -> Vec<Registered> {
         heard: state.elapsed - heard,
     };
     state.nodes.iter().map(entry).collect()
+}
+
+/// What a state takes up in a store.
+fn bytes_of(moments: &Moments) -> usize {
+    layout::encode(moments).len()
 }

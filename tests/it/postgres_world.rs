@@ -50,8 +50,14 @@ impl Runtime {
     }
 
     pub(crate) fn rows(&self, sink: &PostgresSink, source: &str) -> Result<Vec<Row>, SinkError> {
-        let query =
-            RowQuery { sources: vec![source.into()], period: MINUTES, from: 0, to: T0 + 1_000 * HOUR, limit: 0 };
+        let query = RowQuery {
+            sources: vec![source.into()],
+            period: MINUTES,
+            from: 0,
+            to: T0 + 1_000 * HOUR,
+            limit: 0,
+            doubles: 0,
+        };
         self.0.block_on(sink.rows(&query))
     }
 }

@@ -58,7 +58,14 @@ async fn a_broken_file_holds_up_no_other_bucket() {
     put(2, &[T0 - 2 * DAY, T0 - DAY]).await;
     let error = rollover.tick().await.unwrap_err();
     assert!(error.to_string().contains("date=2026-11-18/tail.csv is damaged"), "{error}");
-    let query = RowQuery { sources: vec!["a".into()], period: calendar.periods()[0], from: T0 - DAY, to: T0, limit: 0 };
+    let query = RowQuery {
+        sources: vec!["a".into()],
+        period: calendar.periods()[0],
+        from: T0 - DAY,
+        to: T0,
+        limit: 0,
+        doubles: 0,
+    };
     assert_eq!(sink.rows(&query).await.unwrap().len(), 1, "the other day is written");
     assert!(store.open(0, &[], calendar.periods(), T0 - DAY, T0).await.unwrap().lives.is_empty(), "and closed");
     assert_eq!(store.open(0, &[], calendar.periods(), T0 - 3 * DAY, T0).await.unwrap().lives.len(), 1);

@@ -71,7 +71,7 @@ fn bucket(period: Period, start: Millis) -> Bucket {
 }
 
 fn query(sources: &[&str], period: Period, from: Millis, to: Millis, limit: usize) -> RowQuery {
-    RowQuery { sources: sources.iter().map(|&source| source.into()).collect(), period, from, to, limit }
+    RowQuery { sources: sources.iter().map(|&source| source.into()).collect(), period, from, to, limit, doubles: 0 }
 }
 
 async fn versions_decide(place: Place) {
@@ -138,6 +138,61 @@ async fn a_life_of_another_length_is_set_aside(place: Place) {
     let report = place.write(&lives).await;
     assert_eq!(report, WriteReport { written: 1, same: 0, older: 0, refused: 1 });
     assert_eq!(place.rows(&["v"], MINUTES).await, before, "the row stays");
+}
+
+/// Rows of 64 numbers are read in parts of some megabytes, corrected and added to like any others.
+async fn large_rows_come_in_parts(place: Place) {
+    const SOURCES: usize = 48;
+    let long = |n: usize| -> Vec<f64> { (0..64).map(|i| (n * 64 + i) as f64 / 7.0).collect() };
+    let lives = |generation, revision, readings: &[usize]| -> Vec<LifeRow> {
+        let values: Vec<Vec<f64>> = readings.iter().map(|n| long(*n)).collect();
+        let values: Vec<&[f64]> = values.iter().map(Vec::as_slice).collect();
+        let life = |n: usize| LifeRow {
+            source: format!("s{n:02}").into(),
+            ..vector(T0 + (n % 2).cast_signed() as i64 * MINUTE, generation, revision, &values)
+        };
+        (0..SOURCES).map(life).chain([life_of_number(generation, revision, readings)]).collect()
+    };
+    let rows = SOURCES + 1;
+    place.check_write(&lives(1, 10, &[0]), (rows, 0, 0)).await;
+    place.check_write(&lives(1, 10, &[0]), (0, rows, 0)).await;
+    place.check_write(&lives(1, 11, &[0, 1]), (rows, 0, 0)).await;
+    place.check_write(&lives(5, 20, &[2]), (rows, 0, 0)).await;
+    place.check_write(&lives(1, 11, &[0, 1]), (0, 0, rows)).await;
+    let ids: Vec<Arc<str>> = lives(1, 10, &[0]).into_iter().map(|life| life.source).collect();
+    let query = RowQuery { sources: ids, period: MINUTES, from: 0, to: T0 + DAY, limit: 0, doubles: 0 };
+    let all = place.sink.rows(&query).await.unwrap();
+    assert_eq!((all.len(), all.iter().map(|row| row.state.count).sum::<f64>()), (rows, 3.0 * rows as f64));
+    assert!(all.iter().all(|row| row.version() == (5, 1.0, 20) && row.base.as_ref().map(|b| b.count) == Some(2.0)));
+    // As many as have so many doubles, the last of them beyond it.
+    for (doubles, expected) in [(7, 1), (4_424, 2), (4_425, 3), (1_000_000, rows)] {
+        let some = RowQuery { doubles, ..query.clone() };
+        let found = place.sink.rows(&some).await.unwrap();
+        assert_eq!(found, all[..expected], "{doubles}");
+        assert_eq!(some.is_filled_by(&found), expected < rows, "{doubles}");
+    }
+    let (mut scanned, mut after, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let page = place.sink.scan(after.as_deref(), 20_000).await.unwrap();
+        assert!(page.rows.len() < 48, "a page of {}", page.rows.len());
+        (scanned, after, pages) = ([scanned, page.rows].concat(), page.next, pages + 1);
+        if after.is_none() {
+            break;
+        }
+    }
+    scanned.sort_by(|a, b| (a.bucket.start, &a.source).cmp(&(b.bucket.start, &b.source)));
+    assert_eq!((scanned == all, pages), (true, 2));
+    for partition in place.sink.compactable(T0 + 9 * DAY).await.unwrap() {
+        place.sink.compact(&partition).await.unwrap();
+    }
+    assert_eq!(place.sink.rows(&query).await.unwrap(), all, "compacted");
+    assert_eq!(place.sink.forget("s07").await.unwrap(), 1);
+    assert_eq!(place.sink.rows(&query).await.unwrap().len(), rows - 1);
+}
+
+/// Before all others.
+fn life_of_number(generation: i64, revision: i64, readings: &[usize]) -> LifeRow {
+    life("a", T0, generation, revision, &readings.iter().map(|n| *n as f64).collect::<Vec<_>>())
 }
 
 async fn one_call_may_hold_several_versions(place: Place) {
@@ -290,6 +345,7 @@ promises!(
     a_later_life_is_added,
     vectors_stand_beside_numbers,
     a_life_of_another_length_is_set_aside,
+    large_rows_come_in_parts,
     one_call_may_hold_several_versions,
     every_double_arrives_bit_for_bit,
     rows_come_in_order_and_up_to_a_limit,

@@ -28,7 +28,7 @@ async fn trickle(kind: Kind, sink: Arc<dyn Sink>) {
     let minute = world.bucket("1m", T0 - DAY);
     let written = async |period: usize| {
         let period = calendar.periods()[period];
-        let query = RowQuery { sources: vec!["a".into()], period, from: T0 - 2 * DAY, to: T0, limit: 0 };
+        let query = RowQuery { sources: vec!["a".into()], period, from: T0 - 2 * DAY, to: T0, limit: 0, doubles: 0 };
         sink.rows(&query).await.unwrap().iter().map(|row| row.state.count).sum::<f64>() as i64
     };
     let mut writes = Vec::new();

@@ -109,6 +109,7 @@ async fn check_rows(sink: &dyn Sink, period: &str, count: f64, when: &str) {
         from: Millis::MIN,
         to: Millis::MAX,
         limit: 0,
+        doubles: 0,
     };
     let rows = sink.rows(&query).await.unwrap();
     assert_eq!(rows.iter().map(|row| row.state.count).sum::<f64>(), count, "{period} {when}");

@@ -185,6 +185,10 @@ impl World {
     }
 
     /// Everything that is open, with the moments of these sources.
+    pub(crate) fn is_oracle(&self) -> bool {
+        matches!(self.home, Home::Oracle(_))
+    }
+
     pub(crate) async fn open(&self, sources: &[&str]) -> Open {
         let sources: Vec<Arc<str>> = sources.iter().map(|&s| s.into()).collect();
         self.store.open(0, &sources, self.calendar.periods(), Millis::MIN, Millis::MAX).await.unwrap()

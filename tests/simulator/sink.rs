@@ -109,7 +109,7 @@ impl Sink for NodeSink {
         };
         let mut rows: Vec<Row> = self.world.lock().rows.values().filter(asked).cloned().collect();
         rows.sort_by(|a, b| (a.bucket.start, &a.source).cmp(&(b.bucket.start, &b.source)));
-        rows.truncate(if query.limit == 0 { rows.len() } else { query.limit });
+        query.cut(&mut rows);
         Ok(rows)
     }
 

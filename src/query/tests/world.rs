@@ -293,7 +293,7 @@ impl Sink for World {
             };
             let mut rows: Vec<Row> = state.rows.values().filter(asked).cloned().collect();
             rows.sort_by(|a, b| (a.bucket.start, &a.source).cmp(&(b.bucket.start, &b.source)));
-            rows.truncate(if query.limit == 0 { rows.len() } else { query.limit });
+            query.cut(&mut rows);
             state.most_rows = state.most_rows.max(rows.len());
             Ok(rows)
         };

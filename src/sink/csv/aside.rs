@@ -7,7 +7,7 @@
 
 use super::disk::{self, Disk};
 use super::line;
-use crate::sink::SinkError;
+use crate::sink::{DOUBLES_AT_ONCE, SinkError, first_with};
 use crate::stats::moments::Unlike;
 use crate::stats::row::Row;
 use crate::stats::{source, timestamp};
@@ -48,17 +48,23 @@ pub(super) fn put(disk: &Disk, root: &Path, refused: &[(Row, Unlike)]) -> Result
     if known.is_some() {
         disk::repair(&path)?;
     }
-    let known = disk::id(&path)?;
+    let mut known = disk::id(&path)?;
     let mut bytes = Vec::new();
     if known.is_none() {
         line::push_record(&mut bytes, ["period", "reason"].into_iter().chain(line::COLUMNS));
     }
-    for (row, unlike) in refused {
-        let (period, reason) = (row.bucket.period.to_string(), unlike.to_string());
-        let cells = line::cells(row);
-        line::push_record(&mut bytes, [&*period, &*reason].into_iter().chain(cells.iter().map(String::as_str)));
+    let mut left = refused;
+    while !left.is_empty() {
+        let (some, rest) = left.split_at(first_with(left, DOUBLES_AT_ONCE, |(row, _)| row.state.doubles()));
+        for (row, unlike) in some {
+            let (period, reason) = (row.bucket.period.to_string(), unlike.to_string());
+            let cells = line::cells(row);
+            line::push_record(&mut bytes, [&*period, &*reason].into_iter().chain(cells.iter().map(String::as_str)));
+        }
+        known = Some(disk::append(disk, &path, known, &bytes)?);
+        bytes.clear();
+        left = rest;
     }
-    disk::append(disk, &path, known, &bytes)?;
     disk::sync(disk, &path)?;
     disk::sync_dir(root)?;
     tracing::error!(

@@ -1,13 +1,13 @@
 //! Brings a directory into its final form: `rows.csv` with one line per row, and no tail.
 //!
 //! Called by `csv.rs`, one directory at a time, and by `forget.rs` to leave a source out; holds the writer only to look and to put the new
-//! file in its place, and needs the memory of one bucket and one index. Every step leaves files
+//! file in its place, and needs the memory of one bucket, without its large rows, and one index. Every step leaves files
 //! whose newest versions are right: `sources.csv` is brought up to date, the new `rows.csv` is
 //! durable under another name, it takes its name, only then the tail goes. What was appended
 //! meanwhile stays in the tail, and the directory is compacted again.
 
 use super::disk::{self, Disk};
-use super::index::{Files, Index, Newest, Part};
+use super::index::{Files, Index, Known, Part};
 use super::line;
 use super::partition::DateDir;
 use super::writer::Writer;
@@ -18,6 +18,9 @@ use crate::stats::Millis;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::Mutex;
+
+/// Bytes of lines, some of numbers and one of a long vector, that are written when there are so many.
+const WRITTEN_AT_ONCE: usize = 1 << 20;
 
 /// What is compacted, as it was when the compaction began.
 pub(super) struct Work {
@@ -33,11 +36,31 @@ impl Work {
         disk::temporary(&self.path.join(Part::Rows.file_name()))
     }
 
-    /// The newest version of every row whose bucket starts at `start`.
-    fn bucket(&self, start: Millis) -> Result<Newest, SinkError> {
-        let mut newest = Newest::default();
-        self.files.read(&self.index.lines(start, start + 1, 0), |_| true, |row| newest.put(row))?;
-        Ok(newest)
+    /// Writes the lines of the buckets that start at `start`, of the sources that are to be kept; returns how many.
+    fn copy(
+        &self,
+        start: Millis,
+        keep: &impl Fn(&str) -> bool,
+        mut write: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<io::Result<usize>, SinkError> {
+        let (mut bytes, mut kept) = (Vec::new(), 0);
+        for ((source, _), known) in self.files.known(&self.index, start)?.0 {
+            if !keep(&source) {
+                continue;
+            }
+            kept += 1;
+            match known {
+                Known::Row(row) => line::push(&mut bytes, &row),
+                Known::Line { line, .. } => line::push(&mut bytes, &self.files.row(&line)?),
+            }
+            if bytes.len() >= WRITTEN_AT_ONCE {
+                if let Err(error) = write(&bytes) {
+                    return Ok(Err(error));
+                }
+                bytes.clear();
+            }
+        }
+        Ok(write(&bytes).map(|()| kept))
     }
 }
 
@@ -81,21 +104,17 @@ pub(super) fn write_new(work: &Work, keep: impl Fn(&str) -> bool) -> Result<usiz
     let mut kept = 0;
     let written = disk::create(&work.disk, &work.next(), |file| {
         let mut out = BufWriter::new(file);
-        let mut bytes = Vec::new();
-        line::push_header(&mut bytes);
+        let mut header = Vec::new();
+        line::push_header(&mut header);
+        out.write_all(&header)?;
         for start in work.index.starts() {
-            match work.bucket(start) {
-                Ok(rows) => rows.into_rows().filter(|row| keep(&row.source)).for_each(|row| {
-                    kept += 1;
-                    line::push(&mut bytes, &row);
-                }),
+            match work.copy(start, &keep, |bytes| out.write_all(bytes)) {
+                Ok(rows) => kept += rows?,
                 Err(error) => {
                     unreadable = Some(error);
                     return Err(io::ErrorKind::InvalidData.into());
                 }
             }
-            out.write_all(&bytes)?;
-            bytes.clear();
         }
         out.flush()
     });

@@ -8,12 +8,12 @@
 use super::aside;
 use super::compact::{self, begin_in, write_new};
 use super::disk;
-use super::index::Newest;
 use super::partition::{self, DateDir};
 use super::writer::Writer;
 use super::{SOURCES_FILE, lock};
 use crate::sink::SinkError;
 use crate::stats::Millis;
+use std::collections::HashSet;
 use std::fs;
 use std::io::Write;
 use std::sync::Mutex;
@@ -72,8 +72,8 @@ fn forget_in(writer: &Mutex<Writer>, dir: DateDir, source: &str) -> Result<usize
 /// How many rows of a source a directory has.
 fn count(writer: &Mutex<Writer>, dir: DateDir, source: &str) -> Result<usize, SinkError> {
     let (files, lines) = lock(writer).view(dir, Millis::MIN, Millis::MAX)?;
-    let mut rows = Newest::default();
-    files.read(&lines, |id| id == source, |row| rows.put(row))?;
+    let mut rows = HashSet::new();
+    files.read(&lines, |id| id == source, |row| _ = rows.insert(row.bucket))?;
     Ok(rows.len())
 }
 

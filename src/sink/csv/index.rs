@@ -43,8 +43,8 @@ impl Part {
 /// Some lines of one file, whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Lines {
-    part: Part,
-    bytes: Range<u64>,
+    pub(super) part: Part,
+    pub(super) bytes: Range<u64>,
 }
 
 /// The lines of a directory by the start of their bucket.
@@ -174,17 +174,82 @@ impl Files {
         wanted: impl Fn(&str) -> bool,
         mut each: impl FnMut(Row),
     ) -> Result<(), SinkError> {
+        self.read_where(lines, wanted, |row, _| each(row))
+    }
+
+    /// The same, each with the line it stands in.
+    fn read_where(
+        &self,
+        lines: &[Lines],
+        wanted: impl Fn(&str) -> bool,
+        mut each: impl FnMut(Row, Lines),
+    ) -> Result<(), SinkError> {
         for Lines { part, bytes } in lines {
             let opened = self.get(*part).expect("an index is of the files it is used with");
-            records(opened, bytes.clone(), |_, record| {
+            records(opened, bytes.clone(), |bytes, record| {
                 if wanted(line::source(record)?) {
-                    each(line::parse(self.period, record)?);
+                    each(line::parse(self.period, record)?, Lines { part: *part, bytes });
                 }
                 Ok(())
             })?;
         }
         Ok(())
     }
+
+    /// What is known of the newest versions of the rows of the buckets with one start, and how many lines were read.
+    pub(super) fn known(&self, index: &Index, start: Millis) -> Result<(KnownRows, usize), SinkError> {
+        let (mut newest, mut read) = (KnownRows::new(), 0);
+        self.read_where(
+            &index.lines(start, start + 1, 0),
+            |_| true,
+            |row, line| {
+                read += 1;
+                let key = (Arc::clone(&row.source), row.bucket.end);
+                if newest.get(&key).is_none_or(|held| row.version() > held.version()) {
+                    newest.insert(key, Known::of(row, line));
+                }
+            },
+        )?;
+        Ok((newest, read))
+    }
+
+    /// All of the row in a line.
+    pub(super) fn row(&self, line: &Lines) -> Result<Row, SinkError> {
+        let mut found = None;
+        self.read(std::slice::from_ref(line), |_| true, |row| found = Some(row))?;
+        found.ok_or_else(|| SinkError::Unavailable("a line that was there is gone".to_owned()))
+    }
+}
+
+/// States of more doubles, those of vectors of three numbers and more, are read back instead of held.
+const HELD_DOUBLES: usize = 16;
+
+/// The newest version of a row: all of it or, where its state is large, the line it stands in.
+#[derive(Clone, Debug)]
+pub(super) enum Known {
+    Row(Row),
+    Line { version: (i64, f64, i64), line: Lines },
+}
+
+/// The newest rows of the buckets with one start, by source and end.
+pub(super) type KnownRows = BTreeMap<(Arc<str>, Millis), Known>;
+
+impl Known {
+    pub(super) fn of(row: Row, line: Lines) -> Self {
+        if is_large(&row) { Self::Line { version: row.version(), line } } else { Self::Row(row) }
+    }
+
+    pub(super) fn version(&self) -> (i64, f64, i64) {
+        match self {
+            Self::Row(row) => row.version(),
+            Self::Line { version, .. } => *version,
+        }
+    }
+}
+
+/// Whether a row is not to be held.
+pub(super) fn is_large(row: &Row) -> bool {
+    row.state.doubles() > HELD_DOUBLES
 }
 
 /// Calls `each` with the place of every record in a part of a file, but for the header.
@@ -232,36 +297,70 @@ fn broken(path: &Path, at: u64, reason: &str) -> SinkError {
     ))
 }
 
-/// The newest version of every row that was put in, ordered by (start, source).
+/// The newest version of every row that was put in, ordered by (start, source); of many the first.
 #[derive(Debug, Default)]
-pub(super) struct Newest(BTreeMap<(Millis, Arc<str>, Millis), Row>);
+pub(super) struct Newest {
+    rows: BTreeMap<Place, Row>,
+    doubles: usize,
+    /// As in a `RowQuery`.
+    most_rows: usize,
+    most_doubles: usize,
+    /// The first of those that were left out.
+    end: Option<Place>,
+}
+
+/// Start, source, end.
+type Place = (Millis, Arc<str>, Millis);
 
 impl Newest {
+    /// Holds at most so many rows, or those that have so many doubles together; 0 is no limit.
+    pub(super) fn first(most_rows: usize, most_doubles: usize) -> Self {
+        Self { most_rows, most_doubles, ..Self::default() }
+    }
+
     pub(super) fn put(&mut self, row: Row) {
-        match self.0.entry((row.bucket.start, Arc::clone(&row.source), row.bucket.end)) {
-            Entry::Vacant(place) => drop(place.insert(row)),
+        let place = (row.bucket.start, Arc::clone(&row.source), row.bucket.end);
+        if self.end.as_ref().is_some_and(|end| place >= *end) {
+            return;
+        }
+        match self.rows.entry(place) {
+            Entry::Vacant(place) => {
+                self.doubles += row.state.doubles();
+                place.insert(row);
+            }
             Entry::Occupied(mut held) => {
                 if row.version() > held.get().version() {
-                    held.insert(row);
+                    self.doubles += row.state.doubles();
+                    self.doubles -= held.insert(row).state.doubles();
                 }
+            }
+        }
+        while self.is_full_without_last() {
+            if let Some((place, row)) = self.rows.pop_last() {
+                self.doubles -= row.state.doubles();
+                self.end = Some(place);
             }
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
+    fn is_full_without_last(&self) -> bool {
+        let last = self.last().map_or(0, |row| row.state.doubles());
+        (self.most_rows > 0 && self.rows.len() > self.most_rows)
+            || (self.most_doubles > 0 && self.rows.len() > 1 && self.doubles - last >= self.most_doubles)
+    }
+
+    /// Whether rows behind the last one are of no interest.
+    pub(super) fn is_full(&self) -> bool {
+        (self.most_rows > 0 && self.rows.len() >= self.most_rows)
+            || (self.most_doubles > 0 && self.doubles >= self.most_doubles)
     }
 
     pub(super) fn last(&self) -> Option<&Row> {
-        self.0.last_key_value().map(|(_, row)| row)
-    }
-
-    pub(super) fn pop_last(&mut self) {
-        self.0.pop_last();
+        self.rows.last_key_value().map(|(_, row)| row)
     }
 
     pub(super) fn into_rows(self) -> impl Iterator<Item = Row> {
-        self.0.into_values()
+        self.rows.into_values()
     }
 }
 

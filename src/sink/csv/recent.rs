@@ -3,18 +3,19 @@
 //!
 //! Used by `writer.rs` alone; what is forgotten here is read back from the files.
 
+use super::index::Known;
 use super::partition::DateDir;
 use crate::stats::Millis;
-use crate::stats::row::Row;
 use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
 
-/// Rows in one generation; two are held, some 300 bytes a row, besides a bucket that is larger.
+/// Rows in one generation; two are held, some 300 bytes a row (of large ones only where they stand), besides a bucket
+/// that is larger.
 const GENERATION_ROWS: usize = 50_000;
 
 /// Rows of the buckets with one start, by source and end.
-pub(super) type BucketRows = HashMap<(Arc<str>, Millis), Row>;
+pub(super) type BucketRows = HashMap<(Arc<str>, Millis), Known>;
 
 /// Two generations of buckets; when the young one is full the old one goes.
 #[derive(Debug, Default)]

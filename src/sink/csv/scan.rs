@@ -9,7 +9,7 @@ use super::index::{Files, Index, Newest};
 use super::lock;
 use super::partition::{self, DateDir};
 use super::writer::Writer;
-use crate::sink::{RowPage, SinkError};
+use crate::sink::{DOUBLES_AT_ONCE, RowPage, SinkError};
 use crate::stats::Millis;
 use crate::stats::row::Row;
 use std::cell::RefCell;
@@ -50,7 +50,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// At most `limit` rows, at least one if there is one.
+/// At most `limit` rows, of large ones fewer, at least one if there is one.
 pub(super) fn scan(writer: &Mutex<Writer>, after: Option<&str>, limit: usize) -> Result<RowPage, SinkError> {
     let limit = limit.max(1);
     let unknown = |text: &str| SinkError::Refused(format!("\"{text}\" is no place in the rows of a CSV directory"));
@@ -58,7 +58,7 @@ pub(super) fn scan(writer: &Mutex<Writer>, after: Option<&str>, limit: usize) ->
     let root = lock(writer).root.clone();
     let mut dirs = partition::list_all(&root)?;
     dirs.sort_unstable();
-    let mut rows: Vec<Row> = Vec::new();
+    let (mut rows, mut doubles): (Vec<Row>, usize) = (Vec::new(), 0);
     for dir in dirs {
         if after.as_ref().is_some_and(|after| dir < after.dir) {
             continue;
@@ -70,8 +70,11 @@ pub(super) fn scan(writer: &Mutex<Writer>, after: Option<&str>, limit: usize) ->
                 continue;
             }
             let here = here.filter(|after| after.start == start);
-            rows.extend(bucket(&files, &index, start, here, limit - rows.len())?);
-            if rows.len() == limit {
+            for row in bucket(&files, &index, start, here, (limit - rows.len(), DOUBLES_AT_ONCE - doubles))? {
+                doubles += row.state.doubles();
+                rows.push(row);
+            }
+            if rows.len() == limit || doubles >= DOUBLES_AT_ONCE {
                 let next = rows.last().map(|row| Position::of(dir, row).to_string());
                 return Ok(RowPage { rows, next });
             }
@@ -89,30 +92,26 @@ fn open(writer: &mut Writer, dir: DateDir) -> Result<(Files, Index), SinkError> 
     Ok((Files::open(&dir.path(&writer.root), dir.period)?, index))
 }
 
-/// The newest versions of the rows that start at `start`, from behind `after`, at most `room`.
+/// The newest versions of the rows that start at `start`, from behind `after`, at most as many rows and doubles as there
+/// is room for.
 fn bucket(
     files: &Files,
     index: &Index,
     start: Millis,
     after: Option<&Position>,
-    room: usize,
+    (rows, doubles): (usize, usize),
 ) -> Result<impl Iterator<Item = Row>, SinkError> {
-    // The first `room` rows seen so far; what was dropped comes after all of them.
-    let first = RefCell::new(Newest::default());
+    let first = RefCell::new(Newest::first(rows, doubles));
     files.read(
         &index.lines(start, start + 1, 0),
         |source| {
             let first = first.borrow();
             let begun = after.is_none_or(|after| *after.source <= *source);
-            begun && (first.len() < room || first.last().is_none_or(|last| *source <= *last.source))
+            begun && (!first.is_full() || first.last().is_none_or(|last| *source <= *last.source))
         },
         |row| {
             if after.is_none_or(|after| after.is_before(&row)) {
-                let mut first = first.borrow_mut();
-                first.put(row);
-                if first.len() > room {
-                    first.pop_last();
-                }
+                first.borrow_mut().put(row);
             }
         },
     )?;

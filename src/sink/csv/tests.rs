@@ -47,7 +47,7 @@ fn check_write(sink: &CsvSink, lives: &[LifeRow], expected: (usize, usize, usize
 }
 
 fn query(sources: &[&str], from: Millis, to: Millis, limit: usize) -> RowQuery {
-    RowQuery { sources: sources.iter().map(|&s| s.into()).collect(), period: MINUTE, from, to, limit }
+    RowQuery { sources: sources.iter().map(|&s| s.into()).collect(), period: MINUTE, from, to, limit, doubles: 0 }
 }
 
 fn all_rows(sink: &CsvSink, sources: &[&str]) -> Vec<Row> {

@@ -11,7 +11,7 @@ use super::aside;
 use super::catalogue::Catalogue;
 use super::disk::{self, Disk};
 use super::holes;
-use super::index::{Files, Index, Lines, Newest, Part, SEEK_GAP};
+use super::index::{Files, Index, Known, Lines, Part, SEEK_GAP, is_large};
 use super::line;
 use super::offer::Offer;
 use super::partition::DateDir;
@@ -19,10 +19,10 @@ use super::recent::{BucketRows, Recent};
 use super::unsynced::Unsynced;
 use crate::failpoint;
 use crate::mutant;
-use crate::sink::{SinkError, WriteReport};
+use crate::sink::{DOUBLES_AT_ONCE, SinkError, WriteReport};
 use crate::stats::Millis;
 use crate::stats::calendar::{Period, Zone};
-use crate::stats::moments::Unlike;
+use crate::stats::moments::{Moments, Unlike};
 use crate::stats::row::{Row, Update};
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -35,7 +35,7 @@ const LOADED_DIRS: usize = 64;
 /// Buckets in the indexes that are kept, some 60 MB: four days of `1s`, and more than 64 of `1m`.
 const LOADED_BUCKETS: usize = 400_000;
 
-/// Rows appended at once: some 4 MB of lines in memory.
+/// Rows appended at once: some 4 MB of lines in memory; of large ones `DOUBLES_AT_ONCE`.
 const ROWS_PER_APPEND: usize = 10_000;
 
 #[derive(Debug)]
@@ -126,7 +126,7 @@ impl Writer {
     ) -> Result<WriteReport, SinkError> {
         self.load(dir)?;
         let mut report = WriteReport::default();
-        let mut rows: Vec<Row> = Vec::new();
+        let (mut rows, mut doubles): (Vec<Row>, usize) = (Vec::new(), 0);
         for same_start in offers.chunk_by(|a, b| a.bucket().start == b.bucket().start) {
             let start = same_start[0].bucket().start;
             let mut held = self.held(dir, start)?;
@@ -136,7 +136,7 @@ impl Writer {
             }
             for offer in same_start {
                 let key = (Arc::clone(offer.source()), offer.bucket().end);
-                match offer.update(held.get(&key)) {
+                match self.update(dir, offer, held.get(&key))? {
                     Update::Same => report.same += 1,
                     Update::Older => {
                         report.older += 1;
@@ -148,21 +148,44 @@ impl Writer {
                     Update::Write(mut row) => {
                         report.written += 1;
                         row.base = row.base.filter(|_| !mutant::is(mutant::BASE_NOT_STORED));
+                        doubles += row.state.doubles();
                         rows.push(row.clone());
-                        held.insert(key, row);
-                        if rows.len() == ROWS_PER_APPEND {
-                            self.append(dir, &rows, unsynced)?;
-                            rows.clear();
+                        held.insert(key, Known::Row(row));
+                        if rows.len() == ROWS_PER_APPEND || doubles >= DOUBLES_AT_ONCE {
+                            doubles = 0;
+                            self.append(dir, &mut rows, &mut held, unsynced)?;
                         }
                     }
                 }
             }
+            if rows.iter().any(is_large) {
+                doubles = 0;
+                self.append(dir, &mut rows, &mut held, unsynced)?;
+            }
             self.recent.put(dir, start, held);
         }
         if !rows.is_empty() {
-            self.append(dir, &rows, unsynced)?;
+            self.append(dir, &mut rows, &mut BucketRows::new(), unsynced)?;
         }
         Ok(report)
+    }
+
+    /// What becomes of the row the directory has. One that is not held is read only if its version does not say that.
+    fn update<T: Offer>(&mut self, dir: DateDir, offer: &T, held: Option<&Known>) -> Result<Update, SinkError> {
+        let (version, line) = match held {
+            None => return Ok(offer.update(None)),
+            Some(Known::Row(row)) => return Ok(offer.update(Some(row))),
+            Some(Known::Line { version, line }) => (*version, line),
+        };
+        let (generation, gen_count, revision) = version;
+        let bare = Row { generation, gen_count, revision, base: None, state: Moments::EMPTY, ..offer.alone() };
+        match offer.update(Some(&bare)) {
+            known @ (Update::Same | Update::Older) => Ok(known),
+            Update::Write(_) | Update::Unlike(_) => {
+                self.read_back += 1;
+                Ok(offer.update(Some(&Files::open(&dir.path(&self.root), dir.period)?.row(line)?)))
+            }
+        }
     }
 
     /// The newest rows of the buckets with this start.
@@ -175,20 +198,20 @@ impl Writer {
             return Ok(BucketRows::new());
         }
         let files = Files::open(&dir.path(&self.root), dir.period)?;
-        let mut newest = Newest::default();
-        files.read(
-            &index.lines(start, start + 1, 0),
-            |_| true,
-            |row| {
-                self.read_back += 1;
-                newest.put(row);
-            },
-        )?;
-        Ok(newest.into_rows().map(|row| ((Arc::clone(&row.source), row.bucket.end), row)).collect())
+        let (known, read) = files.known(index, start)?;
+        self.read_back += read;
+        Ok(known.into_iter().collect())
     }
 
-    /// Appends rows, ordered by start, to the tail of a loaded directory.
-    fn append(&mut self, dir: DateDir, rows: &[Row], unsynced: &mut Unsynced) -> Result<(), SinkError> {
+    /// Appends rows, ordered by start, to the tail of a loaded directory. Of large ones only where they stand is held
+    /// then; these are all in `held`.
+    fn append(
+        &mut self,
+        dir: DateDir,
+        rows: &mut Vec<Row>,
+        held: &mut BucketRows,
+        unsynced: &mut Unsynced,
+    ) -> Result<(), SinkError> {
         let path = dir.path(&self.root);
         let index = &mut self.loaded.get_mut(&dir).expect("loaded before").1;
         let good = index.tail.map_or(0, |tail| tail.len);
@@ -199,7 +222,7 @@ impl Writer {
         }
         let mut ends = Vec::with_capacity(rows.len());
         let mut at = good + bytes.len() as u64;
-        for row in rows {
+        for row in &*rows {
             line::push(&mut bytes, row);
             ends.push(good + bytes.len() as u64);
         }
@@ -207,6 +230,11 @@ impl Writer {
         unsynced.add(dir, good);
         for (row, &end) in rows.iter().zip(&ends) {
             index.add(row.bucket.start, Part::Tail, at..end);
+            if is_large(row) {
+                let line = Lines { part: Part::Tail, bytes: at..end };
+                let key = (Arc::clone(&row.source), row.bucket.end);
+                held.insert(key, Known::Line { version: row.version(), line });
+            }
             self.catalogue.add(&row.source, row.bucket.start);
             if let Some(added) = &mut self.added {
                 added.add(&row.source, row.bucket.start);
@@ -214,6 +242,7 @@ impl Writer {
             at = end;
         }
         self.tails.insert(dir);
+        rows.clear();
         Ok(())
     }
 

@@ -8,7 +8,7 @@
 use super::connections::within;
 use super::failure::Failure;
 use super::{PostgresSink, columns};
-use crate::sink::{RowPage, SinkError};
+use crate::sink::{DOUBLES_AT_ONCE, RowPage, SinkError};
 use crate::stats::Millis;
 use crate::stats::calendar::Period;
 use crate::stats::row::Row;
@@ -23,9 +23,13 @@ const BATCH_ROWS: i64 = 20_000;
 /// Of one source, so that a batch takes the oldest rows of many.
 const BATCH_ROWS_OF_SOURCE: i64 = 1_000;
 
-const SCAN: &str = "SELECT source, period, bucket_start, bucket_end, generation, gen_count, revision, base, state \
+/// Of large rows only so many that their states have so many doubles together.
+const SCAN: &str = "SELECT page.* FROM (SELECT first.*, sum((octet_length(state) - 4) / 8) OVER \
+     (ORDER BY source, period, bucket_start ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before FROM \
+     (SELECT source, period, bucket_start, bucket_end, generation, gen_count, revision, base, state \
      FROM bucket_stats WHERE (source, period, bucket_start) > ($1, $2, $3) \
-     ORDER BY source, period, bucket_start LIMIT $4";
+     ORDER BY source, period, bucket_start LIMIT $4) AS first) AS page \
+     WHERE before IS NULL OR before < $5 ORDER BY source, period, bucket_start";
 
 /// Through the primary key, source by source: there is no index by period alone.
 const RETAIN: &str = "DELETE FROM bucket_stats WHERE (source, period, bucket_start) IN \
@@ -69,12 +73,13 @@ pub(super) async fn scan(sink: &PostgresSink, after: Option<&str>, limit: usize)
 
 async fn page(sink: &PostgresSink, after: &Position<'_>, limit: usize) -> Result<RowPage, Failure> {
     let statement = sqlx::query(SCAN).bind(after.source).bind(after.period).bind(columns::time(after.start));
-    let statement = statement.bind(columns::limit(limit));
+    let statement = statement.bind(columns::limit(limit)).bind(columns::limit(DOUBLES_AT_ONCE));
     let mut lease = sink.asking.lease().await?;
     let records = within(LIMIT, async { Ok(statement.fetch_all(&mut lease.connection).await?) }).await?;
     sink.asking.give_back(lease);
     let rows: Vec<Row> = records.iter().map(columns::row).collect::<Result<_, _>>()?;
-    let next = rows.last().filter(|_| rows.len() == limit);
+    let doubles: usize = rows.iter().map(|row| row.state.doubles()).sum();
+    let next = rows.last().filter(|_| rows.len() == limit || doubles >= DOUBLES_AT_ONCE);
     let next = next.map(|row| format!("{}:{}:{}", row.bucket.start, row.bucket.period, row.source));
     Ok(RowPage { rows, next })
 }

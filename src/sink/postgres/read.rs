@@ -19,10 +19,13 @@ const LIMIT: Duration = Duration::from_secs(15);
 
 /// The oldest rows of each source, and the oldest of those: with many sources this reads `limit` rows
 /// of each, where sorting all rows of the range would read the range.
-const ROWS: &str = "SELECT found.* FROM unnest($1::text[]) AS asked (id) CROSS JOIN LATERAL \
+/// Of large rows only so many that their states have so many doubles together.
+const ROWS: &str = "SELECT page.* FROM (SELECT first.*, sum((octet_length(state) - 4) / 8) OVER \
+     (ORDER BY bucket_start, source ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before FROM (SELECT found.* FROM unnest($1::text[]) AS asked (id) CROSS JOIN LATERAL \
      (SELECT source, period, bucket_start, bucket_end, generation, gen_count, revision, base, state FROM bucket_stats \
      WHERE source = asked.id AND period = $2 AND bucket_start >= $3 AND bucket_start < $4 \
-     ORDER BY source, period, bucket_start LIMIT $5) AS found ORDER BY bucket_start, source LIMIT $5";
+     ORDER BY source, period, bucket_start LIMIT $5) AS found ORDER BY bucket_start, source LIMIT $5) AS first) AS page \
+     WHERE $6::int8 IS NULL OR before IS NULL OR before < $6 ORDER BY bucket_start, source";
 
 const SOURCES: &str = "SELECT id, first_bucket, last_bucket FROM sources WHERE id >= $1 AND ($2::text IS NULL OR id > $2) ORDER BY id LIMIT $3";
 
@@ -41,7 +44,8 @@ pub(super) async fn rows(sink: &PostgresSink, query: &RowQuery) -> Result<Vec<Ro
         .bind(query.period.to_string())
         .bind(columns::time(query.from))
         .bind(columns::time(query.to))
-        .bind(limit);
+        .bind(limit)
+        .bind((query.doubles > 0).then_some(columns::limit(query.doubles)));
     let mut lease = sink.asking.lease().await?;
     let records = within(LIMIT, async { Ok(statement.fetch_all(&mut lease.connection).await?) }).await?;
     sink.asking.give_back(lease);

@@ -12,7 +12,7 @@ use super::connections::{Lease, within};
 use super::failure::Failure;
 use super::upsert::{self, key};
 use super::{PostgresSink, aside};
-use crate::sink::WriteReport;
+use crate::sink::{DOUBLES_AT_ONCE, WriteReport, first_with};
 use crate::stats::row::{LifeRow, Row, Update};
 use crate::stats::timestamp;
 use sqlx::Connection;
@@ -53,7 +53,7 @@ struct Done {
 pub(super) async fn write(sink: &PostgresSink, rows: Vec<Row>, offer: Offer) -> Result<WriteReport, Failure> {
     let mut report = WriteReport::default();
     for rows in rounds(rows) {
-        let mut waiting: Vec<&[Row]> = rows.chunks(CHUNK_ROWS).rev().collect();
+        let mut waiting = chunks(&rows);
         while let Some(part) = waiting.pop() {
             let refused = match settled(sink, part, offer).await {
                 Ok(done) => {
@@ -78,6 +78,20 @@ pub(super) async fn write(sink: &PostgresSink, rows: Vec<Row>, offer: Offer) -> 
         }
     }
     Ok(report)
+}
+
+/// The rows of one transaction each, the first ones last. Large rows are fewer: of vectors everything computed of them
+/// travels as text.
+fn chunks(mut rows: &[Row]) -> Vec<&[Row]> {
+    let mut chunks = Vec::new();
+    while !rows.is_empty() {
+        let at_most = &rows[..rows.len().min(CHUNK_ROWS)];
+        let (chunk, rest) = rows.split_at(first_with(at_most, DOUBLES_AT_ONCE, |row| row.state.doubles()));
+        chunks.push(chunk);
+        rows = rest;
+    }
+    chunks.reverse();
+    chunks
 }
 
 /// Whether a lock is one of a row, which holds up its own bucket, or of a table, which holds up all of them. A new

@@ -5,7 +5,7 @@
 use super::{DatabaseResult, tables};
 use crate::stats::calendar::Bucket;
 use crate::stats::layout::{self, LayoutError};
-use crate::store::{PAGE_SOURCES, Shard, StoreError, keys};
+use crate::store::{MAX_FRAME_DOUBLES, PAGE_SOURCES, Shard, StoreError, keys};
 use redb::{ReadableTable, WriteTransaction};
 use std::sync::Arc;
 
@@ -71,13 +71,18 @@ fn set_aside(
 pub(super) fn take_chunk(t: &WriteTransaction, shard: Shard, bucket: &Bucket) -> DatabaseResult<(Vec<State>, bool)> {
     let mut table = t.open_table(tables::STATES)?;
     let range = tables::states_range(&tables::bucket_key(shard, bucket));
-    let mut chunk = Vec::new();
+    let (mut chunk, mut bytes) = (Vec::new(), 0);
     for entry in table.extract_from_if(&range.start[..]..&range.end[..], |_, _| true)?.take(PAGE_SOURCES) {
         let (key, state) = entry?;
+        bytes += state.value().len();
         let (source, state) = (Arc::<str>::from(tables::source_of(key.value())), state.value().to_vec());
         match layout::merge(&state, &state) {
             Ok(_) => chunk.push((source, state)),
             Err(e) => set_aside(t, bucket, &source, &state, &e)?,
+        }
+        // Merging them is what takes the time, as in a frame.
+        if bytes >= size_of::<f64>() * MAX_FRAME_DOUBLES {
+            break;
         }
     }
     let last = table.range(&range.start[..]..&range.end[..])?.next().is_none();

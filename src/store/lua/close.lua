@@ -4,12 +4,13 @@
 --       then the hash and the index of each parent, then the indexes of the descendants
 -- ARGV  1-3 see clock.lua   4 name  5 start  6 end   7 generation  8 revision   9 cursor
 --       10 about how many sources a chunk   11 TTL of the tombstone
---       12 1 if it is not to wait for its time, else 0   13 number of parents, then for each: name, start, end
+--       12 1 if it is not to wait for its time, else 0   13 about how many bytes of states a chunk has, at least one
+--       14 number of parents, then for each: name, start, end
 -- RETURNS  {'GONE'} | {'REFUSED'} | {'WAITING'} | {'PARENT', index, generation, revision} |
 --          {'OVERFLOW', field} | {'MORE', cursor, states set aside} | {'DONE', 0, states set aside}
 
 local name, ending, at_once = ARGV[4], tonumber(ARGV[6]), ARGV[12] == '1'
-local key, parent_count = KEYS[5], tonumber(ARGV[13])
+local key, room, parent_count = KEYS[5], tonumber(ARGV[13]), tonumber(ARGV[14])
 local life = read_life(key)
 if not life then
   return { 'GONE' }
@@ -30,9 +31,9 @@ for i = 1, parent_count do
   local parent = {
     key = KEYS[5 + 2 * i],
     index = KEYS[6 + 2 * i],
-    name = ARGV[11 + 3 * i],
-    start = ARGV[12 + 3 * i],
-    ending = tonumber(ARGV[13 + 3 * i]),
+    name = ARGV[12 + 3 * i],
+    start = ARGV[13 + 3 * i],
+    ending = tonumber(ARGV[14 + 3 * i]),
   }
   parent.life = read_life(parent.key)
   if parent.life and parent.life.closing then
@@ -42,12 +43,22 @@ for i = 1, parent_count do
 end
 
 -- The chunk. HSCAN may name a field twice; merged twice it would count twice.
-local scan = redis.call('HSCAN', key, ARGV[9], 'COUNT', ARGV[10])
+local count = ARGV[10]
+if vectors then
+  count = scan_count(key, ARGV[9], tonumber(count), room)
+end
+local scan = redis.call('HSCAN', key, ARGV[9], 'COUNT', count)
 local cursor = scan[1]
 local fields, states, taken, aside, remove = {}, {}, {}, {}, {}
 for i = 1, #scan[2], 2 do
   local field, state = scan[2][i], scan[2][i + 1]
   if string.sub(field, 1, 2) == 's:' and not taken[field] then
+    room = room - #state
+    if room < 0 and #remove > 0 then
+      -- Those that are left come with the same cursor once more.
+      cursor = ARGV[9]
+      break
+    end
     taken[field] = true
     remove[#remove + 1] = field
     if is_scalar(state) or parse_state(state) then

@@ -1,12 +1,13 @@
 //! Readings that are vectors: they merge as numbers do, and two lengths of one source never meet, however far up.
 
-use super::{close_to_end, written};
+use super::{close, close_to_end, written};
 use crate::world::{DAY, HOUR, MINUTE, POLICY, SECOND, T0, World, delta, key, moments, wide_source};
 use meanwhile::stats::calendar::Bucket;
 use meanwhile::stats::layout;
 use meanwhile::stats::moments::Moments;
 use meanwhile::store::kin::{Clash, Kin};
-use meanwhile::store::{Answer, BucketDeltas, Frame};
+use meanwhile::store::{Answer, BucketDeltas, Closed, Frame};
+use std::collections::BTreeSet;
 
 fn vectors(values: &[&[f64]]) -> Moments {
     let mut moments = Moments::EMPTY;
@@ -139,6 +140,47 @@ pub(super) async fn every_source_of_another_length_is_named(world: World) {
     let clash = |source| Clash { delta: 1, source, held: 2 };
     assert_eq!(world.apply(&bad).await, Answer::Unlike(vec![clash(0), clash(1)]));
     assert_eq!(world.open(&["c"]).await.lives[0].moments, [None]);
+}
+
+/// 60 sources of 64 numbers: pages, chunks of a close and looks end where some megabytes are read or merged.
+pub(super) async fn large_states_come_in_parts(world: World) {
+    let long: Vec<f64> = (0..64).map(f64::from).collect();
+    let large = |bucket, from: usize, to: usize| BucketDeltas {
+        bucket,
+        sources: (from..to).map(|i| (wide_source(i).into(), vectors(&[&long]))).collect(),
+    };
+    let minute = |n| world.bucket("1m", T0 + n * MINUTE);
+    for from in (0..60).step_by(3) {
+        put(&world, vec![large(minute(0), from, from + 3)]).await;
+        put(&world, vec![large(minute(1), from, from + 3)]).await;
+    }
+    let sources: Vec<String> = (0..60).map(wide_source).collect();
+    let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
+    let open = world.open(&sources).await;
+    assert_eq!((open.lives.len(), open.until), (1, Some(T0 + MINUTE)), "all of one start, and no more");
+    assert_eq!(open.lives[0].moments, vec![Some(vectors(&[&long])); 60]);
+    world.set(T0 + HOUR + DAY);
+    let life = written(&world, minute(0)).await;
+    let (mut seen, mut cursor, mut pages) = (BTreeSet::new(), None, 0);
+    loop {
+        let page = world.store.page(0, life.bucket, life.generation, cursor.as_deref()).await.unwrap().unwrap();
+        seen.extend(page.sources.into_iter().map(|(source, moments)| (source, moments.count as u64)));
+        (cursor, pages) = (page.next, pages + 1);
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!((seen.len(), pages > 1 || world.is_oracle()), (60, true), "{pages} pages");
+    let (mut chunks, mut at) = (1, 0);
+    while let Closed::More(next) = close(&world, life, at).await {
+        (chunks, at) = (chunks + 1, next);
+    }
+    assert!(chunks >= 15 || world.is_oracle(), "{chunks} chunks");
+    let life = written(&world, minute(1)).await;
+    close_to_end(&world, life).await;
+    let hour = world.bucket("1h", T0);
+    let lives = world.store.open(0, &[wide_source(59).into()], &[hour.period], T0, T0 + HOUR).await.unwrap().lives;
+    assert_eq!(lives[0].moments, [Some(vectors(&[&long, &long]))]);
 }
 
 pub(super) async fn a_forgotten_source_may_come_with_another_length(world: World) {
