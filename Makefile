@@ -44,7 +44,7 @@ fuzz:
 soak: tools
 	cargo test --locked --test soak -- --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
 
-# So many readings shuffled over two instances that are killed so often each, against one quiet instance.
+# So many readings shuffled over three instances that are killed so often each, against one quiet instance.
 READINGS ?= 1000000
 KILLS ?= 20
 pair: tools
@@ -54,7 +54,7 @@ pair: tools
 soak-brief: tools
 	cargo test --locked --test soak -- --seconds 40 --at-once 4 \
 	    --only embedded,redis-always,redis-everysec,redis-replica
-	cargo test --locked --test soak -- pair --readings 50000 --kills 3
+	cargo test --locked --test soak -- pair --readings 50000 --kills 2
 
 # Cuts the power so often, as far as a disk notices. Needs root and loop devices, and says so where they are missing.
 ROUNDS ?= 300

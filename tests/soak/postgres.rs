@@ -157,7 +157,10 @@ impl Postgres {
     pub(crate) fn rows(&self, period: &str) -> Result<String> {
         self.sql(&format!(
             "COPY (SELECT source, to_char(bucket_start AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS start, count, \
-             mean, var_pop, min, max, sum, sum_sq, base, generation, gen_count, revision FROM bucket_stats \
+             COALESCE(mean::text, array_to_json(means)::text) AS mean, \
+             COALESCE(var_pop::text, array_to_json(covar_pop)::text) AS var_pop, \
+             COALESCE(min::text, array_to_json(mins)::text) AS min, COALESCE(max::text, array_to_json(maxs)::text) AS max, \
+             sum, sum_sq, base, generation, gen_count, revision FROM bucket_stats \
              WHERE period = '{period}') TO STDOUT WITH (FORMAT csv, HEADER)"
         ))
     }

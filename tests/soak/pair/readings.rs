@@ -1,13 +1,16 @@
 //! The readings that both sides of the comparison are sent: made up from the seed, the same for each.
 //!
-//! Used by `senders.rs` and `rows.rs`. Real doubles of scales at which sums in doubles fail, of many sources, across
-//! a midnight. A batch is made when it is asked for, so that a million readings take no memory.
+//! Used by `senders.rs`, `rows.rs` and `exact.rs`. Real doubles of scales at which sums in doubles fail, of many sources, across
+//! a midnight; one source in five sends vectors. A batch is made when it is asked for, so that a million readings take no memory.
 
 use crate::seeded::Seeded;
 use meanwhile::stats::Millis;
 use std::fmt::Write;
 
 const SOURCES: u64 = 50;
+/// One source in so many sends vectors, of so many numbers.
+const VECTORS: u64 = 5;
+const LENGTH: u64 = 8;
 /// Readings of one batch.
 const BATCH: u64 = 100;
 /// Milliseconds of the readings' own time from one to the next: some 12 of a source in each minute.
@@ -25,7 +28,8 @@ pub(crate) struct Readings {
 
 pub(crate) struct Reading {
     pub(crate) source: String,
-    pub(crate) value: f64,
+    /// One number, or a vector.
+    pub(crate) values: Vec<f64>,
     pub(crate) time: Millis,
 }
 
@@ -47,7 +51,7 @@ impl Readings {
             .map(|place| {
                 let source = random.below(SOURCES);
                 let time = self.first + place.cast_signed() * STEP - random.below(SCATTER).cast_signed();
-                Reading { source: format!("source-{source:03}"), value: value(source, &mut random), time }
+                Reading { source: format!("source-{source:03}"), values: values(source, &mut random), time }
             })
             .collect()
     }
@@ -56,11 +60,21 @@ impl Readings {
 /// As lines of a request.
 pub(crate) fn lines(readings: &[Reading]) -> String {
     let mut lines = String::new();
-    for Reading { source, value, time } in readings {
-        writeln!(lines, r#"{{"source":"{source}","value":{value:?},"timestamp":{time}}}"#)
+    for Reading { source, values, time } in readings {
+        let value = if let [value] = values[..] { format!("{value:?}") } else { format!("{values:?}") };
+        writeln!(lines, r#"{{"source":"{source}","value":{value},"timestamp":{time}}}"#)
             .expect("memory takes everything");
     }
     lines
+}
+
+/// Components of a vector have something in common, and are of different kinds.
+fn values(source: u64, random: &mut Seeded) -> Vec<f64> {
+    if source % VECTORS > 0 {
+        return vec![value(source, random)];
+    }
+    let shared = unit(random) - 0.5;
+    (0..LENGTH).map(|kind| value(kind, random) + shared * kind as f64).collect()
 }
 
 /// Each source has readings of one kind.

@@ -1,8 +1,10 @@
 //! Rows of real numbers, read from the sinks without the service, and what of them differs.
 //!
 //! Used by `pair.rs`, when nobody writes any more. Files are read by the rule of docs/csv.md, the table as it is
-//! (docs/postgres.md). Numbers are compared as doubles, bit for bit; only the variance may differ a little.
+//! (docs/postgres.md). Numbers are compared as doubles, bit for bit; variances and
+//! covariances with the exact ones.
 
+use super::exact::Exact;
 use super::readings::Readings;
 use crate::postgres::Postgres;
 use anyhow::{Context, Result, ensure};
@@ -12,22 +14,21 @@ use std::fs;
 use std::path::Path;
 
 pub(crate) const PERIODS: [&str; 3] = ["1m", "1h", "1d"];
-/// By how much of itself a variance may depend on the order in which readings came.
+/// The largest error of a variance or covariance.
 const VARIANCE: f64 = 1e-11;
-/// What the last bits of a sum of squares are worth, as a part of the square of the mean: a few readings close to
-/// each other and far from zero have a variance that is smaller still.
-const LAST_BITS: f64 = 1.0 / (1_u128 << 104) as f64;
 /// Differences described.
 const NOTES: usize = 10;
 
 /// What is compared of a row.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Row {
-    count: u64,
-    min: f64,
-    max: f64,
-    mean: f64,
-    var: f64,
+    pub(super) count: u64,
+    /// Of each component; of numbers there is one.
+    min: Vec<f64>,
+    max: Vec<f64>,
+    pub(super) mean: Vec<f64>,
+    /// Covariances, row by row.
+    pub(super) covar: Vec<f64>,
     /// Whether it was put together of several lives.
     merged: bool,
 }
@@ -76,13 +77,18 @@ fn read(text: &str, period: &'static str, rows: &mut Rows, versions: &mut Versio
     for record in reader.records() {
         let record = record?;
         let cell = |n: usize| &record[at[n]];
-        let double = |n: usize| -> Result<f64> { Ok(cell(n).parse()?) };
+        // A number, an array or one of arrays.
+        let doubles = |n: usize| -> Result<Vec<f64>> {
+            let numbers = cell(n).split(',').map(|x| x.trim_matches(|c| matches!(c, '[' | ']' | ' ')));
+            Ok(numbers.map(str::parse).collect::<Result<_, _>>()?)
+        };
         let start = chrono::DateTime::parse_from_rfc3339(cell(1))?.timestamp_millis();
         let key = (period, cell(0).to_owned(), start);
         let version = (cell(8).parse()?, cell(9).parse()?, cell(10).parse()?);
         if versions.get(&key).is_none_or(|held| *held < version) {
-            let [min, max, mean, var] = [double(3)?, double(4)?, double(5)?, double(6)?];
-            let row = Row { count: cell(2).parse()?, min, max, mean, var, merged: !cell(7).is_empty() };
+            let [min, max, mean, covar] = [doubles(3)?, doubles(4)?, doubles(5)?, doubles(6)?];
+            ensure!(covar.len() == mean.len() * mean.len(), "{} covariances of {}", covar.len(), mean.len());
+            let row = Row { count: cell(2).parse()?, min, max, mean, covar, merged: !cell(7).is_empty() };
             rows.insert(key.clone(), row);
             versions.insert(key, version);
         }
@@ -101,9 +107,9 @@ pub(crate) struct Difference {
     pub(crate) count: usize,
     pub(crate) extremes: usize,
     pub(crate) mean: usize,
-    /// Rows whose variances differ by more than `VARIANCE` of themselves and `LAST_BITS`.
+    /// Rows with a variance or covariance that is not the exact one, see `exact.rs`.
     pub(crate) far: usize,
-    /// The largest part of itself by which a variance differs.
+    /// The largest error of one.
     pub(crate) variance: f64,
     pub(crate) notes: Vec<String>,
 }
@@ -114,14 +120,20 @@ impl Difference {
         *rows > 0 && [missing, count, extremes, mean, far].iter().all(|&&n| n == 0)
     }
 
-    /// Of rows against those of the quiet instance.
-    pub(crate) fn between(quiet: &Rows, rows: &Rows) -> Self {
+    /// Of rows against those of the quiet instance, and against the readings.
+    pub(crate) fn between(quiet: &Rows, rows: &Rows, exact: &Exact) -> Self {
         let mut found = Self { rows: rows.len(), ..Self::default() };
         found.merged = rows.values().filter(|row| row.merged).count();
         for key in quiet.keys().chain(rows.keys()).collect::<BTreeSet<_>>() {
             let before = found.bad();
             match (quiet.get(key), rows.get(key)) {
-                (Some(a), Some(b)) => found.take(a, b),
+                (Some(a), Some(b)) => {
+                    found.take(a, b);
+                    let error = exact.error(key, b);
+                    found.variance = found.variance.max(error);
+                    // Also if it is no number.
+                    found.far += usize::from(error > VARIANCE || error.is_nan());
+                }
                 _ => found.missing += 1,
             }
             if found.bad() > before && found.notes.len() < NOTES {
@@ -136,36 +148,38 @@ impl Difference {
     }
 
     fn take(&mut self, a: &Row, b: &Row) {
-        let same = |a: f64, b: f64| a.to_bits() == b.to_bits();
+        let same = |a: &[f64], b: &[f64]| a.iter().map(|x| x.to_bits()).eq(b.iter().map(|x| x.to_bits()));
         self.count += usize::from(a.count != b.count);
-        self.extremes += usize::from(!same(a.min, b.min) || !same(a.max, b.max));
-        self.mean += usize::from(!same(a.mean, b.mean));
-        let (apart, var) = ((a.var - b.var).abs(), a.var.max(b.var));
-        if !same(a.var, b.var) {
-            self.variance = self.variance.max(apart / var);
-        }
-        // Also if one of them is no number.
-        let near = apart <= VARIANCE * var + LAST_BITS * a.mean * a.mean;
-        self.far += usize::from(!near);
+        self.extremes += usize::from(!same(&a.min, &b.min) || !same(&a.max, &b.max));
+        self.mean += usize::from(!same(&a.mean, &b.mean));
     }
 }
 
 /// Sees that the finest rows of the quiet instance are those of the readings, so that both sides cannot
 /// lack the same.
-pub(crate) fn check_quiet(quiet: &Rows, readings: &Readings) -> Result<()> {
-    let mut expected: BTreeMap<(String, Millis), (u64, f64, f64)> = BTreeMap::new();
+pub(crate) fn check_quiet(quiet: &Rows, readings: &Readings, exact: &Exact) -> Result<()> {
+    type Expected = (u64, Vec<f64>, Vec<f64>);
+    let mut expected: BTreeMap<(String, Millis), Expected> = BTreeMap::new();
     for reading in (0..readings.batches()).flat_map(|number| readings.batch(number)) {
         let cell = expected.entry((reading.source, reading.time - reading.time % 60_000));
-        let (count, min, max) = cell.or_insert((0, f64::INFINITY, f64::NEG_INFINITY));
-        (*count, *min, *max) = (*count + 1, min.min(reading.value), max.max(reading.value));
+        let (count, min, max) = cell.or_insert_with(|| (0, reading.values.clone(), reading.values.clone()));
+        *count += 1;
+        for ((min, max), x) in min.iter_mut().zip(max).zip(&reading.values) {
+            (*min, *max) = (min.min(*x), max.max(*x));
+        }
     }
     let finest = quiet.iter().filter(|((period, ..), _)| *period == PERIODS[0]);
-    let found = finest.map(|((_, source, start), row)| ((source.clone(), *start), (row.count, row.min, row.max)));
+    let of = |row: &Row| (row.count, row.min.clone(), row.max.clone());
+    let found = finest.map(|((_, source, start), row)| ((source.clone(), *start), of(row)));
     ensure!(found.collect::<BTreeMap<_, _>>() == expected, "the quiet instance has other rows than readings were sent");
     for period in PERIODS {
         let rows = quiet.iter().filter(|((of, ..), _)| *of == period);
         let count: u64 = rows.map(|(_, row)| row.count).sum();
         ensure!(count == readings.count, "{period} of the quiet instance has {count} readings of {}", readings.count);
+    }
+    for (key, row) in quiet {
+        let error = exact.error(key, row);
+        ensure!(error <= VARIANCE, "a covariance in {key:?} of the quiet instance is {error:e} off: {row:?}");
     }
     Ok(())
 }

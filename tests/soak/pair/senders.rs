@@ -1,4 +1,4 @@
-//! Brings readings to the service: in their order and undisturbed, or shuffled over two instances while
+//! Brings readings to the service: in their order and undisturbed, or shuffled over three instances while
 //! one after the other is killed.
 //!
 //! Used by `pair.rs`. Each batch has a key and is sent until it is answered 200; of the shuffled, one in
@@ -15,6 +15,7 @@ use std::thread::{self, sleep};
 use std::time::Duration;
 use tokio::time::Instant;
 
+pub(crate) const NODES: usize = 3;
 /// Requests at once.
 const SENDERS: u64 = 8;
 const PAUSE: Duration = Duration::from_millis(20);
@@ -37,7 +38,7 @@ pub(crate) struct Sent {
     /// Requests that got no answer, or none for good.
     pub(crate) again: usize,
     /// Kills of each instance.
-    pub(crate) kills: [usize; 2],
+    pub(crate) kills: [usize; NODES],
 }
 
 /// One batch after the other to one instance.
@@ -49,11 +50,11 @@ pub(crate) fn send_in_order(readings: &Readings, port: u16) -> Result<()> {
     Ok(())
 }
 
-/// All batches in a random order to both instances, each of which is killed and started again so many times.
-pub(crate) fn send_shuffled(readings: &Readings, nodes: &mut [Node; 2], kills: usize, seed: u64) -> Result<Sent> {
+/// All batches in a random order to all instances, each of which is killed and started again so many times.
+pub(crate) fn send_shuffled(readings: &Readings, nodes: &mut [Node; NODES], kills: usize, seed: u64) -> Result<Sent> {
     let mut random = Seeded::new(seed);
     let order = shuffled(readings.batches(), &mut random);
-    let sending = Sending::new(readings, nodes.iter().map(|node| node.port).collect(), order, 2 * kills);
+    let sending = Sending::new(readings, nodes.iter().map(|node| node.port).collect(), order, NODES * kills);
     let mut sent = Sent { requests: sending.order.len(), ..Sent::default() };
     thread::scope(|scope| -> Result<()> {
         let sending = &sending;
@@ -180,7 +181,7 @@ impl<'a> Sending<'a> {
     }
 
     /// Kills one instance after the other, each while it has a request, and starts it again.
-    fn disturb(&self, nodes: &mut [Node; 2], killed: &mut [usize; 2], random: &mut Seeded) -> Result<()> {
+    fn disturb(&self, nodes: &mut [Node; NODES], killed: &mut [usize; NODES], random: &mut Seeded) -> Result<()> {
         for kill in 0..self.kills {
             let node = kill % nodes.len();
             wait("the senders get on", || self.done.load(Ordering::SeqCst) >= (kill + 1) * self.step || self.failed())?;
