@@ -1,6 +1,6 @@
 # The commands of the project; `make ci` is exactly what continuous integration runs.
 
-.PHONY: run test scenarios bench bench-live suites fuzz soak soak-brief pair powercut powercut-brief balanced simulate simulate-brief ci lint tools
+.PHONY: run test zones scenarios bench bench-live suites fuzz soak soak-brief pair powercut powercut-brief balanced simulate simulate-brief ci lint tools
 
 # Builds, starts the service on the embedded store with CSV files, and says where to post.
 run:
@@ -10,6 +10,10 @@ run:
 # run at once than there are cores.
 test: tools
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} cargo test --locked
+
+# Every day of every time zone from 2020 to 2030; `make test` looks at those around changes of clocks.
+zones:
+	cargo test --locked --lib -- --ignored every_day_of_every_zone
 
 # The stories of tests/scenarios/README.md, told while they run; N=4 plays one. `make test` plays them too.
 scenarios: tools

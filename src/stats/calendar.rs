@@ -359,6 +359,9 @@ fn next_date(period: Period, first: Date) -> Date {
 }
 
 #[cfg(test)]
+mod zones;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
