@@ -358,3 +358,34 @@ impl Writer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::query::tests::query;
+    use crate::query::tests::world::World;
+
+    /// The second piece of a summary during which the store went away, of more sources than a piece has.
+    async fn cut_off(csv: bool) -> Result<String, QueryError> {
+        let world = World::new("1m", "UTC");
+        for source in 0..10_001 {
+            world.lock().read(&format!("s{source:05}"), 0, 1.0);
+        }
+        let (sources, prefix) = (Vec::new(), Some("s".to_owned()));
+        let asked = SummaryQuery { sources, prefix, from: Some(0), to: Some(60_000), by: By::Source };
+        let mut summary = Arc::new(query(&world)).summary(&asked, &|_| true, 0).await?;
+        let mut writer = Writer { csv, any: false, told: summary.partial() };
+        let (first, ended) = next(&mut summary, &mut writer).await?;
+        assert!(!ended && !summary.partial() && first.len() > 10_000);
+        world.lock().store_down = true;
+        next(&mut summary, &mut writer).await?;
+        next(&mut summary, &mut writer).await.map(|(end, _)| String::from_utf8(end).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_side_that_goes_away_in_the_middle() {
+        let table = cut_off(true).await;
+        assert!(matches!(table, Err(QueryError::Unavailable(_))), "a table cannot say it any more: {table:?}");
+        assert_eq!(cut_off(false).await, Ok(r#"],"partial":true}"#.to_owned()));
+    }
+}

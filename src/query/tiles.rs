@@ -240,6 +240,10 @@ mod tests {
         let range = ["2026-02-27 10:30", "2026-03-02 01:00"];
         let expected = "02-27 10:30 1m 02-27 11:00, 02-27 11:00 1h 03-02 01:00";
         check_since("1m,1h,1d", &kept, range, Some("1h"), expected);
+        // And where it can, what is complete.
+        let added = [("1m", "2026-03-05"), ("1h", "2026-03-10")];
+        let expected = "03-01 00:00 1h 03-05 00:00, 03-05 00:00 1m 03-10 00:00, 03-10 00:00 1h 03-12 00:00";
+        check_since("1m,1h,1d", &added, ["2026-03-01", "2026-03-12"], Some("1h"), expected);
     }
 
     proptest! {

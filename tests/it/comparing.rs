@@ -103,6 +103,8 @@ fn sleep(on: On, sink: &Sink) {
     refused("source=both&against=one&confidence=95", "confidence", "0.95");
     refused("source=both&against_from=2&against_to=1", "against_from", "against_to");
     refused("against=both", "source", "missing");
+    client.post(r#"{"source": "wide", "value": [1, 2]}"#).ok();
+    refused("source=wide&against=both", "source", "vectors of 2 numbers");
     assert_eq!(client.get("/v1/compare?source=drug.1&against=drug.3").status, 404);
 }
 

@@ -93,6 +93,17 @@ fn gaps(on: On, sink: &Sink) {
     let page = client.get("/v1/stats?source=a&period=1d&fill=previous&format=csv").ok().body;
     let empty = "a,1d,2026-03-27T23:00:00Z,2026-03-28T23:00:00Z,0,,1.0,0.0,,0.0,,1.0,1.0,,empty,,";
     assert_eq!(page.lines().nth(2), Some(empty), "{page}");
+    // The first row is not of the first source.
+    let query = "source=b&source=a&period=1d&from=2026-03-28&fill=null";
+    for limit in [1, 10_000] {
+        assert_eq!(pages(&client, query, limit), null[2..], "{limit}");
+    }
+    // The cursor of another question, and one with something behind it.
+    let cursor = client.get(&format!("/v1/stats?{query}&limit=1")).ok().json()["next"].as_str().unwrap().to_owned();
+    for question in [format!("source=a&cursor={cursor}"), format!("source=b&source=a&cursor={cursor}00")] {
+        let refused = client.get(&format!("/v1/stats?{question}&period=1d&from=2026-03-28&fill=null"));
+        assert_eq!(refused.status, 400, "{refused:?}");
+    }
     // A cursor that no page gave; sources that have come or gone make one of any.
     let cursor = format!("{}7fffffffffffffff", "0".repeat(8));
     let refused = client.get(&format!("/v1/stats?source=a&fill=previous&cursor={cursor}"));

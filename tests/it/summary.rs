@@ -23,6 +23,7 @@ fn readings() -> impl Iterator<Item = (usize, i64, f64)> {
     times.flat_map(|(n, t)| (0..SOURCES.len()).map(move |i| (i, t, (n * 13 % 97) as f64 + i as f64)))
 }
 
+const LINES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sample-data/greenhouses.ndjson");
 const PERIODS: &str = "1m,1h,1d,1w,1mo";
 
 fn filled(sink: &Sink, on: On, periods: &str) -> Service {
@@ -160,6 +161,26 @@ fn a_summary_on_the_command_line() {
     assert!(note.contains("covered: 2026-06-01 00:00:00 to "), "{note}");
     let usage = service.command(&["summary"]).output().unwrap();
     assert_eq!(usage.status.code(), Some(2));
+}
+
+/// What is known is answered, and that it may not be all is said.
+#[test]
+fn while_the_store_is_away() {
+    let mut service = filled(&Sink::Files, On::Redis, PERIODS);
+    service.redis().kill();
+    let client = service.client();
+    let query = "source=roof&from=2026-06-02&to=2026-06-05";
+    let json = get(&client, query);
+    assert_eq!((&json["partial"], json["rows"].as_array().map(Vec::len)), (&true.into(), Some(1)), "{json}");
+    let csv = client.get(&format!("/v1/summary?{query}&format=csv")).ok();
+    assert_eq!((csv.headers.get("meanwhile-partial").map(String::as_str), csv.body.lines().count()), (Some("true"), 2));
+    let compared = client.get("/v1/compare?source=roof&against=east.wind&to=2026-06-05").ok().json();
+    assert_eq!(compared["partial"], true, "{compared}");
+    let (status, error) = {
+        let verified = service.command(&["verify", LINES]).output().unwrap();
+        (verified.status.code(), String::from_utf8(verified.stderr).unwrap())
+    };
+    assert!(status == Some(1) && error.contains("could not ask both its store and its sink"), "{error}");
 }
 
 #[test]

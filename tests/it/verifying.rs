@@ -3,6 +3,8 @@
 use crate::exact_rows::Sink;
 use crate::http::reading_at;
 use crate::service::{On, Service};
+use meanwhile::clock::Clock;
+use meanwhile::stats::timestamp;
 use std::process::Output;
 
 const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sample-data/greenhouses.csv");
@@ -57,6 +59,23 @@ fn lines_that_were_never_imported_are_missing_rows() {
     service.run(&["import", LINES]);
     let (status, said, error) = outcome(&service, &words);
     assert_eq!(status, Some(0), "{said}{error}");
+}
+
+/// More rows than a page has, none of which is written.
+#[test]
+fn many_rows_that_are_open() {
+    let service = Service::start(On::Embedded, &["--periods", "1s", "--grace", "1d", "--lateness", "1d"]);
+    let now = Clock::System.now();
+    let line = |n: i64| reading_at("a", n as f64, &timestamp::format(now - 10_050_000 + n * 1_000)) + "\n";
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("seconds.ndjson");
+    std::fs::write(&path, (0..10_050).map(line).collect::<String>()).unwrap();
+    let path = path.to_str().unwrap();
+    service.run(&["import", path]);
+    let (status, said, error) = outcome(&service, &["verify", path]);
+    assert_eq!(status, Some(0), "{said}{error}");
+    assert!(said.starts_with("10,050 rows of 1s from 10,050 readings"), "{said}");
+    assert!(error.contains("not closed yet: 10,050 rows"), "{error}");
 }
 
 #[test]

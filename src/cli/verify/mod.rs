@@ -83,9 +83,9 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<()> {
     let mut totals = Totals::default();
     let mut from = None;
     loop {
-        let (rows, next) = pass(args, &files, &calendar, period, from.as_ref())?;
+        let Rows { rows, end, .. } = pass(args, &files, &calendar, period, from)?;
         compare(&client, period, &rows, &mut totals)?;
-        from = next;
+        from = end;
         if from.is_none() {
             break;
         }
@@ -104,17 +104,44 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads the files once and sums up the first rows from `from` on, by source and start; with where the next pass begins,
-/// if there are more.
+/// The first rows from a place on, by source and start, that fit into memory.
+struct Rows {
+    most: usize,
+    from: Option<Key>,
+    rows: BTreeMap<Key, Exact>,
+    /// Where the next ones begin, if there are more.
+    end: Option<Key>,
+}
+
+impl Rows {
+    fn new(most: usize, from: Option<Key>) -> Self {
+        Self { most, from, rows: BTreeMap::new(), end: None }
+    }
+
+    /// Adds a reading, if it is of these.
+    fn add(&mut self, key: Key, value: f64) {
+        if self.from.as_ref().is_some_and(|from| key < *from) || self.end.as_ref().is_some_and(|end| key >= *end) {
+            return;
+        }
+        match self.rows.get_mut(&key) {
+            Some(row) => row.push(value),
+            None => _ = self.rows.insert(key, Exact::of(value)),
+        }
+        if self.rows.len() > self.most {
+            self.end = self.rows.pop_last().map(|(key, _)| key);
+        }
+    }
+}
+
+/// Reads the files once and sums up the first rows from `from` on.
 fn pass(
     args: &VerifyArgs,
     files: &[(&Path, Format)],
     calendar: &Calendar,
     period: Period,
-    from: Option<&Key>,
-) -> anyhow::Result<(BTreeMap<Key, Exact>, Option<Key>)> {
-    let mut rows: BTreeMap<Key, Exact> = BTreeMap::new();
-    let mut end: Option<Key> = None;
+    from: Option<Key>,
+) -> anyhow::Result<Rows> {
+    let mut rows = Rows::new(ROWS_AT_ONCE, from);
     let times = Times {
         zone: args.files.timezone.as_ref().unwrap_or(calendar.zone()),
         now: Clock::System.now(),
@@ -131,22 +158,12 @@ fn pass(
                 let Some((source, value, time)) = reading(calendar, &times, line).with_context(place)? else {
                     continue;
                 };
-                let key = (source, calendar.bucket(period, time).start);
-                if from.is_some_and(|from| key < *from) || end.as_ref().is_some_and(|end| key >= *end) {
-                    continue;
-                }
-                match rows.get_mut(&key) {
-                    Some(row) => row.push(value),
-                    None => _ = rows.insert(key, Exact::of(value)),
-                }
-                if rows.len() > ROWS_AT_ONCE {
-                    end = rows.pop_last().map(|(key, _)| key);
-                }
+                rows.add((source, calendar.bucket(period, time).start), value);
             }
         }
         bar.finish_and_clear();
     }
-    Ok((rows, end))
+    Ok(rows)
 }
 
 /// The reading of a line, decoded as the service does it; `None` if the line is blank.
@@ -267,5 +284,42 @@ impl Totals {
             if self.error > 0.0 { format!("at most {:.1e} off", self.error) } else { "none is off".to_owned() }
         );
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Pass by pass, however few rows one holds, come all rows in order, each once and with all its readings.
+        #[test]
+        fn passes_are_one(readings in prop::collection::vec((0..4u8, 0..9i64, -9..9i32), 0..60), most in 1..8usize) {
+            let mut expected: BTreeMap<Key, (u64, f64)> = BTreeMap::new();
+            let key = |source: u8, start: Millis| (Arc::from(source.to_string()), start);
+            for (source, start, value) in &readings {
+                let sum = expected.entry(key(*source, *start)).or_default();
+                *sum = (sum.0 + 1, sum.1 + f64::from(*value));
+            }
+            let (mut got, mut from) = (Vec::new(), None);
+            loop {
+                let mut rows = Rows::new(most, from);
+                for (source, start, value) in &readings {
+                    rows.add(key(*source, *start), f64::from(*value));
+                }
+                prop_assert!(rows.rows.len() <= most);
+                got.extend(rows.rows);
+                from = rows.end;
+                if from.is_none() {
+                    break;
+                }
+            }
+            let keys: Vec<&Key> = got.iter().map(|(key, _)| key).collect();
+            prop_assert_eq!(keys, expected.keys().collect::<Vec<_>>());
+            for ((key, exact), (count, _)) in got.iter().zip(expected.values()) {
+                prop_assert_eq!(exact.count, *count, "{:?}", key);
+            }
+        }
     }
 }

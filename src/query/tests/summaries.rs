@@ -70,6 +70,18 @@ async fn what_is_covered_is_whole_buckets() {
 }
 
 #[tokio::test]
+async fn ranges_without_anything_in_them() {
+    let before = SummaryQuery { to: Some(-HOUR), ..asked("a", By::Source) };
+    let summary = check(&world(), &before, "").await;
+    assert_eq!((summary.covered(), summary.tiles().count()), (Some((0, 0)), 0), "an end before the first bucket");
+    let world = World::new("1d", "UTC");
+    world.lock().read("a", 0, 1.0);
+    let all = SummaryQuery { from: Some(Millis::MIN), to: Some(Millis::MAX), ..asked("a", By::Source) };
+    let (rows, summary) = sum(&world, &all).await.unwrap();
+    assert_eq!((rows.len(), summary.covered()), (1, Some((EARLIEST, LATEST))));
+}
+
+#[tokio::test]
 async fn what_is_refused() {
     let world = world();
     let unknown = sum(&world, &asked("a,c", By::Source)).await.err().unwrap();
@@ -137,6 +149,56 @@ async fn more_sources_than_a_look_takes() {
     world.lock().between.push_back(Box::new(move |state| state.close(minute)));
     let all = SummaryQuery { prefix: Some("s".into()), ..asked("", By::None) };
     check(&world, &all, "-@0..60 500 Open").await;
+}
+
+/// Of a day with 200 open minutes: fewer sources at once than there are.
+#[tokio::test]
+async fn the_states_of_a_look_are_bounded() {
+    for open_buckets in [2_000, 50] {
+        let world = World::new("1m,1d", "UTC");
+        for source in 0..700 {
+            let source: Arc<str> = format!("s{source:03}").into();
+            (0..200).for_each(|minute| world.lock().read(&source, minute * MINUTE, 1.0));
+        }
+        world.lock().open_buckets = open_buckets;
+        let all = SummaryQuery { prefix: Some("s".into()), ..asked("", By::None) };
+        check(&world, &all, "-@0..1440 140000 Open").await;
+        let most = world.lock().most_states;
+        // Between two calls of the sink are the second look of one piece and the first of the next.
+        assert!((20_000..=2 * 60_000).contains(&most), "{most}");
+    }
+}
+
+/// A window gives up after ten looks between which something has moved.
+#[tokio::test(start_paused = true)]
+async fn what_stands_still_at_last_is_summed_up() {
+    let world = World::new("1m,1h", "UTC");
+    let minute = world.bucket("1m", 0);
+    world.lock().read("a", 0, 1.0);
+    for _ in 0..15 {
+        world.lock().between.push_back(Box::new(move |state| {
+            state.close(minute);
+            state.read("a", 0, 1.0);
+        }));
+    }
+    check(&world, &asked("a", By::None), "-@0..60 16 Open").await;
+}
+
+#[tokio::test]
+async fn too_many_sources() {
+    let world = World::new("1m", "UTC");
+    world.lock().read("a", 0, 1.0);
+    let minute = world.bucket("1m", 0);
+    world.lock().write(minute);
+    let row = world.lock().rows.pop_first().unwrap().1;
+    for source in 0..=crate::query::MAX_SUMMARY_SOURCES {
+        let source: Arc<str> = format!("s{source:06}").into();
+        let row = Row { source: Arc::clone(&source), ..row.clone() };
+        world.lock().rows.insert((minute, source), row);
+    }
+    let all = SummaryQuery { prefix: Some("s".into()), ..asked("", By::None) };
+    let refused = sum(&world, &all).await.err().unwrap();
+    assert!(matches!(refused, QueryError::Refused { parameter: "prefix", .. }), "{refused}");
 }
 
 proptest! {

@@ -43,6 +43,9 @@ pub(crate) struct State {
     pub(crate) sink_down: bool,
     /// The largest number of rows that one call of the sink gave.
     pub(crate) most_rows: usize,
+    /// The largest number of states that the store gave between two calls of the sink.
+    pub(crate) most_states: usize,
+    states: usize,
     pub(crate) looks: usize,
     /// What is answered to those who ask for the log, in turn.
     pub(crate) logs: VecDeque<AckLog>,
@@ -115,6 +118,8 @@ impl World {
             store_down: false,
             sink_down: false,
             most_rows: 0,
+            most_states: 0,
+            states: 0,
             looks: 0,
             logs: VecDeque::new(),
             look_takes: Duration::ZERO,
@@ -231,7 +236,10 @@ impl Store for World {
             written: held.written,
             moments: sources.iter().map(|s| held.sources.get(s).cloned()).collect(),
         };
-        Ok(Open { lives: lives.into_iter().map(seen).collect(), until })
+        let lives: Vec<OpenLife> = lives.into_iter().map(seen).collect();
+        state.states += lives.iter().flat_map(|life| &life.moments).flatten().count();
+        state.most_states = state.most_states.max(state.states);
+        Ok(Open { lives, until })
     }
 
     async fn buckets(&self, _: Shard, _: Option<&str>) -> Result<OpenBuckets, StoreError> {
@@ -283,6 +291,7 @@ impl Sink for World {
 
     async fn rows(&self, query: &RowQuery) -> Result<Vec<Row>, SinkError> {
         let mut state = self.lock();
+        state.states = 0;
         let result = if state.sink_down {
             Err(SinkError::Unavailable("the sink is down".into()))
         } else {
