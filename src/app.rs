@@ -15,7 +15,7 @@ use crate::http::server::{Entrance, Limits, Tls, listen, serve};
 use crate::http::{self, Guard, Instance, Redirect, Service};
 use crate::incidents;
 use crate::ingest::commit::Committer;
-use crate::live::Hub;
+use crate::live::{Expected, Hub};
 use crate::nodes::{NodeError, Nodes};
 use crate::query::Query;
 use crate::rollover::{Progress, Rollover};
@@ -89,7 +89,8 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
         incidents::spawn("rollover", until_stopped(stopped.clone()))
     };
     let query = Arc::new(Query::new(Arc::clone(&store), sink.clone(), Arc::clone(&calendar)));
-    let hub = Hub::new(Arc::clone(&store), Arc::clone(&query), open_bus(&config)?, http::live_rows);
+    let expected = Expected { after: config.silent_after };
+    let hub = Hub::new(Arc::clone(&store), Arc::clone(&query), open_bus(&config)?, http::live_rows, expected);
     let auth = open_auth(&config)?;
     let service = Service {
         guard: Guard::new(auth.clone(), config.rate_per_address, config.live_idle(), Clock::System),

@@ -165,6 +165,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DURATION", env = "MEANWHILE_LIVE_IDLE", default_value = "60s")]
     pub live_idle: String,
 
+    /// Tells live clients of sources of which nothing was heard for so long [default: of none]
+    #[arg(long, value_name = "DURATION", env = "MEANWHILE_SILENT_AFTER")]
+    pub silent_after: Option<String>,
+
     /// Speaks TLS with this certificate: a file in PEM with the chain behind it; with --tls-key
     #[arg(long, value_name = "FILE", env = "MEANWHILE_TLS_CERT")]
     pub tls_cert: Option<PathBuf>,
@@ -314,6 +318,8 @@ pub struct Config {
     pub rate_per_address: u32,
     /// How long a client may listen to nothing; 0: for ever.
     pub live_idle: Millis,
+    /// After how long sources count as silent; `None`: never.
+    pub silent_after: Option<Millis>,
     /// `None`: plain HTTP.
     pub encryption: Option<Encryption>,
     pub web: Web,
@@ -469,6 +475,7 @@ impl TryFrom<&ServeArgs> for Config {
             auth_file: args.auth_file.clone(),
             rate_per_address: named("rate-per-address", access::rate(&args.rate_per_address))?,
             live_idle: named("live-idle", duration(&args.live_idle))?,
+            silent_after: named("silent-after", args.silent_after.as_deref().map(access::silence).transpose())?,
             web: Web {
                 base_path: named("base-path", web::base_path(args.base_path.as_deref().unwrap_or_default()))?,
                 origins: named("cors-origins", args.cors_origins.as_deref().unwrap_or_default().parse())?,
@@ -672,6 +679,7 @@ mod tests {
             "--auth-file=auth.toml",
             "--rate-per-address=50",
             "--live-idle=5m",
+            "--silent-after=10m",
             "--tls-cert=cert.pem",
             "--tls-key=key.pem",
             "--redirect-listen=127.0.0.1:80",
@@ -695,7 +703,7 @@ mod tests {
         assert_eq!(config.retain, [kept]);
         assert_eq!((config.max_connections, config.max_connections_per_address), (1, 0));
         assert_eq!((config.trusted_proxies.to_string().as_str(), config.proxy_protocol), ("10.0.0.0/8", true));
-        assert_eq!(config.live_idle(), Some(Duration::from_mins(5)));
+        assert_eq!((config.live_idle(), config.silent_after), (Some(Duration::from_mins(5)), Some(600_000)));
         assert_eq!((config.auth_file, config.rate_per_address), (Some("auth.toml".into()), 50));
         let web = Web { base_path: Some("/server1".to_owned()), origins: Origins::Any, encrypted: true };
         assert_eq!(config.web, web);
@@ -747,6 +755,7 @@ mod tests {
         check("--retain=1w=1y", &["--retain: 1w is not stored", "1m, 1h, 1d"]);
         check("--listen=0.0.0.0:80", &["--listen: ", "--auth-file", "--insecure"]);
         check("--live-idle=soon", &["--live-idle: ", "is not a duration"]);
+        check("--silent-after=0s", &["--silent-after: ", "at least 1s"]);
         check("--rate-per-address=x", &["--rate-per-address: ", "from 0 to 1000000"]);
         check("--max-connections=0", &["--max-connections: ", "from 1 to 1000000"]);
         check("--trusted-proxies=proxy", &["--trusted-proxies: ", "10.0.0.0/8", "loopback"]);

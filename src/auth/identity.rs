@@ -17,6 +17,7 @@ const OWN: &str = "user:";
 /// What the channels of a source begin with.
 const LIVE: &str = "live:";
 const CLOSED: &str = "closed:";
+const SILENT: &str = "silent:";
 /// What has a meaning of its own in a pattern.
 const SPECIAL: [char; 3] = ['*', '?', '\\'];
 
@@ -131,10 +132,12 @@ impl Identity {
         }
         let literal = if pattern { literal(name) } else { name };
         // It could stand for channels of several kinds, which have rules of their own.
-        if pattern && [OWN, LIVE, CLOSED].iter().any(|kind| kind.len() > literal.len() && kind.starts_with(literal)) {
+        if pattern
+            && [OWN, LIVE, CLOSED, SILENT].iter().any(|kind| kind.len() > literal.len() && kind.starts_with(literal))
+        {
             return false;
         }
-        let source = name.strip_prefix(LIVE).or_else(|| name.strip_prefix(CLOSED));
+        let source = [LIVE, CLOSED, SILENT].iter().find_map(|kind| name.strip_prefix(kind));
         // Every source has channels of its own; one that may not ask for it may not hear of it either.
         if source.is_some_and(|source| !covers(self.sources.iter().flatten(), source, pattern) && self.is_limited()) {
             return false;
@@ -271,6 +274,8 @@ mod tests {
         check(&[Live], None, "live:kitchen", true);
         check(&[Live], None, "live:attic", false);
         check(&[Live], None, "closed:attic", false);
+        check(&[Live], None, "silent:kitchen", true);
+        check(&[Live], None, "silent:attic", false);
         check(&[Live], globs(&["closed:*"]), "closed:kitchen", true);
         check(&[Live], globs(&["closed:*"]), "live:kitchen", false);
         // Its own, whatever else it may; those of others only by name.
@@ -292,6 +297,8 @@ mod tests {
         check(None, globs(&["closed:*"]), "closed:a*b?", true);
         check(None, globs(&["*"]), "closed:a*", true);
         check(globs(&[]), None, "closed:a*", false);
+        check(globs(&[]), None, "silent:a*", false);
+        check(globs(&["a*"]), None, "silent:ab*", true);
         check(None, globs(&["closed:a*"]), "closed:*", false);
         check(None, globs(&["closed:a*"]), "closed:?a*", false);
         // As a name it would match; what it stands for would not.

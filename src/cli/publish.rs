@@ -17,7 +17,7 @@ pub const EXAMPLES: &str = "EXAMPLES:
 
 #[derive(clap::Args)]
 pub struct PublishArgs {
-    /// The channel; names that begin with live: or closed: are the service's own
+    /// The channel; names that begin with live:, closed: or silent: are the service's own
     channel: String,
     /// What to say, up to 64 KiB; - reads it from standard input
     message: String,

@@ -2,6 +2,8 @@
 //!
 //! Called by `config.rs`. What those may do who come is in the file of tokens (`auth/`).
 
+use super::duration;
+use crate::stats::Millis;
 use std::net::SocketAddr;
 
 /// More is no limit that anybody would notice.
@@ -24,6 +26,16 @@ pub(super) fn listen(text: &str, has_tokens: bool, insecure: bool) -> Result<Soc
 pub(super) fn rate(text: &str) -> Result<u32, String> {
     let rate = text.parse().ok().filter(|rate| *rate <= MOST_REQUESTS);
     rate.ok_or_else(|| format!("\"{text}\" is not a number of requests per second from 0 to {MOST_REQUESTS}"))
+}
+
+/// After how long nothing heard of a source is told of. Sources are looked at once a second at most.
+pub(super) fn silence(text: &str) -> Result<Millis, String> {
+    let silence = duration(text)?;
+    if silence >= 1_000 {
+        Ok(silence)
+    } else {
+        Err(format!("{text} is too short: at least 1s can be told from a pause"))
+    }
 }
 
 #[cfg(test)]

@@ -333,6 +333,10 @@ impl Caller {
             Channel::Live(source) => identity.may_hear(&format!("live:{source}"), false),
             Channel::Closed(source) => identity.may_hear(&format!("closed:{source}"), false),
             Channel::ClosedLike(pattern) => identity.may_hear(&format!("closed:{pattern}"), true),
+            Channel::Silent(pattern) => match pattern.exact() {
+                Some(source) => identity.may_hear(&format!("silent:{source}"), false),
+                None => identity.may_hear(&format!("silent:{pattern}"), true),
+            },
         }
     }
 

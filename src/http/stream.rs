@@ -14,6 +14,7 @@ use crate::failpoint;
 use crate::live::channel::Channel;
 use crate::live::outbox::{Body, Frame};
 use crate::live::{Client, LiveError, Pace, PaceError, Position, PositionError, Terms, Transport};
+use crate::stats::timestamp;
 use axum::body::{Body as HttpBody, Bytes};
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, header};
@@ -38,14 +39,14 @@ const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
 #[utoipa::path(get, path = "/v1/stream", tag = "live",
     params(
         ("channel" = Vec<String>, Query, example = json!(["live:kitchen"]),
-        description = "Up to 100, repeated: live:SOURCE for the present buckets of a source, closed:SOURCE or closed:PATTERN for rows as they are written, any other name for what is published there"),
+        description = "Up to 100, repeated: live:SOURCE for the present buckets of a source, closed:SOURCE or closed:PATTERN for rows as they are written, silent:SOURCE or silent:PATTERN for sources that fall silent, any other name for what is published there"),
         ("since" = Option<String>, Query, description = "The id of the last `closed` event that was heard: those behind it come first"),
         ("rate_ms" = Option<u64>, Query, example = json!(1000), description = "Present rows no more often than once in so many milliseconds, the newest then; 250 to 3,600,000"),
         ("token" = Option<String>, Query, description = "For clients that cannot set the header Authorization, as browsers with an EventSource"),
         ("Last-Event-ID" = Option<String>, Header, description = "The same, as browsers say it"),
     ),
     responses((status = 200, content_type = "text/event-stream", body = String,
-        description = "Server-Sent Events: welcome, then live, closed, message, recovered and gap, each with JSON as its data")),
+        description = "Server-Sent Events: welcome, then live, closed, silent, back, message, recovered and gap, each with JSON as its data")),
 )]
 pub(super) async fn stream(
     State(service): State<Service>,
@@ -176,6 +177,10 @@ fn encode(channel: &Arc<str>, body: &Body) -> Bytes {
             let data = format!(r#"{{"channel":{},"row":{row}}}"#, json!(**channel));
             [format!("id: {position}\n").as_bytes(), &event("closed", &data)].concat().into()
         }
+        Body::Silence { source, since, so_long, back } => {
+            let data = json!({"channel": **channel, "source": **source, "since": timestamp::format(*since), "for_ms": so_long});
+            event(if *back { "back" } else { "silent" }, &data.to_string())
+        }
         Body::Recovered(all) => event("recovered", &json!({"channel": **channel, "recovered": all}).to_string()),
         Body::Gap(missed) => {
             let missed = (*missed > 0).then_some(*missed);
@@ -192,7 +197,7 @@ fn event(name: &str, data: &str) -> Bytes {
 /// The answer to a client that cannot listen or speak.
 pub(super) fn failed(error: &LiveError) -> Problem {
     match error {
-        LiveError::TooMany | LiveError::TooManyPatterns => refuse("channel", &error.to_string()),
+        LiveError::TooMany | LiveError::TooManyPatterns | LiveError::NoSilence => refuse("channel", &error.to_string()),
         LiveError::NoSink => Problem::new(Kind::NoSink, error.to_string()),
         LiveError::Store(_) => Problem::new(Kind::Unavailable, error.to_string()),
     }

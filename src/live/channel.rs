@@ -12,6 +12,7 @@ pub const MAX_CHANNEL_BYTES: usize = 1_024;
 
 const LIVE: &str = "live:";
 const CLOSED: &str = "closed:";
+const SILENT: &str = "silent:";
 
 /// What a name stands for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,6 +25,8 @@ pub enum Channel {
     Closed(Arc<str>),
     /// The same of all sources of a pattern.
     ClosedLike(Arc<Glob>),
+    /// Which sources of a pattern, or which one, have not been heard of for too long, and which are back.
+    Silent(Arc<Glob>),
 }
 
 /// Why a name is not one of a channel.
@@ -33,13 +36,13 @@ pub enum ChannelError {
     Empty,
     #[error("the name of a channel is at most {MAX_CHANNEL_BYTES} bytes long")]
     TooLong,
-    #[error("live: and closed: take the id of a source behind them")]
+    #[error("live:, closed: and silent: take the id of a source behind them")]
     NoSource,
     #[error(
-        "live: takes the id of one source, patterns are for closed: only; before a * or ? of the id itself goes a backslash"
+        "live: takes the id of one source, patterns are for closed: and silent: only; before a * or ? of the id itself goes a backslash"
     )]
     LivePattern,
-    #[error("names that begin with live: or closed: are the service's own")]
+    #[error("names that begin with live:, closed: or silent: are the service's own")]
     Reserved,
 }
 
@@ -50,6 +53,11 @@ impl Channel {
     /// If no channel can have this name.
     pub fn subscribed(name: &str) -> Result<Self, ChannelError> {
         check_length(name)?;
+        if let Some(sources) = name.strip_prefix(SILENT) {
+            let glob = Glob::parse(sources).map_err(|_| ChannelError::NoSource)?;
+            let is_source = glob.exact().is_none_or(|id| source::check(&id).is_ok());
+            return if is_source { Ok(Self::Silent(glob.into())) } else { Err(ChannelError::NoSource) };
+        }
         let of = if name.starts_with(LIVE) { Self::Live } else { Self::Closed };
         let Some(sources) = name.strip_prefix(LIVE).or(name.strip_prefix(CLOSED)) else {
             return Self::published(name);
@@ -69,7 +77,7 @@ impl Channel {
     /// If no channel can have this name, or only the service speaks there.
     pub fn published(name: &str) -> Result<Self, ChannelError> {
         check_length(name)?;
-        if name.starts_with(LIVE) || name.starts_with(CLOSED) {
+        if [LIVE, CLOSED, SILENT].iter().any(|own| name.starts_with(own)) {
             return Err(ChannelError::Reserved);
         }
         Ok(Self::Messages(name.into()))
@@ -95,7 +103,7 @@ impl Channel {
     #[must_use]
     pub fn tells_of(&self, source: &str) -> bool {
         match self {
-            Self::Messages(_) | Self::Live(_) => false,
+            Self::Messages(_) | Self::Live(_) | Self::Silent(_) => false,
             Self::Closed(id) => **id == *source,
             Self::ClosedLike(glob) => glob.matches(source),
         }
@@ -109,6 +117,7 @@ impl fmt::Display for Channel {
             Self::Live(source) => write!(f, "{LIVE}{}", escape(source)),
             Self::Closed(source) => write!(f, "{CLOSED}{}", escape(source)),
             Self::ClosedLike(glob) => write!(f, "{CLOSED}{glob}"),
+            Self::Silent(glob) => write!(f, "{SILENT}{glob}"),
         }
     }
 }
@@ -133,6 +142,8 @@ mod tests {
         check("closed:*", Channel::ClosedLike(Arc::new(Glob::parse("*").unwrap())));
         check(r"closed:a\*?", Channel::ClosedLike(Arc::new(Glob::parse(r"a\*?").unwrap())));
         check("closed:kitchen", Channel::Closed("kitchen".into()));
+        check("silent:a*", Channel::Silent(Arc::new(Glob::parse("a*").unwrap())));
+        check(r"silent:a\*", Channel::Silent(Arc::new(Glob::parse(r"a\*").unwrap())));
         let long = "x".repeat(MAX_CHANNEL_BYTES);
         check(&long, Channel::Messages(long.as_str().into()));
     }
@@ -145,7 +156,10 @@ mod tests {
         check("live:", ChannelError::NoSource);
         check("closed:", ChannelError::NoSource);
         check("closed:group:a", ChannelError::NoSource);
+        check("silent:", ChannelError::NoSource);
+        check("silent:group:a", ChannelError::NoSource);
         check("live:*", ChannelError::LivePattern);
+        assert_eq!(Channel::published("silent:a"), Err(ChannelError::Reserved));
         assert_eq!(Channel::published("live:kitchen"), Err(ChannelError::Reserved));
         assert_eq!(Channel::published("closed:"), Err(ChannelError::Reserved));
         assert!(Channel::published("closed").is_ok());

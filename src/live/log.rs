@@ -99,6 +99,7 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::live::Expected;
     use crate::query::tests::query;
     use crate::query::tests::world::World;
     use crate::stats::Millis;
@@ -121,7 +122,7 @@ mod tests {
     async fn cover(parts: Vec<AckLog>, from: i64, until: i64) -> (Log, Result<(), QueryError>) {
         let world = World::new("1m", "UTC");
         world.lock().logs.extend(parts);
-        let hub = Hub::new(Arc::clone(&world) as _, Arc::new(query(&world)), None, |_| Vec::new());
+        let hub = Hub::new(Arc::clone(&world) as _, Arc::new(query(&world)), None, |_| Vec::new(), Expected::default());
         let mut log = Log::default();
         let covered = log.cover(&hub, from, Place { epoch: Some(1), mark: until }).await;
         assert!(world.lock().logs.is_empty(), "all was read");

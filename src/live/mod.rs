@@ -15,6 +15,7 @@ mod pace;
 mod poll;
 mod position;
 mod replay;
+mod silence;
 mod written;
 
 use crate::clock;
@@ -31,6 +32,8 @@ use closings::{Joiner, Place};
 use outbox::{Body, Frame, Outbox};
 pub use pace::{Pace, PaceError};
 pub use position::{Position, PositionError};
+pub use silence::Expected;
+use silence::Silent;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,7 +44,8 @@ use written::At;
 
 /// Channels one client may be subscribed to.
 pub const MAX_CHANNELS: usize = 100;
-/// Patterns among them: each is held against every source when a bucket was written.
+/// Patterns among them, and channels of silent sources: each is held against every source when a bucket was written, or
+/// every few seconds.
 pub const MAX_PATTERNS: usize = 10;
 
 /// For a client to be let in among those who are told of closed buckets, while the store or the sink may be away.
@@ -68,6 +72,8 @@ pub enum LiveError {
     TooManyPatterns,
     #[error("this instance has no sink (--role ingest), so it does not know the present rows")]
     NoSink,
+    #[error("this instance does not tell of silent sources: it is started without --silent-after")]
+    NoSilence,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -79,9 +85,12 @@ pub struct Hub {
     store: Arc<dyn Store>,
     query: Arc<Query>,
     encode: Encode,
+    expected: Expected,
     clients: AtomicU64,
     /// The first source is watched, or another one.
     watched: Notify,
+    /// Somebody wants to be told of silent sources.
+    silence: Notify,
     /// Somebody wants to be told of closed buckets.
     told: Notify,
     /// Somebody is behind.
@@ -99,6 +108,8 @@ struct Registry {
     joiners: Vec<Joiner>,
     /// The channels of closed buckets of each client that is told of them as they come.
     told: HashMap<u64, BTreeSet<Channel>>,
+    /// When silent sources were last looked for.
+    looked: Millis,
     /// Up to where they were told; nothing as long as nobody is there.
     place: Option<Place>,
     /// Readings of the log that were begun, and which of them was the last that came to its end.
@@ -113,6 +124,8 @@ struct Subscribers {
     by_client: BTreeMap<u64, Arc<Outbox>>,
     /// Of a source: its rows as they were sent last.
     last: Option<(Vec<StatsRow>, Arc<Frame>)>,
+    /// Of silent sources: which are.
+    silent: Silent,
 }
 
 /// One connected client; what it is subscribed to ends with it.
@@ -125,13 +138,32 @@ pub struct Client {
 }
 
 impl Hub {
-    /// `bus`: how messages travel between instances; `None` if there are no others.
+    /// `bus`: how messages travel between instances; `None` if there are no others. `expected`: which sources are silent.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, query: Arc<Query>, bus: Option<Arc<Bus>>, encode: Encode) -> Arc<Self> {
+    pub fn new(
+        store: Arc<dyn Store>,
+        query: Arc<Query>,
+        bus: Option<Arc<Bus>>,
+        encode: Encode,
+        expected: Expected,
+    ) -> Arc<Self> {
         let (registry, clients) = (Mutex::default(), AtomicU64::new(1));
-        let (watched, told, returned) = (Notify::new(), Notify::new(), Notify::new());
-        let (ending, has_run) = (watch::channel(false).0, AtomicBool::new(false));
-        Arc::new(Self { registry, bus, store, query, encode, clients, watched, told, returned, ending, has_run })
+        let (watched, silence, told, returned) = (Notify::new(), Notify::new(), Notify::new(), Notify::new());
+        Arc::new(Self {
+            registry,
+            bus,
+            store,
+            query,
+            encode,
+            expected,
+            clients,
+            watched,
+            silence,
+            told,
+            returned,
+            ending: watch::channel(false).0,
+            has_run: AtomicBool::new(false),
+        })
     }
 
     /// Hears what is published, and watches sources, until it is dropped. If it has failed it may be run again:
@@ -147,7 +179,8 @@ impl Hub {
                 None => std::future::pending().await,
             }
         };
-        tokio::join!(hearing, poll::run(&self, now), closings::run(&self), replay::run(&self));
+        let silence = silence::run(&self, &now);
+        tokio::join!(hearing, poll::run(&self, &now), silence, closings::run(&self), replay::run(&self));
     }
 
     /// A new client, subscribed to nothing.
@@ -212,6 +245,7 @@ impl Hub {
 
     fn join(&self, channel: &Channel, client: u64, outbox: &Arc<Outbox>) {
         let mut registry = self.lock();
+        let looked = registry.looked;
         let subscribers = registry.channels.entry(channel.clone()).or_insert_with(|| {
             if let (Some(bus), Channel::Messages(name)) = (&self.bus, channel) {
                 bus.want(name);
@@ -226,6 +260,7 @@ impl Hub {
         if let Some((_, last)) = &subscribers.last {
             outbox.put(last);
         }
+        subscribers.tell_silent(outbox, looked);
     }
 
     fn leave(&self, channel: &Channel, client: u64) {
@@ -286,7 +321,7 @@ impl Registry {
 
 impl Subscribers {
     fn of(channel: &Channel) -> Self {
-        Self { name: channel.to_string().into(), by_client: BTreeMap::new(), last: None }
+        Self { name: channel.to_string().into(), by_client: BTreeMap::new(), last: None, silent: Silent::default() }
     }
 
     fn send(&self, frame: &Arc<Frame>) {
@@ -320,6 +355,10 @@ impl Client {
                     self.hub.join(&channel, self.id, &self.outbox);
                     self.hub.watched.notify_one();
                 }
+                Channel::Silent(_) => {
+                    self.hub.join(&channel, self.id, &self.outbox);
+                    self.hub.silence.notify_one();
+                }
                 Channel::Closed(_) | Channel::ClosedLike(_) => closed.push(channel),
             }
         }
@@ -347,12 +386,17 @@ impl Client {
         if all.len() > MAX_CHANNELS {
             return Err(LiveError::TooMany);
         }
-        if all.iter().filter(|channel| matches!(channel, Channel::ClosedLike(_))).count() > MAX_PATTERNS {
+        if all.iter().filter(|channel| matches!(channel, Channel::ClosedLike(_) | Channel::Silent(_))).count()
+            > MAX_PATTERNS
+        {
             return Err(LiveError::TooManyPatterns);
         }
         let needs_sink = |channel: &Channel| !matches!(channel, Channel::Messages(_));
         if channels.iter().any(needs_sink) && !self.hub.query.has_sink() {
             return Err(LiveError::NoSink);
+        }
+        if channels.iter().any(|channel| matches!(channel, Channel::Silent(_))) && !self.hub.expected.any() {
+            return Err(LiveError::NoSilence);
         }
         Ok(channels)
     }

@@ -6,6 +6,7 @@
 
 use super::pace::{Pace, Paced};
 use crate::clock;
+use crate::stats::Millis;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use std::collections::VecDeque;
@@ -42,6 +43,8 @@ pub enum Body {
     Live(Bytes),
     /// A row that was written to the sink, as JSON, and where it stands in the log, for those who come back.
     Closed { row: Bytes, position: Arc<str> },
+    /// A source has not been heard of since then, and for so long; or it is `back`.
+    Silence { source: Arc<str>, since: Millis, so_long: Millis, back: bool },
     /// Whether all that a client has missed came before this.
     Recovered(bool),
     /// So many messages were left out here, because the client is slow; 0: nobody knows how many, because
@@ -59,6 +62,7 @@ impl Frame {
     fn counted(&self) -> Option<usize> {
         match &self.body {
             Body::Message(bytes) | Body::Closed { row: bytes, .. } => Some(bytes.len()),
+            Body::Silence { source, .. } => Some(source.len()),
             Body::Live(_) | Body::Recovered(_) | Body::Gap(_) => None,
         }
     }
@@ -95,7 +99,7 @@ impl Outbox {
         }
         let kept = match &frame.body {
             Body::Live(_) => waiting.replace(frame),
-            Body::Message(_) | Body::Closed { .. } => {
+            Body::Message(_) | Body::Closed { .. } | Body::Silence { .. } => {
                 let kept = waiting.append(frame, MAX_MESSAGES, MAX_BYTES);
                 if !kept {
                     waiting.gap(&frame.channel, Body::Gap(1));

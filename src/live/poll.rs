@@ -84,7 +84,7 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::live::{Terms, Transport};
+    use crate::live::{Expected, Terms, Transport};
     use crate::query::tests::query;
     use crate::query::tests::world::World;
 
@@ -92,7 +92,8 @@ mod tests {
     async fn looks(each: Duration) -> usize {
         let world = World::new("1h", "UTC");
         world.lock().look_takes = each;
-        let hub = Hub::new(Arc::clone(&world) as _, Arc::new(query(&world)), None, |_| b"[]".to_vec());
+        let hub =
+            Hub::new(Arc::clone(&world) as _, Arc::new(query(&world)), None, |_| b"[]".to_vec(), Expected::default());
         let running = tokio::spawn(Arc::clone(&hub).run(|| 0));
         let mut client = hub.connect(Transport::Events);
         client.subscribe(vec![Channel::subscribed("live:a").unwrap()], &Terms::default()).await.unwrap();

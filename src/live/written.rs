@@ -76,7 +76,7 @@ pub(super) async fn sources<'a>(
         match channel {
             Channel::Closed(source) => drop(sources.insert(Arc::clone(source))),
             Channel::ClosedLike(pattern) => patterns.push(Arc::clone(pattern)),
-            Channel::Messages(_) | Channel::Live(_) => {}
+            Channel::Messages(_) | Channel::Live(_) | Channel::Silent(_) => {}
         }
     }
     sources.extend(hub.query.matching(&patterns).await?);

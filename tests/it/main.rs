@@ -88,6 +88,7 @@ mod postgres_faults;
 mod postgres_refused;
 mod postgres_rows;
 mod postgres_schema;
+mod silence;
 mod sink_contract;
 
 // From requests to frames and from frames to rows, against stores and sinks that fail in every way.

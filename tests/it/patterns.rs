@@ -134,8 +134,8 @@ fn patterns_that_are_refused() {
         assert_eq!(answer.status, 400, "{answer:?}");
         assert!(answer.json()["detail"].as_str().unwrap().contains(part), "{answer:?}");
     };
-    check("channel=live:*", "patterns are for closed: only");
-    check("channel=live:a%3F", "patterns are for closed: only");
+    check("channel=live:*", "patterns are for closed: and silent: only");
+    check("channel=live:a%3F", "patterns are for closed: and silent: only");
     let many: Vec<String> = (0..11).map(|n| format!("channel=closed:{n}*")).collect();
     check(&many.join("&"), "10 patterns");
     // A name of messages is a name.

@@ -124,7 +124,7 @@ fn what_it_refuses() {
         assert_eq!((output.status.code(), said.contains(part)), (Some(code), true), "{words:?}: {said}");
     };
     check(&["watch", "a", "--period", "1h"], 2, "--period: the service does not store 1h: choose one of 1s, 1m");
-    check(&["watch", ""], 1, "live: and closed: take the id of a source");
+    check(&["watch", ""], 1, "live:, closed: and silent: take the id of a source");
     let many: Vec<String> = (0..51).map(|n| n.to_string()).collect();
     check(&[&["watch"][..], &many.iter().map(String::as_str).collect::<Vec<_>>()].concat(), 2, "at most 50");
     let service = Service::start(On::Redis, &SHORT);

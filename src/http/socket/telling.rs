@@ -7,6 +7,7 @@
 
 use super::asking::Argument;
 use crate::live::outbox::{Body, Frame};
+use crate::stats::{Millis, timestamp};
 use serde::ser::Error;
 use serde::{Serialize, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
@@ -29,6 +30,10 @@ pub(super) fn tell(socket: &Socket, frame: &Frame) -> Result<(), SendError> {
         },
         Body::Live(_) => emit(socket, "live", &Live { channel, rows: json() }),
         Body::Closed { position, .. } => emit(socket, "closed", &Closed { channel, row: json(), id: position }),
+        Body::Silence { source, since, so_long, back } => {
+            let said = Silence { channel, source, since: timestamp::format(*since), for_ms: *so_long };
+            emit(socket, if *back { "back" } else { "silent" }, &said)
+        }
         Body::Recovered(recovered) => emit(socket, "recovered", &Recovered { channel, recovered: *recovered }),
         Body::Gap(missed) => emit(socket, "gap", &Gap { channel, missed: (*missed > 0).then_some(*missed) }),
     }
@@ -54,7 +59,7 @@ fn json(body: &Body) -> Option<Box<RawValue>> {
             let row = row.strip_prefix(b"[").and_then(|row| row.strip_suffix(b"]")).expect("an array of one");
             Some(serde_json::from_slice(row).expect("rows are JSON"))
         }
-        Body::Recovered(_) | Body::Gap(_) => None,
+        Body::Silence { .. } | Body::Recovered(_) | Body::Gap(_) => None,
     }
 }
 
@@ -130,6 +135,14 @@ struct Closed<'a> {
     channel: &'a str,
     row: Option<&'a RawValue>,
     id: &'a str,
+}
+
+#[derive(Serialize)]
+struct Silence<'a> {
+    channel: &'a str,
+    source: &'a str,
+    since: String,
+    for_ms: Millis,
 }
 
 #[derive(Serialize)]

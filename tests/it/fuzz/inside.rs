@@ -14,7 +14,7 @@ use meanwhile::errorlog::ErrorLog;
 use meanwhile::http::{Guard, Instance, Service, live_rows, router};
 use meanwhile::incidents::Incident;
 use meanwhile::ingest::commit::Committer;
-use meanwhile::live::Hub;
+use meanwhile::live::{Expected, Hub};
 use meanwhile::nodes::Nodes;
 use meanwhile::query::Query;
 use meanwhile::rollover::Rollover;
@@ -82,7 +82,7 @@ impl Inside {
             let nodes = Nodes::join(Arc::clone(&store), me).await.unwrap();
             let query = Arc::new(Query::new(Arc::clone(&store), Some(sink), Arc::clone(&calendar)));
             router(Service {
-                hub: Hub::new(Arc::clone(&store), Arc::clone(&query), None, live_rows),
+                hub: Hub::new(Arc::clone(&store), Arc::clone(&query), None, live_rows, Expected::default()),
                 query,
                 calendar,
                 committer: Arc::new(committer),
