@@ -4,6 +4,7 @@ use crate::events::{Event, Events};
 use crate::http::{array, reading};
 use crate::servers::RedisServer;
 use crate::service::{On, Service, eventually};
+use crate::sockets::{Mode, Sockets};
 use serde_json::{Value, json};
 
 const FLAGS: [&str; 8] = ["--periods", "1s,1m", "--grace", "100ms", "--lateness", "200ms", "--silent-after", "2s"];
@@ -57,6 +58,23 @@ fn silence_on_another_instance() {
     silence(&tells, &takes);
     let refused = takes.client().get("/v1/stream?channel=silent:*");
     assert_eq!((refused.status, &refused.json()["type"]), (503, &json!("/problems/no-sink")));
+}
+
+#[test]
+fn silence_over_socket_io() {
+    let service = Service::start(On::Embedded, &FLAGS);
+    service.client().post(&reading("kitchen", 1.0)).ok();
+    let mut sockets = Sockets::start();
+    sockets.connect("a", &service.url(), 4, Mode::Websocket);
+    assert_eq!(sockets.ask("a", &json!(["subscribe", "silent:k*"])), "ok");
+    let silent = sockets.told("a", "silent");
+    assert_eq!((&silent["channel"], &silent["source"]), (&json!("silent:k*"), &json!("kitchen")), "{silent}");
+    assert!(silent["for_ms"].as_i64() > Some(2_000), "{silent}");
+    service.client().post(&reading("kitchen", 2.0)).ok();
+    assert_eq!(sockets.told("a", "back")["since"], silent["since"]);
+    let many: Vec<String> = (0..10).map(|n| format!("silent:{n}")).collect();
+    let refused = sockets.ask("a", &json!(["subscribe", many]));
+    assert!(refused.contains("10 patterns"), "{refused}");
 }
 
 #[test]
