@@ -68,7 +68,7 @@ pub struct Terms {
 pub enum LiveError {
     #[error("a client may subscribe to {MAX_CHANNELS} channels")]
     TooMany,
-    #[error("a client may subscribe to {MAX_PATTERNS} patterns")]
+    #[error("a client may subscribe to {MAX_PATTERNS} patterns, silent: channels among them")]
     TooManyPatterns,
     #[error("this instance has no sink (--role ingest), so it does not know the present rows")]
     NoSink,
@@ -386,9 +386,8 @@ impl Client {
         if all.len() > MAX_CHANNELS {
             return Err(LiveError::TooMany);
         }
-        if all.iter().filter(|channel| matches!(channel, Channel::ClosedLike(_) | Channel::Silent(_))).count()
-            > MAX_PATTERNS
-        {
+        let searches = |channel: &&Channel| matches!(channel, Channel::ClosedLike(_) | Channel::Silent(_));
+        if all.iter().filter(searches).count() > MAX_PATTERNS {
             return Err(LiveError::TooManyPatterns);
         }
         let needs_sink = |channel: &Channel| !matches!(channel, Channel::Messages(_));
