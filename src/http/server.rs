@@ -307,7 +307,8 @@ async fn connection(server: Arc<Server>, stream: TcpStream, peer: IpAddr, turn: 
     if ended.is_err()
         && let Some(parts) = connection.into_parts()
     {
-        parts.io.into_inner().take_leave().await;
+        // On the heap, like the entrance: it has buffers, and every connection would have room for them.
+        Box::pin(parts.io.into_inner().take_leave()).await;
     }
 }
 

@@ -111,9 +111,10 @@ struct Answered(Option<Arc<Turn>>);
 
 impl Answered {
     fn with(mut self, response: Response) -> Response<Answer> {
-        // The connection is no longer one of requests and answers.
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            self.0 = None;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(turn) = self.0.take()
+        {
+            turn.upgraded();
         }
         response.map(|inner| Answer { inner, _answered: self })
     }

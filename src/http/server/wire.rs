@@ -35,6 +35,8 @@ const HEAD: u8 = 1;
 const REQUEST: u8 = 2;
 /// Its answer is complete, but not yet with the system.
 const ANSWERED: u8 = 3;
+/// The connection is no longer one of requests and answers.
+const UPGRADED: u8 = 4;
 
 /// What a connection is at.
 pub(super) struct Turn {
@@ -60,6 +62,11 @@ impl Turn {
     /// All of its answer is with hyper.
     pub(super) fn answered(&self) {
         self.phase.store(ANSWERED, Ordering::Relaxed);
+    }
+
+    /// It was not one to be answered.
+    pub(super) fn upgraded(&self) {
+        self.phase.store(UPGRADED, Ordering::Relaxed);
     }
 
     /// Everything happens on the connection's own task: the atomic only makes that task movable.
@@ -189,6 +196,10 @@ impl AsyncRead for Wire {
         }
         if polled.is_pending() {
             self.reader = Some(cx.waker().clone());
+            // A timer would wake the task that served requests, and keep what that took up until it goes off.
+            if self.turn.phase() == UPGRADED && self.stalled.is_none() {
+                self.timer = None;
+            }
         }
         if buf.filled().len() > before {
             self.heard = true;
@@ -272,4 +283,28 @@ async fn linger(mut stream: Stream) {
     };
     // Whether the client was still there makes no difference.
     let _ = timeout(PARTING_TIME, rest).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::server::places::Places;
+    use futures_util::FutureExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    #[tokio::test]
+    async fn nothing_wakes_the_task_of_requests_when_there_are_none_any_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let place = Places::new(1, 0, false).take(None).map(|taken| taken.place);
+        let turn = Arc::new(Turn::new(place.unwrap_or_else(|full| panic!("{full:?}"))));
+        let mut wire = Wire::new(Stream::Plain(stream), Arc::clone(&turn), Limits::default());
+        assert!(wire.read_u8().now_or_never().is_none());
+        assert!(wire.timer.is_some(), "a head has to come");
+        turn.begin();
+        turn.upgraded();
+        assert!(wire.read_u8().now_or_never().is_none());
+        assert!(wire.timer.is_none());
+    }
 }
