@@ -49,7 +49,7 @@ const MAX_BODY_BYTES: u64 = 1024 * 1024;
 /// Binary parts of one packet; a message has one.
 const MAX_BINARIES: usize = 4;
 /// Taken off a WebSocket at once; there is so much memory for each, and what clients ask for is mostly shorter.
-const READ_BYTES: usize = 512;
+const READ_BYTES: usize = 256;
 /// Sessions that began with polling: as many as connections, unless told otherwise, though these need none.
 const MAX_POLLING: usize = MAX_CONNECTIONS;
 /// For a client to say that it wants to talk, behind its first request.
@@ -128,7 +128,8 @@ async fn lightened(request: Request) -> Request {
     *light.method_mut() = parts.method.clone();
     *light.version_mut() = parts.version;
     *light.uri_mut() = parts.uri.to_string().parse().expect("it was one before");
-    *light.headers_mut() = HeaderMap::with_capacity(2);
+    // A session begins with one of them at most.
+    *light.headers_mut() = HeaderMap::with_capacity(1);
     for name in [CONTENT_TYPE, SEC_WEBSOCKET_KEY] {
         if let Some(value) = parts.headers.get(&name) {
             light.headers_mut().insert(name, HeaderValue::from_bytes(value.as_bytes()).expect("it was one before"));

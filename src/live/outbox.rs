@@ -10,6 +10,7 @@ use crate::stats::Millis;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use std::collections::VecDeque;
+use std::future::pending;
 use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::Notify;
 use tokio::time::sleep_until;
@@ -179,12 +180,16 @@ impl Outbox {
                 }
                 waiting.paced.iter().filter_map(Paced::due).min()
             };
-            match due {
-                None => self.arrived.notified().await,
-                Some(due) => tokio::select! {
-                    () = self.arrived.notified() => {}
-                    () = sleep_until(due) => {}
-                },
+            let due = async {
+                match due {
+                    // Boxed: most clients do not wait for it, and would have room for it all the same.
+                    Some(due) => Box::pin(sleep_until(due)).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.arrived.notified() => {}
+                () = due => {}
             }
         }
     }

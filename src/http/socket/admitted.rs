@@ -56,7 +56,8 @@ pub(super) async fn admit(guard: &Guard, request: &Parts, payload: Option<Payloa
 /// A client that was let in.
 pub(super) struct Admitted {
     standing: Standing,
-    /// What it has asked for and hears; its own channel is not among them unless it has.
+    /// What it has asked for and hears; its own channel is not among them unless it has. Nothing where nobody asks who
+    /// it is: then nothing can happen to it.
     channels: BTreeSet<Channel>,
     idle: Option<Duration>,
     /// Since it listens to nothing.
@@ -102,7 +103,9 @@ impl Admitted {
 
     /// It hears these from now on.
     pub(super) fn joined(&mut self, channels: Vec<Channel>) {
-        self.channels.extend(channels);
+        if self.is_known() {
+            self.channels.extend(channels);
+        }
     }
 
     /// It does not hear these any more.
@@ -114,8 +117,16 @@ impl Admitted {
         }
     }
 
+    fn is_known(&self) -> bool {
+        self.standing.caller().identity().is_some()
+    }
+
     /// What happens next to it; may be dropped and called again.
     pub(super) async fn changed(&mut self) -> Change {
+        if self.is_known() { Box::pin(self.known_changed()).await } else { pending().await }
+    }
+
+    async fn known_changed(&mut self) -> Change {
         loop {
             let deadline = self.idle.filter(|_| self.channels.is_empty()).map(|idle| (idle, self.since + idle));
             let idle = async {

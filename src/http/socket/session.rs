@@ -2,7 +2,8 @@
 //!
 //! Called by `socket.rs` for each of them. Guarantees: what a client asks for is carried out in its order; what waits
 //! for it is bounded in `queue.rs`, in the library and in its outbox, whatever it asks for and however slowly it
-//! reads; when the connection ends, by whatever, nothing of it is left.
+//! reads; when the connection ends, by whatever, nothing of it is left. There are tens of thousands that hear nothing for
+//! hours: what only some of them wait for, or now and then, is boxed, so that the others have no room for it.
 
 use super::admitted::{Admitted, Change};
 use super::asking::{Argument, Arrived, Reply, Verb, Wish};
@@ -21,11 +22,11 @@ use serde_json::json;
 use socketioxide::extract::{Event, SocketRef};
 use socketioxide::socket::Socket;
 use socketioxide::{SendError, SocketError, TransportType};
-use std::future::ready;
+use std::future::{pending, ready};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::yield_now;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::sleep;
 
 const TOO_MUCH: &str = "too much at once: wait for the answers to what you have asked for";
 /// Until it is tried again whether there is room for a packet, growing: a client that reads has room at once, one that
@@ -126,16 +127,9 @@ async fn attend(socket: &SocketRef, service: &Behind, caller: Caller, asking: &A
     let mut client = service.hub.connect(transport(socket));
     let mut admitted = Admitted::new(&service.guard, caller);
     if let Some(own) = admitted.own_channel() {
-        hear_own_channel(socket, service, &mut client, own).await?;
+        Box::pin(hear_own_channel(socket, service, &mut client, own)).await?;
     }
-    let welcome = json!({"instance": service.instance.to_string()});
-    send(|| emit(socket, "welcome", &welcome)).await?;
-    if service.demo {
-        let greeting = Argument::Text(format!("hello from {}", service.instance));
-        send(|| send_back(socket, &greeting)).await?;
-    }
-    let mut looks = interval(LOOK_EVERY);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    Box::pin(greet(socket, service)).await?;
     loop {
         client.moved_to(transport(socket));
         tokio::select! {
@@ -147,7 +141,6 @@ async fn attend(socket: &SocketRef, service: &Behind, caller: Caller, asking: &A
                         Ok(())
                     }
                     Ok(wish) => {
-                        // Boxed, so that a client that asks for nothing has no room for it.
                         let doing = Box::pin(carry_out(service, &mut client, &mut admitted, wish));
                         let done = incidents::caught(verb.view(), doing).await;
                         done.unwrap_or_else(|panic| Err(defect(panic)))
@@ -165,9 +158,27 @@ async fn attend(socket: &SocketRef, service: &Behind, caller: Caller, asking: &A
                 // The service stops.
                 None => return Err(Gone),
             },
-            change = admitted.changed() => change_of(socket, &mut client, change).await?,
-            _ = looks.tick(), if socket.transport_type() == TransportType::Polling => {}
+            change = admitted.changed() => Box::pin(change_of(socket, &mut client, change)).await?,
+            () = may_have_moved(socket) => {}
         }
+    }
+}
+
+async fn greet(socket: &Socket, service: &Behind) -> Result<(), Gone> {
+    let welcome = json!({"instance": service.instance.to_string()});
+    send(|| emit(socket, "welcome", &welcome)).await?;
+    if service.demo {
+        let greeting = Argument::Text(format!("hello from {}", service.instance));
+        send(|| send_back(socket, &greeting)).await?;
+    }
+    Ok(())
+}
+
+/// Returns now and then, as long as it is not a WebSocket.
+async fn may_have_moved(socket: &Socket) {
+    match socket.transport_type() {
+        TransportType::Polling => Box::pin(sleep(LOOK_EVERY)).await,
+        TransportType::Websocket => pending().await,
     }
 }
 
@@ -223,7 +234,7 @@ async fn send(send: impl Fn() -> Result<(), SendError>) -> Result<(), Gone> {
         match pause {
             // Whoever empties it may only wait for its turn.
             None => yield_now().await,
-            Some(pause) => sleep(pause).await,
+            Some(pause) => Box::pin(sleep(pause)).await,
         }
         pause = Some(pause.map_or(PAUSE_MIN, |pause| (2 * pause).min(PAUSE_MAX)));
     }
