@@ -92,8 +92,13 @@ pub(super) fn sockets(service: &Service) -> MethodRouter<Service> {
         // Clients take it for a lost connection, and come back by themselves.
         SocketIo::close(&io).await;
     });
-    let places = Arc::new(Semaphore::new(MAX_POLLING));
-    any_service(sockets).layer(map_request(lightened)).layer(from_fn(move |request, next| {
+    bounded(any_service(sockets), MAX_POLLING)
+}
+
+/// With so many sessions at once that began with polling, and with what the library needs of a request.
+fn bounded<S: Clone + Send + Sync + 'static>(sockets: MethodRouter<S>, polling: usize) -> MethodRouter<S> {
+    let places = Arc::new(Semaphore::new(polling));
+    sockets.layer(map_request(lightened)).layer(from_fn(move |request, next| {
         let places = Arc::clone(&places);
         async move { take_place(&places, request, next).await }
     }))
@@ -152,7 +157,31 @@ fn hand_over<T: Clone + Send + Sync + 'static>(from: &mut Parts, to: &mut Reques
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::Router;
+    use axum::body::Body;
     use bytes::Bytes;
+    use hyper::StatusCode;
+    use tokio::time::sleep;
+    use tower::ServiceExt;
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_that_began_with_polling_are_bounded() {
+        let (sockets, _io) = SocketIo::builder().connect_timeout(CONNECT_TIMEOUT).build_svc();
+        let routes: Router = Router::new().route(PATHS[1], bounded(any_service(sockets), 2));
+        let ask = async |query: &str| {
+            let request = Request::get(format!("/socket.io/?EIO=4&{query}")).body(Body::empty()).unwrap();
+            routes.clone().oneshot(request).await.unwrap().status()
+        };
+        for expected in [StatusCode::OK, StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE] {
+            assert_eq!(ask("transport=polling").await, expected);
+        }
+        // Neither a session that goes on nor a WebSocket needs a place; the library says what is wrong with these two.
+        assert_eq!(ask("transport=polling&sid=AAAAAAAAAAAAAAAA").await, StatusCode::BAD_REQUEST);
+        assert_eq!(ask("transport=websocket").await, StatusCode::BAD_REQUEST);
+        // They never say that they want to talk.
+        sleep(2 * CONNECT_TIMEOUT).await;
+        assert_eq!(ask("transport=polling").await, StatusCode::OK);
+    }
 
     #[tokio::test]
     async fn nothing_holds_the_buffer_a_request_came_in() {
@@ -161,7 +190,7 @@ mod tests {
             let at = buffer.windows(text.len()).position(|part| part == text.as_bytes()).unwrap();
             buffer.slice(at..at + text.len())
         };
-        let mut request = Request::new(axum::body::Body::empty());
+        let mut request = Request::new(Body::empty());
         *request.uri_mut() = Uri::from_maybe_shared(of("/socket.io/?EIO=4&transport=websocket")).unwrap();
         let key = HeaderValue::from_maybe_shared(of("dGhlIHNhbXBsZSBub25jZQ==")).unwrap();
         request.headers_mut().insert(SEC_WEBSOCKET_KEY, key.clone());

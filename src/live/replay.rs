@@ -264,3 +264,36 @@ impl Registry {
         full.map(|(_, outbox)| outbox)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::written::At;
+    use bytes::Bytes;
+
+    #[test]
+    fn who_was_slow_once_is_not_slow_for_ever() {
+        let channel = Channel::subscribed("closed:a").unwrap();
+        let place = Place { epoch: Some(1), mark: 9 };
+        let mut behind = Behind::new(Arc::default());
+        behind.add(channel.clone(), At::end(5), place.epoch, false);
+        let outbox = Arc::clone(&behind.outbox);
+        let frame = Frame::new(&"a".into(), Body::Message(Bytes::from_static(b"waits")));
+        assert!(outbox.put(&frame));
+        let mut registry = Registry::default();
+        registry.behind.insert(1, behind);
+        let is_lagging = |registry: &Registry| registry.behind[&1].lagging;
+
+        registry.lags(1);
+        registry.next(&Log::default(), place, true);
+        assert!(is_lagging(&registry), "it has not taken what it was given");
+        outbox.forget("a");
+        registry.next(&Log::default(), place, true);
+        assert!(!is_lagging(&registry), "it has taken everything");
+
+        registry.lags(1);
+        let piece = Piece { rows: Vec::new(), frames: HashMap::new(), until: 9 };
+        assert!(registry.put(1, &mut [], &piece).is_none());
+        assert!(!is_lagging(&registry), "it had room for a whole piece");
+    }
+}

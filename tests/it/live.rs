@@ -5,8 +5,9 @@ use crate::events::Events;
 use crate::http::{Client, array, reading, reading_at};
 use crate::operations::metric;
 use crate::postgres_server::Database;
-use crate::servers::RedisServer;
+use crate::servers::{RedisServer, temporary};
 use crate::service::{On, Service, eventually};
+use crate::world::copy;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -251,6 +252,8 @@ fn names_that_are_refused() {
 
 /// Buckets close while the tests look on.
 const SHORT: [&str; 6] = ["--periods", "1s,1m", "--grace", "100ms", "--lateness", "500ms"];
+/// And these, of readings of the past, at once.
+const ONLY_HOURS: [&str; 6] = ["--periods", "1h", "--grace", "50ms", "--lateness", "100ms"];
 
 /// Source, start, generation and revision: a row in one version.
 fn version(row: &Value) -> (String, String, i64, i64) {
@@ -411,7 +414,7 @@ fn who_comes_back_with_another_stores_place_is_told() {
 /// One id stands for all channels of a client: whatever it is cut off after, what comes behind it has all the rest.
 #[test]
 fn clients_of_several_channels_are_cut_off_after_each_event() {
-    let service = Service::start(On::Embedded, &["--periods", "1h", "--grace", "50ms", "--lateness", "100ms"]);
+    let service = Service::start(On::Embedded, &ONLY_HOURS);
     let client = service.client();
     let written = |source: &str| {
         client.post(&reading_at(source, 1.0, "2026-01-05")).ok();
@@ -436,6 +439,72 @@ fn clients_of_several_channels_are_cut_off_after_each_event() {
         last = event.id.unwrap();
     }
     assert_eq!(heard, ["b", "a"], "in the order of the log");
+}
+
+/// A client that has no room for the second of several names of one row hears the row under each of them once.
+#[test]
+fn who_falls_behind_under_several_names_hears_nothing_twice() {
+    const NAMES: [&str; 5] = ["closed:ab", "closed:a*", "closed:*b", "closed:?b", "closed:a?"];
+    const HOURS: usize = 1_000;
+    let service = Service::start(On::Embedded, &ONLY_HOURS);
+    // How many names there are decides at which of them the room ends.
+    let mut clients: Vec<_> = (2..=NAMES.len()).map(|n| (n, Events::of(&service.url(), &NAMES[..n]))).collect();
+    let readings = (0..HOURS).map(|hour| {
+        let (month, day) = (1 + hour / 24 / 28, 1 + hour / 24 % 28);
+        reading_at("ab", 1.0, &format!("2026-{month:02}-{day:02}T{:02}:00:00Z", hour % 24))
+    });
+    service.client().post(&array(readings)).ok();
+    eventually("all is written", || {
+        let rows = service.client().rows("ab", "1h");
+        (rows.len() == HOURS && rows.iter().all(|row| row["state"] == "closed")).then_some(())
+    });
+    for (names, events) in &mut clients {
+        let mut heard = BTreeSet::new();
+        for _ in 0..*names * HOURS {
+            let event = events.next().unwrap();
+            assert_eq!(event.name, "closed", "{event:?}");
+            let told = (event.data["channel"].to_string(), event.data["row"]["start"].to_string());
+            assert!(heard.insert(told), "told of twice, with {names} names: {event:?}");
+        }
+    }
+    service.client().post(&reading_at("ab", 1.0, "2026-06-01")).ok();
+    for (_, events) in &mut clients {
+        assert_eq!(events.next().unwrap().data["row"]["start"], "2026-06-01T00:00:00Z", "nothing else was left");
+    }
+}
+
+/// A store that has lost its last moments counts on from before: what clients who stayed were told of has the place of
+/// what comes now.
+#[test]
+fn clients_who_stay_hear_that_the_store_went_back() {
+    let mut redis = RedisServer::start_durable();
+    let service = node(&redis, &ONLY_HOURS);
+    let mut events = Events::of(&service.url(), &["closed:a", "closed:*"]);
+    let mut hour = 0;
+    let mut post_and_hear = |events: &mut Events| {
+        hour += 1;
+        let start = format!("2026-01-05T{hour:02}:00:00Z");
+        service.client().post(&reading_at("a", 1.0, &start)).ok();
+        for _ in 0..2 {
+            let event = events.next().unwrap();
+            assert_eq!((event.name.as_str(), &event.data["row"]["start"]), ("closed", &json!(start)), "{event:?}");
+        }
+    };
+    post_and_hear(&mut events);
+    let saved = temporary();
+    copy(&redis.dir().join("appendonlydir"), saved.path());
+    for _ in 0..3 {
+        post_and_hear(&mut events);
+    }
+    redis.kill();
+    copy(saved.path(), &redis.dir().join("appendonlydir"));
+    redis.restart();
+    let mut gaps = [(); 2].map(|()| events.next().unwrap());
+    gaps.sort_by_key(|gap| gap.data["channel"].to_string());
+    let expected =
+        ["closed:*", "closed:a"].map(|channel| ("gap".to_owned(), json!({"channel": channel, "missed": null})));
+    assert_eq!(gaps.map(|gap| (gap.name, gap.data)), expected);
+    post_and_hear(&mut events);
 }
 
 /// What one instance has told, another one that reads the log a moment later does not tell again.
