@@ -6,6 +6,7 @@
 //! [`STOP_DEADLINE`] is left to the store and the next start: nothing acknowledged is lost by it.
 
 mod node;
+mod rules;
 
 use crate::auth::Auth;
 use crate::clock::{self, Clock};
@@ -77,6 +78,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
         Committer::start(Arc::clone(&store), Arc::clone(&calendar), Arc::clone(&wake), Clock::System)
             .await
             .with_context(|| format!("cannot use the store {}", store.name()))?;
+    let _rules = follow_rules(&config, &committer).await?;
     let (stop, stopped) = watch::channel(false);
     let (mut progress, mut orders) = (Arc::<Progress>::default(), None);
     let rolling = if let Some(sink) = &sink {
@@ -238,6 +240,14 @@ fn open_tls(config: &Config) -> anyhow::Result<Option<Arc<Tls>>> {
 fn keep_up(tls: Arc<Tls>) -> anyhow::Result<AbortOnDrop> {
     let hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     Ok(AbortOnDrop(incidents::spawn("certificate", tls.keep_up(hangup))))
+}
+
+/// The file of rules, where there is one.
+async fn follow_rules(config: &Config, committer: &Committer) -> anyhow::Result<Option<AbortOnDrop>> {
+    let Some(path) = &config.rules else { return Ok(None) };
+    rules::begin(path, committer.rules()).await?;
+    let following = rules::keep_up(path.clone(), Arc::clone(committer.rules()))?;
+    Ok(Some(AbortOnDrop(incidents::spawn("rules", following))))
 }
 
 /// Sends plain HTTP on to https, if it is to.

@@ -131,6 +131,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "PERIOD=TIME,...", env = "MEANWHILE_RETAIN")]
     pub retain: Option<String>,
 
+    /// File of rules for a store that has none; SIGHUP reads it again and applies it if it differs
+    #[arg(long, value_name = "FILE", env = "MEANWHILE_RULES")]
+    pub rules: Option<PathBuf>,
+
     /// Connections at once; at the limit the one unused for longest gives way to a new one
     #[arg(long, value_name = "N", env = "MEANWHILE_MAX_CONNECTIONS", default_value = "10000")]
     pub max_connections: String,
@@ -304,6 +308,8 @@ pub struct Config {
     pub advertise: Option<String>,
     /// Which rows go, and when; empty: none.
     pub retain: Vec<Retention>,
+    /// Of rules, for a store without any.
+    pub rules: Option<PathBuf>,
     /// At least 1.
     pub max_connections: usize,
     /// 0: not limited.
@@ -456,6 +462,7 @@ impl TryFrom<&ServeArgs> for Config {
         let retain = args.retain.as_deref().map(|rules| retention::parse(rules, &calendar, &policy));
         Ok(Self {
             retain: named("retain", retain.transpose())?.unwrap_or_default(),
+            rules: args.rules.clone(),
             listen: named("listen", access::listen(&args.listen, args.auth_file.is_some(), args.insecure))?,
             store,
             sink: named("sink", sink(&args.sink))?,
@@ -602,6 +609,7 @@ mod tests {
     use super::*;
     use crate::stats::calendar::Period;
     use clap::Parser;
+    use std::path::Path;
 
     #[derive(Parser)]
     struct Command {
@@ -646,7 +654,7 @@ mod tests {
         let policy = Policy { grace: 5_000, lateness: 60_000, late: Late::Reopen, idempotency_ttl: 3_600_000 };
         assert_eq!((config.policy, config.hold), (policy, None));
         assert_eq!((config.acks, config.role, config.advertise), (Acks::Store, Role::All, None));
-        assert_eq!(config.retain, []);
+        assert_eq!((config.retain, config.rules), (vec![], None));
         let connections = (config.max_connections, config.max_connections_per_address);
         assert_eq!(connections, (MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS));
         assert_eq!((config.trusted_proxies, config.proxy_protocol), (Networks::default(), false));
@@ -672,6 +680,7 @@ mod tests {
             "--role=ingest",
             "--advertise=http://10.0.0.5:8080",
             "--retain=1h=2y",
+            "--rules=rules.toml",
             "--max-connections=1",
             "--max-connections-per-address=0",
             "--trusted-proxies=10.0.0.0/8",
@@ -700,7 +709,7 @@ mod tests {
         let advertised = config.advertise.as_deref();
         assert_eq!((config.acks, config.role, advertised), (Acks::Replica, Role::Ingest, Some("http://10.0.0.5:8080")));
         let kept = Retention { period: Period::Seconds(3600), keep: 732 * 86_400_000 };
-        assert_eq!(config.retain, [kept]);
+        assert_eq!((config.retain.as_slice(), config.rules.as_deref()), (&[kept][..], Some(Path::new("rules.toml"))));
         assert_eq!((config.max_connections, config.max_connections_per_address), (1, 0));
         assert_eq!((config.trusted_proxies.to_string().as_str(), config.proxy_protocol), ("10.0.0.0/8", true));
         assert_eq!((config.live_idle(), config.silent_after), (Some(Duration::from_mins(5)), Some(600_000)));

@@ -6,7 +6,7 @@
 
 use super::{Usage, config::validated, output};
 use crate::auth::file::Entries;
-use crate::config::{Config, Given, SinkUrl, StoreUrl};
+use crate::config::{Config, Given, SinkUrl, StoreUrl, WrittenRules};
 use crate::http::server::Tls;
 use crate::sink::{SinkError, csv, postgres};
 use crate::store::probe::Probe;
@@ -83,6 +83,15 @@ pub fn run(given: &Given) -> anyhow::Result<()> {
             Err(error) => {
                 print("failed", &format!("tokens: {error}"))?;
                 unusable.push("the file of tokens");
+            }
+        }
+    }
+    if let Some(path) = &config.rules {
+        match WrittenRules::read(path) {
+            Ok((_, rules)) => print("ok", &format!("rules {}: {} of them", path.display(), rules.rules.len()))?,
+            Err(error) => {
+                print("failed", &format!("rules: {error}"))?;
+                unusable.push("the rules");
             }
         }
     }

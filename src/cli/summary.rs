@@ -21,6 +21,8 @@ pub const EXAMPLES: &str = "EXAMPLES:
       October, in one row for each source whose id begins with 'weather.'.
   meanwhile summary --prefix '' --from -7d --by period --period 1d
       All sources together, day by day.
+  meanwhile summary --group region:west --from -24h
+      One group that the rules make, over the last day.
   meanwhile summary --prefix '' --by none --format json | jq '.rows[0].count'
       How many readings there are.
 
@@ -32,10 +34,14 @@ covered, and json has it as 'covered'.";
 #[derive(clap::Args)]
 pub struct SummaryArgs {
     /// Ids of the sources
-    #[arg(value_name = "SOURCE", required_unless_present = "prefix")]
+    #[arg(value_name = "SOURCE", required_unless_present_any = ["prefix", "group"])]
     sources: Vec<String>,
 
-    /// And all sources whose id begins with this; '' is all there are
+    /// And this group of the rules: the same as the source 'group:...'
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+
+    /// And all sources whose id begins with this; '' is all there are, without groups
     #[arg(long, value_name = "P")]
     prefix: Option<String>,
 
@@ -137,6 +143,7 @@ pub fn run(args: &SummaryArgs) -> anyhow::Result<()> {
     let period = args.period.map(|period| period.to_string());
 
     let mut query: Vec<(&str, &str)> = args.sources.iter().map(|source| ("source", source.as_str())).collect();
+    query.extend(args.group.iter().map(|group| ("group", group.as_str())));
     query.extend(args.prefix.iter().map(|prefix| ("prefix", prefix.as_str())));
     query.extend(from_text.iter().map(|from| ("from", from.as_str())));
     query.extend(to_text.iter().map(|to| ("to", to.as_str())));

@@ -30,6 +30,7 @@ mod publish;
 mod readings;
 mod receive;
 mod redirect;
+mod rules;
 pub mod server;
 mod socket;
 mod sources;
@@ -123,6 +124,9 @@ pub fn router(service: Service) -> Router {
         .route("/readyz", get(operations::readyz), Anyone)
         .route("/metrics", get(operations::metrics), Needs(&[Scope::Query, Admin]))
         .route("/v1/nodes", get(nodes::nodes), Needs(&[Admin]))
+        .route("/v1/rules", get(rules::get), Needs(&[Scope::Query]))
+        .route("/v1/rules", post(rules::post), Needs(&[Admin]))
+        .route("/v1/rules/explain", get(rules::explain), Needs(&[Scope::Query]))
         .route("/v1/errors", get(errors::errors), Needs(&[Admin]))
         .route("/openapi.json", get(openapi::serve), Anyone);
     let sockets = socket::sockets(&service);

@@ -6,7 +6,7 @@
 
 use super::problem::Kind;
 use super::{
-    compare, drain, errors, nodes, operations, page, publish, readings, sources, state, stats, stream, summary,
+    compare, drain, errors, nodes, operations, page, publish, readings, rules, sources, state, stats, stream, summary,
 };
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -47,6 +47,9 @@ use utoipa::{OpenApi, ToSchema};
         operations::metrics,
         nodes::nodes,
         errors::errors,
+        rules::get,
+        rules::post,
+        rules::explain,
         serve,
         page::html,
         page::style,
@@ -113,6 +116,8 @@ struct Problem {
     /// Where JSON ends to be JSON.
     line: Option<usize>,
     column: Option<usize>,
+    /// Of rules that are wrong: which of the two texts.
+    file: Option<String>,
     /// The parameter that was refused.
     parameter: Option<String>,
     /// The source that is not known.
@@ -146,7 +151,7 @@ const OPEN: [&str; 9] =
 const GUARDED: [Kind; 3] = [Kind::Unauthorized, Kind::Forbidden, Kind::TooFast];
 
 /// The kinds of problems a route may answer with, beside those.
-const PROBLEMS: [(&str, &[Kind]); 13] = [
+const PROBLEMS: [(&str, &[Kind]); 15] = [
     (
         "/v1/readings",
         &[
@@ -182,6 +187,18 @@ const PROBLEMS: [(&str, &[Kind]); 13] = [
     ("/v1/drain", &[Kind::InvalidParameter, Kind::Unavailable, Kind::NoSink]),
     ("/v1/nodes", &[Kind::InvalidParameter]),
     ("/v1/errors", &[Kind::InvalidParameter]),
+    (
+        "/v1/rules",
+        &[
+            Kind::InvalidParameter,
+            Kind::InvalidRules,
+            Kind::UnreadableBody,
+            Kind::BodyTimeout,
+            Kind::BodyTooLarge,
+            Kind::Unavailable,
+        ],
+    ),
+    ("/v1/rules/explain", &[Kind::InvalidParameter, Kind::Unavailable]),
     ("/readyz", &[Kind::InvalidParameter]),
 ];
 

@@ -32,6 +32,8 @@ pub enum Kind {
     UnreadableHead,
     /// Lines of the body break a rule; `errors` names them.
     InvalidReadings,
+    /// A file of rules or its table; `file` and `line` say where.
+    InvalidRules,
     InvalidParameter,
     InvalidHeader,
     /// Nobody has said who he is, or nobody is known by what he presents.
@@ -73,10 +75,11 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind there is.
-    pub(super) const ALL: [Self; 29] = [
+    pub(super) const ALL: [Self; 30] = [
         Self::UnreadableBody,
         Self::UnreadableHead,
         Self::InvalidReadings,
+        Self::InvalidRules,
         Self::InvalidParameter,
         Self::InvalidHeader,
         Self::Unauthorized,
@@ -113,6 +116,7 @@ impl Kind {
                 (StatusCode::BAD_REQUEST, "unreadable-request", "The request line or a header cannot be read")
             }
             Self::InvalidReadings => (StatusCode::BAD_REQUEST, "invalid-readings", "Some readings are invalid"),
+            Self::InvalidRules => (StatusCode::BAD_REQUEST, "invalid-rules", "The rules are invalid"),
             Self::InvalidParameter => (StatusCode::BAD_REQUEST, "invalid-parameter", "A query parameter is invalid"),
             Self::InvalidHeader => (StatusCode::BAD_REQUEST, "invalid-header", "A header is invalid"),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "It is not known who asks"),

@@ -14,6 +14,8 @@ use super::problem::Problem;
 use super::stats::{PARTIAL, failed, failed_for};
 use crate::query::{By, MAX_SOURCES, QueryError, Summary, SummaryQuery, SummaryRow};
 use crate::stats::calendar::{Calendar, Period};
+use crate::stats::rules::group_id;
+use crate::stats::source::RESERVED_PREFIX;
 use crate::stats::{Millis, source, timestamp};
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
@@ -25,12 +27,13 @@ use std::io;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-pub(super) const PARAMETERS: [&str; 7] = ["source", "prefix", "from", "to", "by", "period", "format"];
+pub(super) const PARAMETERS: [&str; 8] = ["source", "group", "prefix", "from", "to", "by", "period", "format"];
 
 #[utoipa::path(get, path = "/v1/summary", tag = "statistics",
     params(
         ("source" = Option<Vec<String>>, Query, example = json!(["kitchen"]), description = "Up to 100, repeated"),
-        ("prefix" = Option<String>, Query, description = "And all sources whose id begins with it, up to 100000; empty: all"),
+        ("group" = Option<String>, Query, example = "region:west", description = "And this group of the rules: the same as source=group:..."),
+        ("prefix" = Option<String>, Query, description = "And all sources whose id begins with it, up to 100000; empty: all, without groups"),
         ("from" = Option<String>, Query, example = "2026-11-20T05:00:00Z", description = "Readings of this time or later; default: of the first bucket there is"),
         ("to" = Option<String>, Query, example = "2026-11-21", description = "Readings before this time; default: to the end of the coarsest bucket that holds the present"),
         ("by" = Option<String>, Query, pattern = "^(source|period|none)$", description = "One row for each source (default), for each bucket of `period`, or for everything"),
@@ -58,7 +61,9 @@ async fn answer(service: &Service, caller: &Caller, raw: &RawQuery, headers: &He
     let csv = is_csv(&parameters, headers)?;
     let asked = asked(&parameters, service.query.calendar())?;
     caller.needs_sources(&asked.sources)?;
-    let visible = |source: &str| caller.has_source(source);
+    // A group holds what its members hold: with them it would count twice.
+    let with_groups = asked.prefix.as_ref().is_some_and(|prefix| prefix.starts_with(RESERVED_PREFIX));
+    let visible = |source: &str| caller.has_source(source) && (with_groups || !source.starts_with(RESERVED_PREFIX));
     let summary = service.query.summary(&asked, &visible, service.clock.now()).await;
     let mut summary = summary.map_err(|error| failed_for(caller, error))?;
     // The first rows before the status: most of what can fail has failed by then.
@@ -137,7 +142,10 @@ fn asked(parameters: &Parameters, calendar: &Calendar) -> Result<SummaryQuery, P
 
 /// The sources that are meant: those named, and those with a prefix.
 fn selection(parameters: &Parameters) -> Result<(Vec<Arc<str>>, Option<String>), Problem> {
-    let sources: Vec<Arc<str>> = parameters.all("source").into_iter().map(Arc::from).collect();
+    let mut sources: Vec<Arc<str>> = parameters.all("source").into_iter().map(Arc::from).collect();
+    if let Some(group) = parameters.one("group") {
+        sources.push(group_id(group).map_err(|error| refuse("group", &error.to_string()))?);
+    }
     let prefix = parameters.one("prefix").map(str::to_owned);
     if sources.is_empty() && prefix.is_none() {
         return Err(refuse("source", "it is missing: write ?source=ID or ?prefix=P; ?prefix= is all sources"));

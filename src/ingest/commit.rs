@@ -6,6 +6,7 @@
 //! that owns a shard's sequence of frames is in `commit/shard.rs`, the merging of parts in
 //! `commit/pending.rs`, what a store has lost in `commit/losses.rs`.
 
+mod groups;
 mod losses;
 mod pending;
 mod refused;
@@ -19,6 +20,8 @@ use crate::stats::Millis;
 use crate::stats::calendar::Calendar;
 use crate::stats::layout::SCALAR_DOUBLES;
 use crate::stats::moments::numbers;
+use crate::stats::source::RESERVED_PREFIX;
+use crate::store::rules::Book;
 use crate::store::{KeyRecord, Shard, Store, StoreError};
 pub use losses::{Loss, Losses};
 use pending::{Arrival, Work};
@@ -93,11 +96,21 @@ pub enum CommitError {
     /// Readings of a source that are of another length than those it has in the same time. They are not counted;
     /// if `partly`, other parts of the request are.
     #[error(
-        "source \"{source_id}\" has readings of {} in the same time, and these are of {}: they could not be put together",
+        "{} has readings of {} in the same time, and these are of {}: they could not be put together",
+        named(source_id),
         numbers(*held),
         numbers(*given)
     )]
     Unlike { source_id: Arc<str>, held: usize, given: usize, partly: bool },
+}
+
+/// A source, or a group of a source of the request.
+fn named(id: &str) -> String {
+    if id.starts_with(RESERVED_PREFIX) {
+        format!("\"{id}\", a group that the rules put a source of the request into,")
+    } else {
+        format!("source \"{id}\"")
+    }
 }
 
 /// What became of one part.
@@ -149,6 +162,7 @@ pub struct Committer {
     queue: mpsc::UnboundedSender<Work>,
     waiting: Arc<Semaphore>,
     shared: Arc<Shared>,
+    rules: Arc<Book>,
     /// One live request per key; others with the same key wait for its outcome.
     live: Arc<Mutex<HashMap<u128, LiveRequest>>>,
 }
@@ -172,9 +186,10 @@ impl Committer {
         let shared = Arc::new(Shared::default());
         let (queue, works) = mpsc::unbounded_channel();
         let task = shard::Task::new(store, calendar, shard, Arc::clone(&shared), wake, clock).await?;
+        let rules = task.rules();
         let task = incidents::spawn("committer", task.run(works));
         let waiting = Arc::new(Semaphore::new(MAX_WAITING_DOUBLES));
-        Ok((Self { queue, waiting, shared, live: Arc::default() }, task))
+        Ok((Self { queue, waiting, shared, rules, live: Arc::default() }, task))
     }
 
     /// Counts a request, or says that it was not or maybe not counted.
@@ -193,6 +208,12 @@ impl Committer {
             }
         });
         run.await.unwrap_or_else(|_| Err(CommitError::Unknown("the program is stopping".to_owned())))
+    }
+
+    /// The rules by which frames are made.
+    #[must_use]
+    pub fn rules(&self) -> &Arc<Book> {
+        &self.rules
     }
 
     /// What the store has lost of what it had confirmed to this process since its start.

@@ -55,7 +55,7 @@ impl Channel {
         check_length(name)?;
         if let Some(sources) = name.strip_prefix(SILENT) {
             let glob = Glob::parse(sources).map_err(|_| ChannelError::NoSource)?;
-            let is_source = glob.exact().is_none_or(|id| source::check(&id).is_ok());
+            let is_source = glob.exact().is_none_or(|id| source::check_known(&id).is_ok());
             return if is_source { Ok(Self::Silent(glob.into())) } else { Err(ChannelError::NoSource) };
         }
         let of = if name.starts_with(LIVE) { Self::Live } else { Self::Closed };
@@ -64,7 +64,7 @@ impl Channel {
         };
         let glob = Glob::parse(sources).map_err(|_| ChannelError::NoSource)?;
         match glob.exact() {
-            Some(id) if source::check(&id).is_ok() => Ok(of(id.into())),
+            Some(id) if source::check_known(&id).is_ok() => Ok(of(id.into())),
             Some(_) => Err(ChannelError::NoSource),
             None if name.starts_with(LIVE) => Err(ChannelError::LivePattern),
             None => Ok(Self::ClosedLike(glob.into())),
@@ -155,9 +155,9 @@ mod tests {
         check(&"x".repeat(MAX_CHANNEL_BYTES + 1), ChannelError::TooLong);
         check("live:", ChannelError::NoSource);
         check("closed:", ChannelError::NoSource);
-        check("closed:group:a", ChannelError::NoSource);
+        check("closed:group:", ChannelError::NoSource);
         check("silent:", ChannelError::NoSource);
-        check("silent:group:a", ChannelError::NoSource);
+        check("silent:group:", ChannelError::NoSource);
         check("live:*", ChannelError::LivePattern);
         assert_eq!(Channel::published("silent:a"), Err(ChannelError::Reserved));
         assert_eq!(Channel::published("live:kitchen"), Err(ChannelError::Reserved));

@@ -61,6 +61,17 @@ pub fn check(id: &str) -> Result<(), SourceError> {
     Ok(())
 }
 
+/// Accepts what [`check`] does, and groups.
+///
+/// # Errors
+/// Says which rule the id breaks.
+pub fn check_known(id: &str) -> Result<(), SourceError> {
+    match check(id) {
+        Err(SourceError::Reserved) if id.len() > RESERVED_PREFIX.len() => Ok(()),
+        checked => checked,
+    }
+}
+
 /// A source with the starts of its first and last bucket, over all periods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceSpan {
@@ -118,5 +129,8 @@ mod tests {
         check_id("a\u{85}b", Err(SourceError::ControlCharacter('\u{85}')));
         check_id("a\u{2028}b", Err(SourceError::ControlCharacter('\u{2028}')));
         check_id("group:region", Err(SourceError::Reserved));
+        assert_eq!(check_known("group:region"), Ok(()));
+        assert_eq!(check_known("group:"), Err(SourceError::Reserved));
+        assert_eq!(check_known(&format!("group:{}", "x".repeat(251))), Err(SourceError::TooLong(257)));
     }
 }

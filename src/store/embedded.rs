@@ -16,6 +16,7 @@ mod lengths;
 mod look;
 mod nodes;
 mod probe;
+mod rules;
 mod seal;
 mod states;
 mod tables;
@@ -25,6 +26,7 @@ mod tests;
 pub use probe::probe;
 
 use super::nodes::{Node, Registered};
+use super::rules::{Changed, Version};
 use super::{
     AckLog, Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenBuckets, Page, Policy, Sealed, Shard,
     Store, StoreError, When, WriterId,
@@ -196,6 +198,7 @@ impl Inner {
                 transaction.open_table(tables::ASIDE)?;
                 transaction.open_table(tables::ERRORS)?;
                 transaction.open_table(tables::COMPLETE)?;
+                transaction.open_table(tables::RULES)?;
             }
             transaction.commit()?;
             Ok(None)
@@ -238,6 +241,7 @@ impl Store for EmbeddedStore {
                 elapsed: clocks.elapsed,
                 now: clocks.now,
                 sequence: record.map_or(0, |record| record.value().0),
+                rules: rules::newest(&t.open_table(tables::RULES)?, shard)?.0,
             })
         })
         .await
@@ -341,6 +345,23 @@ impl Store for EmbeddedStore {
             Ok(Ok(()))
         })
         .await
+    }
+
+    async fn rules(&self, shard: Shard) -> Result<Vec<Version>, StoreError> {
+        self.read(move |_, t| rules::all(t, shard)).await
+    }
+
+    async fn change_rules(&self, shard: Shard, periods: &[Period], version: &Version) -> Result<Changed, StoreError> {
+        let (periods, version) = (periods.to_vec(), version.clone());
+        self.write(redb::Durability::Immediate, move |inner, t| {
+            rules::change(inner, t, shard, &periods, &version).map(Ok)
+        })
+        .await
+    }
+
+    async fn restore_rules(&self, shard: Shard, versions: &[Version]) -> Result<(), StoreError> {
+        let versions = versions.to_vec();
+        self.write(redb::Durability::Immediate, move |_, t| rules::take(t, shard, &versions).map(|_| Ok(()))).await
     }
 
     async fn register(&self, node: &Node) -> Result<Vec<Registered>, StoreError> {

@@ -53,6 +53,12 @@ pub fn nodes(shard: Shard) -> String {
     format!("mw:{{{shard}}}:nodes")
 }
 
+/// Hash: number of a version of the rules -> since when, and what it says.
+#[must_use]
+pub fn rules(shard: Shard) -> String {
+    format!("mw:{{{shard}}}:rules")
+}
+
 /// Stream: mark of an ack -> the life that the sink has.
 #[must_use]
 pub fn log(shard: Shard) -> String {

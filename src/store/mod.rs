@@ -13,6 +13,7 @@ pub mod kin;
 pub mod nodes;
 pub mod probe;
 pub mod redis;
+pub mod rules;
 
 pub use crate::config::Acks;
 use crate::stats::Millis;
@@ -22,6 +23,7 @@ use crate::stats::moments::Moments;
 pub use crate::stats::policy::{Late, MAX_IDEMPOTENCY_TTL, Policy};
 use kin::{Clash, Kin};
 use nodes::{Node, Registered};
+use rules::{Changed, Version};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,6 +137,8 @@ pub struct Frame {
     pub deltas: Vec<BucketDeltas>,
     /// Wanted where it brings vectors, and by shards that have had some; not part of what is brought.
     pub kin: Option<Kin>,
+    /// The version of the rules by which it has groups, 0 if there was none; not part of what is brought.
+    pub rules: u64,
 }
 
 impl Frame {
@@ -166,7 +170,7 @@ impl Frame {
         deltas: Vec<BucketDeltas>,
     ) -> Self {
         let checksum = Self::checksum(&keys, &deltas);
-        Self { writer, sequence, checksum, received, keys, deltas, kin: None }
+        Self { writer, sequence, checksum, received, keys, deltas, kin: None, rules: 0 }
     }
 }
 
@@ -185,6 +189,9 @@ pub enum Answer {
     Stale,
     /// These keys (index in the frame, recorded fingerprint) have been counted.
     Seen(Vec<(usize, [u8; 16])>),
+    /// The frame was made under other rules than are in force for one of its buckets (the rule is
+    /// [`rules::is_outdated`]); the newest version is this one, 0 if there is none: make it anew, under the same sequence.
+    Rules { newest: u64 },
     /// These buckets are being closed: drive the close to its end, then send again.
     Closing(Vec<Life>),
     /// These buckets (index in the frame's deltas) are past their lateness; only with [`Late::Refuse`].
@@ -216,6 +223,8 @@ pub struct Head {
     pub now: Millis,
     /// Last applied sequence of the writer asked about, 0 if none.
     pub sequence: u64,
+    /// The newest version of the rules, 0 if there is none.
+    pub rules: u64,
 }
 
 /// What the rollover has to look at.
@@ -495,6 +504,19 @@ pub trait Store: Send + Sync + 'static {
     /// Notes that a drain has brought everything to the sink, which another store may serve from now on:
     /// the next [`Self::found`] gives a new epoch, so that a first life here is newer than its rows.
     async fn drained(&self, shard: Shard) -> Result<(), StoreError>;
+
+    /// The versions of the rules, the oldest first; at most [`rules::MAX_VERSIONS`], of
+    /// [`rules::MAX_VERSIONS_BYTES`] together.
+    async fn rules(&self, shard: Shard) -> Result<Vec<Version>, StoreError>;
+
+    /// Makes a version the newest, if it follows the newest there is and no bucket can have been begun under another
+    /// one: its `from` is later than `now`, than that of the version before and than the start of every open bucket of
+    /// these periods. In a store that never had a reading it may be [`rules::ALL_TIME`]. Beyond the limits the oldest
+    /// versions go.
+    async fn change_rules(&self, shard: Shard, periods: &[Period], version: &Version) -> Result<Changed, StoreError>;
+
+    /// Gives back versions that a store has lost: it takes those newer than its own newest, whatever their `from`.
+    async fn restore_rules(&self, shard: Shard, versions: &[Version]) -> Result<(), StoreError>;
 
     /// Puts an instance on the list of those that share the store, or says what it says of itself anew, and
     /// returns the list, those that came first first. It stays for [`nodes::NODE_TTL`] of `elapsed`; the

@@ -24,6 +24,7 @@ use crate::stats::complete::Complete;
 use crate::stats::layout;
 use crate::store::kin::{Clash, Kin};
 use crate::store::nodes::{NODE_TTL, Node, Registered};
+use crate::store::rules::{ALL_TIME, Changed, MAX_VERSIONS, MAX_VERSIONS_BYTES, Version};
 use link::{Call, Link, Script};
 use redis::Value;
 use std::sync::Arc;
@@ -52,6 +53,7 @@ struct Scripts {
     open: Script,
     forget: Script,
     drained: Script,
+    change: Script,
     register: Script,
     confirm: Script,
     note: Script,
@@ -73,6 +75,7 @@ impl Scripts {
             open: Script::new("open", &[include_str!("lua/open.lua")]),
             forget: Script::new("forget", &[include_str!("lua/forget.lua")]),
             drained: Script::new("drained", &[CLOCK_LUA, include_str!("lua/drained.lua")]),
+            change: Script::new("change", &[CLOCK_LUA, include_str!("lua/change.lua")]),
             register: Script::new("register", &[CLOCK_LUA, include_str!("lua/register.lua")]),
             confirm: Script::new("confirm", &[CLOCK_LUA, include_str!("lua/confirm.lua")]),
             note: Script::new("note", &[include_str!("lua/note.lua")]),
@@ -164,6 +167,32 @@ impl RedisStore {
         Ok(list)
     }
 
+    async fn take_rules(
+        &self,
+        shard: Shard,
+        verb: &str,
+        periods: &[Period],
+        versions: &[Version],
+    ) -> Result<Changed, StoreError> {
+        let mut keys = vec![keys::head(shard), keys::rules(shard), keys::due(shard), keys::tombstones(shard)];
+        keys.extend(periods.iter().map(|period| keys::open(shard, *period)));
+        let mut call = self.clocked(&self.scripts.change, &keys);
+        call.arg(verb).arg(ALL_TIME).arg(MAX_VERSIONS).arg(MAX_VERSIONS_BYTES);
+        for Version { number, from, text } in versions {
+            call.arg(number).arg(from).arg(text);
+        }
+        let mut reply = Reply::of(match self.acks {
+            Acks::Store => self.queries.run(&call).await?,
+            Acks::Replica => self.queries.run_on_replica(&call).await?,
+        })?;
+        Ok(match reply.text()?.as_str() {
+            "DONE" => Changed::Done,
+            "OTHER" => Changed::Other { newest: reply.number()? },
+            "EARLY" => Changed::Early { after: reply.number()? },
+            _ => return Err(unexpected("an answer to a change of the rules")),
+        })
+    }
+
     fn apply_call(&self, shard: Shard, frame: &Frame) -> Call<'_> {
         let mut keys =
             vec![keys::head(shard), keys::due(shard), keys::tombstones(shard), keys::slices(shard), keys::aside(shard)];
@@ -179,6 +208,7 @@ impl RedisStore {
         });
         call.arg(self.policy.idempotency_ttl).arg(keys::slice_prefix(shard));
         call.arg(keys::writer_field(frame.writer)).arg(frame.sequence).arg(frame.checksum).arg(frame.received);
+        call.arg(frame.rules);
         call.arg(frame.keys.len());
         for key in &frame.keys {
             call.arg(&key.id[..]).arg(&key.fingerprint[..]).arg(key.ttl);
@@ -257,6 +287,7 @@ impl Store for RedisStore {
             elapsed: reply.number()?,
             now: reply.number()?,
             sequence: reply.number()?,
+            rules: reply.number()?,
         })
     }
 
@@ -287,6 +318,7 @@ impl Store for RedisStore {
                 }
                 Answer::Seen(seen)
             }
+            "RULES" => Answer::Rules { newest: reply.number()? },
             "CLOSING" => {
                 let mut lives = Vec::new();
                 while !reply.is_empty() {
@@ -537,6 +569,26 @@ impl Store for RedisStore {
     async fn drained(&self, shard: Shard) -> Result<(), StoreError> {
         let call = self.clocked(&self.scripts.drained, &[keys::head(shard)]);
         self.rollover.run(&call).await.map(drop)
+    }
+
+    async fn rules(&self, shard: Shard) -> Result<Vec<Version>, StoreError> {
+        let mut read = redis::cmd("HGETALL");
+        let fields: Vec<(u64, String)> = self.queries.command(read.arg(keys::rules(shard))).await?;
+        let version = |(number, said): (u64, String)| {
+            let (from, text) = said.split_once(' ').ok_or_else(|| unexpected("a version of the rules"))?;
+            Ok(Version { number, from: self::number(from)?, text: text.to_owned() })
+        };
+        let mut versions = fields.into_iter().map(version).collect::<Result<Vec<_>, StoreError>>()?;
+        versions.sort_by_key(|version| version.number);
+        Ok(versions)
+    }
+
+    async fn change_rules(&self, shard: Shard, periods: &[Period], version: &Version) -> Result<Changed, StoreError> {
+        self.take_rules(shard, "change", periods, std::slice::from_ref(version)).await
+    }
+
+    async fn restore_rules(&self, shard: Shard, versions: &[Version]) -> Result<(), StoreError> {
+        self.take_rules(shard, "restore", &[], versions).await.map(drop)
     }
 
     async fn register(&self, node: &Node) -> Result<Vec<Registered>, StoreError> {

@@ -79,7 +79,7 @@ fn the_example_holds_every_setting_with_its_default() {
 fn the_example_is_valid_when_all_of_it_is_used() {
     let dir = temporary();
     // The first two stand instead of others, the others have to be there.
-    let from_files = ["store_file", "sink_file", "auth_file", "tls_", "redirect_", "public_"];
+    let from_files = ["store_file", "sink_file", "auth_file", "rules", "tls_", "redirect_", "public_"];
     let all: Vec<String> =
         example().into_iter().filter(|line| !from_files.iter().any(|key| line.starts_with(key))).collect();
     write(&dir.path().join("all.toml"), &all.join("\n"));

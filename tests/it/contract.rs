@@ -12,6 +12,7 @@ mod lives;
 mod log;
 mod loss;
 mod reading;
+mod rules;
 mod schedule;
 mod sharing;
 mod times;
@@ -172,6 +173,12 @@ for_each_store! {
     sharing::a_step_of_the_clock_takes_nobody_off_the_list,
     sharing::a_store_without_epoch_has_a_list_too,
     sharing::since_when_rows_are_complete_is_kept,
+    rules::a_store_without_readings_takes_rules_for_all_time,
+    rules::rules_begin_after_all_that_is_open,
+    rules::a_frame_made_by_other_rules_is_made_anew,
+    rules::counted_before_outdated_before_closing,
+    rules::lost_versions_come_back,
+    rules::the_oldest_versions_go,
     vectors::vectors_and_numbers_merge_side_by_side,
     vectors::vectors_move_up_into_hour_and_day,
     vectors::a_frame_with_vectors_says_which_buckets_meet,

@@ -98,6 +98,7 @@ documents! {
     getting_started: "docs/getting-started.md",
     clients: "docs/clients.md",
     vectors: "docs/vectors.md",
+    rules: "docs/rules.md",
     reading_rows: "docs/reading-rows.md",
     configuration: "docs/configuration.md",
     operations: "docs/operations.md",

@@ -18,6 +18,7 @@ use meanwhile::stats::complete::Complete;
 use meanwhile::stats::layout;
 use meanwhile::stats::moments::Moments;
 use meanwhile::store::nodes::{NODE_TTL, Node, Registered};
+use meanwhile::store::rules::{Changed, Version};
 use meanwhile::store::{
     AckLog, Acked, Answer, Closed, Due, Durability, Frame, Head, LOG_LIVES, Life, OPEN_DOUBLES, Open, OpenBuckets,
     OpenLife, PAGE_SOURCES, Page, Policy, Sealed, Shard, Store, StoreError, TOMBSTONE_TTL, VISIBILITY, WAITING_RECHECK,
@@ -128,7 +129,7 @@ impl Store for Oracle {
         let state = self.state.lock().unwrap();
         let (elapsed, now) = state.times(self.clock.now());
         let (sequence, _) = state.writers.get(&writer).copied().unwrap_or_default();
-        Ok(Head { epoch: state.epoch, elapsed, now, sequence })
+        Ok(Head { epoch: state.epoch, elapsed, now, sequence, rules: state.newest_rules().0 })
     }
 
     async fn found(&self, _: Shard) -> Result<i64, StoreError> {
@@ -147,6 +148,19 @@ impl Store for Oracle {
             *state = next;
         }
         Ok(answer)
+    }
+
+    async fn rules(&self, _: Shard) -> Result<Vec<Version>, StoreError> {
+        Ok(self.state.lock().unwrap().versions.clone())
+    }
+
+    async fn change_rules(&self, _: Shard, periods: &[Period], version: &Version) -> Result<Changed, StoreError> {
+        Ok(self.tick().change_rules(periods, version))
+    }
+
+    async fn restore_rules(&self, _: Shard, versions: &[Version]) -> Result<(), StoreError> {
+        self.tick().take_rules(versions);
+        Ok(())
     }
 
     async fn due(&self, _: Shard, limit: usize) -> Result<Due, StoreError> {

@@ -8,6 +8,7 @@ use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::{Bucket, Family, Period};
 use meanwhile::stats::complete::Complete;
 use meanwhile::store::nodes::{Node, Registered};
+use meanwhile::store::rules::{Changed, Version};
 use meanwhile::store::{
     AckLog, Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenBuckets, Page, Policy, Sealed, Shard,
     Store, StoreError, When, WriterId,
@@ -149,6 +150,21 @@ impl Store for Unreliable {
                 Err(no_answer())
             }
         }
+    }
+
+    async fn rules(&self, shard: Shard) -> Result<Vec<Version>, StoreError> {
+        self.reach()?;
+        self.inner.rules(shard).await
+    }
+
+    async fn change_rules(&self, shard: Shard, periods: &[Period], version: &Version) -> Result<Changed, StoreError> {
+        self.reach()?;
+        self.inner.change_rules(shard, periods, version).await
+    }
+
+    async fn restore_rules(&self, shard: Shard, versions: &[Version]) -> Result<(), StoreError> {
+        self.reach()?;
+        self.inner.restore_rules(shard, versions).await
     }
 
     async fn due(&self, shard: Shard, limit: usize) -> Result<Due, StoreError> {

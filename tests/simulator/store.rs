@@ -12,6 +12,7 @@ use meanwhile::stats::Millis;
 use meanwhile::stats::calendar::{Bucket, Family, Period};
 use meanwhile::stats::complete::Complete;
 use meanwhile::store::nodes::{Node, Registered};
+use meanwhile::store::rules::{Changed, Version};
 use meanwhile::store::{
     AckLog, Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenBuckets, Page, Policy, Sealed, Shard,
     Store, StoreError, When, WriterId,
@@ -156,6 +157,7 @@ impl Store for NodeStore {
                 Ok(Answer::Gap { .. }) => "frames: Gap",
                 Ok(Answer::Stale) => "frames: Stale",
                 Ok(Answer::Seen(_)) => "frames: Seen",
+                Ok(Answer::Rules { .. }) => "frames: Rules",
                 Ok(Answer::Closing(_)) => "frames: Closing",
                 Ok(Answer::Late(_)) => "frames: Late",
                 Ok(Answer::Mixed) => "frames: Mixed",
@@ -166,6 +168,19 @@ impl Store for NodeStore {
             answer
         };
         self.call(Side::Commits, "apply", effect, run).await
+    }
+
+    async fn rules(&self, shard: Shard) -> Result<Vec<Version>, StoreError> {
+        let run = move |oracle: &Oracle| at_once(oracle.rules(shard));
+        self.world.carry_out((self.node, "rules"), |_| Effect::None, run)
+    }
+
+    async fn change_rules(&self, _: Shard, _: &[Period], _: &Version) -> Result<Changed, StoreError> {
+        unreachable!("there are no rules here")
+    }
+
+    async fn restore_rules(&self, _: Shard, _: &[Version]) -> Result<(), StoreError> {
+        unreachable!("there are no rules here")
     }
 
     async fn due(&self, shard: Shard, limit: usize) -> Result<Due, StoreError> {

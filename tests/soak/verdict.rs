@@ -14,13 +14,14 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Keys of Redis that stay when nothing is open: see the table in ARCHITECTURE.md.
-const STAYING: [&str; 8] = [
+const STAYING: [&str; 9] = [
     "mw:meta",
     "mw:{0}",
     "mw:{0}:errors",
     "mw:{0}:errors:last",
     "mw:{0}:log",
     "mw:{0}:nodes",
+    "mw:{0}:rules",
     "mw:{0}:slices",
     "mw:{0}:tombs",
 ];

@@ -6,7 +6,7 @@
 //! its sequence: only one of the two can ever be counted.
 
 use super::losses::Confirmed;
-use super::pending::{Pending, Work};
+use super::pending::{Pending, Unlike, Work};
 use super::refused;
 use super::{CommitError, PartOutcome, REQUEST_DEADLINE, Shared};
 use crate::clock::{self, Clock};
@@ -14,8 +14,10 @@ use crate::failpoint;
 use crate::ingest::fold::RootDeltas;
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Calendar};
+use crate::stats::source::RESERVED_PREFIX;
 use crate::store::closing::drive_close;
 use crate::store::kin::{Clash, Kin};
+use crate::store::rules::Book;
 use crate::store::{Acks, Answer, BucketDeltas, Durability, Frame, Life, Shard, Store, StoreError, When, WriterId};
 use crate::telemetry::metrics;
 use std::collections::HashMap;
@@ -64,6 +66,9 @@ pub(super) struct Task {
     wake: Arc<Notify>,
     clock: Clock,
     confirmed: Confirmed,
+    rules: Arc<Book>,
+    /// The store has lost something: its rules may be others under the same number.
+    rules_in_doubt: bool,
 }
 
 impl Task {
@@ -76,6 +81,7 @@ impl Task {
         clock: Clock,
     ) -> Result<Self, StoreError> {
         let epoch = store.found(shard).await?;
+        let rules = Arc::new(Book::open(Arc::clone(&store), Arc::clone(&calendar), shard).await?);
         let mut task = Self {
             store,
             calendar,
@@ -93,9 +99,15 @@ impl Task {
             wake,
             confirmed: Confirmed::new(clock.now()),
             clock,
+            rules,
+            rules_in_doubt: false,
         };
         task.refresh().await?;
         Ok(task)
+    }
+
+    pub(super) fn rules(&self) -> Arc<Book> {
+        Arc::clone(&self.rules)
     }
 
     /// Commits until all senders of the queue are gone and everything in it is answered.
@@ -118,6 +130,7 @@ impl Task {
                     Err(_) => continue,
                 },
             };
+            self.follow_rules(&mut pending);
             over = self.fill(&mut pending, first, idle, &mut queue).await;
             if !pending.is_empty() {
                 self.commit(&mut pending, &mut queue).await;
@@ -143,7 +156,10 @@ impl Task {
                     work.answer(PartOutcome::Failed(not_in_time()));
                 }
                 Some(work) if pending.is_full_for(&work) => return Some(work),
-                Some(work) => pending.add(work),
+                Some(work) => match pending.unlike_within(&work) {
+                    None => pending.add(work),
+                    Some(unlike) => work.answer(refusal(unlike)),
+                },
                 None => {}
             }
             if let Ok(work) = queue.try_recv() {
@@ -172,7 +188,7 @@ impl Task {
         let end = self.settle(pending, queue).await;
         self.last_flight = started.elapsed();
         metrics::committed(self.last_flight, end.is_ok());
-        for mut work in std::mem::take(pending).works {
+        for mut work in pending.take_works() {
             let outcome = match &end {
                 Ok(()) => PartOutcome::Counted { too_late: std::mem::take(&mut work.too_late) },
                 Err(e) => PartOutcome::Failed(e.clone()),
@@ -250,6 +266,10 @@ impl Task {
                     answer_seen(pending, &frame, &seen);
                 }
                 Answer::Seen(seen) => seen_before = SeenBefore::these(&frame, &seen),
+                Answer::Rules { newest } => {
+                    self.rules.follow(newest).await.map_err(|e| self.given_up(unknown, &e))?;
+                    self.follow_rules(pending);
+                }
                 Answer::Closing(lives) => self.finish_closes(lives).await.map_err(|e| self.given_up(unknown, &e))?,
                 Answer::Late(buckets) => answer_late(pending, &frame, &buckets),
                 Answer::Mixed => self.mixed = true,
@@ -380,7 +400,22 @@ impl Task {
             // A new one after a drain: what this writer has brought is still there.
             Some(epoch) => self.epoch = epoch,
         }
+        self.rules.follow(head.rules).await?;
+        if std::mem::take(&mut self.rules_in_doubt) {
+            self.rules.load().await?;
+        }
         Ok(())
+    }
+
+    /// Makes frames by the rules that are known now. Works that these do not let into one frame are answered.
+    fn follow_rules(&self, pending: &mut Pending) {
+        let history = self.rules.current();
+        if Arc::ptr_eq(&history, pending.history()) {
+            return;
+        }
+        for (work, unlike) in pending.follow(history) {
+            work.answer(unlike.map_or_else(rules_have_changed, refusal));
+        }
     }
 
     async fn found_again(&mut self) -> Result<(), StoreError> {
@@ -391,6 +426,7 @@ impl Task {
 
     /// The store knows this writer's frames up to `last` only, or has nothing at all.
     fn lost(&mut self, everything: bool, last: u64) {
+        self.rules_in_doubt = true;
         let loss = self.confirmed.loss(everything, last, self.sequence, self.clock.now());
         metrics::store_lost(loss.frames);
         let [from, to] = loss.window();
@@ -449,6 +485,15 @@ fn not_in_time() -> CommitError {
     CommitError::NotApplied("the store was not reached in time".to_owned())
 }
 
+fn refusal(Unlike { source_id, held, given }: Unlike) -> PartOutcome {
+    PartOutcome::Failed(CommitError::Unlike { source_id, held, given, partly: false })
+}
+
+/// For one of two works that were let into one frame and are not any more.
+fn rules_have_changed() -> PartOutcome {
+    PartOutcome::Failed(CommitError::NotApplied("the rules have changed meanwhile".to_owned()))
+}
+
 /// Answers the works whose keys have been counted and takes them out.
 fn answer_seen(pending: &mut Pending, frame: &Frame, seen: &[(usize, [u8; 16])]) {
     let recorded = |work: &Work| {
@@ -483,23 +528,34 @@ fn answer_late(pending: &mut Pending, frame: &Frame, buckets: &[usize]) {
     }
 }
 
-/// Refuses the works that hold readings of another length than the store has of their source.
+/// Refuses the works that hold readings of another length than the store has of their source, or of a group of it.
 fn answer_unlike(pending: &mut Pending, frame: &Frame, clashes: &[Clash]) {
-    let clash = |&Clash { delta, source, held }: &Clash| {
+    // By the bucket and what a work has brought to it: that itself, or a member of the group.
+    let mut brought: HashMap<(Bucket, Arc<str>), (Arc<str>, usize, usize)> = HashMap::new();
+    for &Clash { delta, source, held } in clashes {
         let BucketDeltas { bucket, sources } = &frame.deltas[delta];
         let (id, moments) = &sources[source];
-        ((*bucket, Arc::clone(id)), (held, moments.length()))
-    };
-    let clashes: HashMap<(Bucket, Arc<str>), (usize, usize)> = clashes.iter().map(clash).collect();
+        let clash = (Arc::clone(id), held, moments.length());
+        if id.starts_with(RESERVED_PREFIX) {
+            let mut members = sources.iter().map(|(member, _)| member).collect::<Vec<_>>();
+            members.retain(|member| pending.groups_of(bucket, member).contains(id));
+            for member in members {
+                brought.entry((*bucket, Arc::clone(member))).or_insert_with(|| clash.clone());
+            }
+        } else {
+            brought.insert((*bucket, Arc::clone(id)), clash);
+        }
+    }
+    let clashes = brought;
     let found = |work: &Work| {
         let brought = work.part.deltas.iter().enumerate().filter(|(index, _)| !work.too_late.contains(index));
         let mut pairs = brought.flat_map(|(_, deltas)| {
             deltas.buckets.iter().flat_map(|bucket| deltas.sources.iter().map(|(id, _)| (*bucket, Arc::clone(id))))
         });
-        pairs.find_map(|pair| clashes.get(&pair).map(|lengths| (pair.1, *lengths)))
+        pairs.find_map(|pair| clashes.get(&pair).cloned())
     };
     for work in pending.take_if(|work| found(work).is_some()) {
-        if let Some((source_id, (held, given))) = found(&work) {
+        if let Some((source_id, held, given)) = found(&work) {
             work.answer(PartOutcome::Failed(CommitError::Unlike { source_id, held, given, partly: false }));
         }
     }

@@ -12,6 +12,7 @@ use crate::stats::moments::Moments;
 use crate::stats::row::{LifeRow, Row, Update};
 use crate::stats::source::SourceSpan;
 use crate::store::nodes::{Node, Registered};
+use crate::store::rules::{Changed, Version};
 use crate::store::{
     AckLog, Acked, Answer, Closed, Due, Durability, Frame, Head, Life, Open, OpenBuckets, OpenLife, Page, Policy,
     Sealed, Shard, Store, StoreError, When, WriterId,
@@ -163,6 +164,18 @@ impl Store for World {
     }
 
     async fn apply(&self, _: Shard, _: &Frame) -> Result<Answer, StoreError> {
+        unreachable!("a query changes nothing")
+    }
+
+    async fn rules(&self, _: Shard) -> Result<Vec<Version>, StoreError> {
+        unreachable!("a query changes nothing")
+    }
+
+    async fn change_rules(&self, _: Shard, _: &[Period], _: &Version) -> Result<Changed, StoreError> {
+        unreachable!("a query changes nothing")
+    }
+
+    async fn restore_rules(&self, _: Shard, _: &[Version]) -> Result<(), StoreError> {
         unreachable!("a query changes nothing")
     }
 

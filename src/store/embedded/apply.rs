@@ -4,13 +4,14 @@
 
 use super::clocks::{BucketAndEnd, Clocks, past};
 use super::due::forget_keys;
-use super::lengths;
 use super::states::merge_into;
 use super::tables::{self, Lives};
 use super::{DatabaseResult, Inner};
+use super::{lengths, rules};
 use crate::mutant;
 use crate::stats::Millis;
 use crate::stats::layout;
+use crate::store::rules::is_outdated;
 use crate::store::{Answer, Frame, Late, Life, Shard, StoreError, WRITER_TTL, keys};
 use redb::{ReadableTable, WriteTransaction};
 use std::sync::Arc;
@@ -99,6 +100,10 @@ pub(super) fn apply(
     let seen = seen_keys(t, shard, frame, clocks.elapsed)?;
     if !seen.is_empty() && !mutant::is(mutant::NO_KEY_CHECK) {
         return Ok(Ok(Answer::Seen(seen)));
+    }
+    let newest = rules::newest(&t.open_table(tables::RULES)?, shard)?;
+    if is_outdated(frame.rules, newest, frame.deltas.iter().map(|deltas| deltas.bucket.start)) {
+        return Ok(Ok(Answer::Rules { newest: newest.0 }));
     }
     let mut lives = Lives::of(t)?;
     let mut records = Vec::with_capacity(frame.deltas.len());

@@ -43,6 +43,9 @@ pub(super) const COMPLETE: TableDefinition<(), &str> = TableDefinition::new("com
 /// id of an error -> its row, as JSON.
 pub(super) const ERRORS: TableDefinition<&str, &[u8]> = TableDefinition::new("errors");
 
+/// (shard, number) -> since when, and what a version of the rules says.
+pub(super) const RULES: TableDefinition<(Shard, u64), (i64, &str)> = TableDefinition::new("rules");
+
 type LifeTuple = (i64, i64, i64, i64, bool, i64);
 
 /// What is known of a life besides its states.
@@ -195,6 +198,17 @@ impl<'t> Lives<'t> {
             }
         }
         Ok(false)
+    }
+
+    pub(super) fn is_empty(&self) -> Result<bool, StorageError> {
+        self.lives.is_empty()
+    }
+
+    /// The start of the last open bucket of a period.
+    pub(super) fn last_start(&self, shard: Shard, period: Period) -> Result<Option<Millis>, StorageError> {
+        let range = lives_range(shard, period, Millis::MIN, Millis::MAX);
+        let last = self.lives.range(&range.start[..]..&range.end[..])?.next_back().transpose()?;
+        Ok(last.map(|(key, _)| bucket_of(key.value()).start))
     }
 
     /// The open buckets of a period that start in `[from, to)`.

@@ -6,18 +6,18 @@
 -- ARGV  1-3 see clock.lua
 --       4 'refuse' or 'reopen'   5 policy's key TTL   6 prefix of slice keys
 --       7 writer field  8 sequence  9 checksum  10 received (elapsed)
---       11 number of keys, then (id, fingerprint, ttl) each
+--       11 version of the rules it was made by   12 number of keys, then (id, fingerprint, ttl) each
 --       number of buckets, then for each: name, start, end, number of sources n, n field names,
 --       their n states in one string
 --       then '' or what lengths.lua wants to know of the buckets that meet
 -- RETURNS  {'LOST'} | {'DUP', checksum} | {'GAP', last} | {'STALE'} |
---          {'SEEN', index, fingerprint, ...} | {'CLOSING', name, generation, revision, ...} |
+--          {'SEEN', index, fingerprint, ...} | {'RULES', newest version} | {'CLOSING', name, generation, revision, ...} |
 --          {'LATE', index, ...} | {'MIXED'} | {'UNLIKE', index, index of the source, length held, ...} |
 --          {'OVERFLOW', field} | {'APPLIED', states set aside}
 
 local late, ttl, slice_prefix, writer = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
 local sequence, checksum, received = tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10])
-local KEYS_AT = 11
+local KEYS_AT = 12
 local WRITER_TTL = 8 * 86400000
 local DAY = 86400000
 
@@ -76,9 +76,24 @@ end
 local keys_at = at
 at = at + key_count * 3
 
--- The buckets and their lives.
 local bucket_count = tonumber(ARGV[at])
 at = at + 1
+
+-- Made under other rules than those of one of its buckets; see is_outdated() in store/rules.rs.
+local made, newest = tonumber(ARGV[11]), rules and rules.number or 0
+if made ~= newest and bucket_count > 0 then
+  local outdated = made > newest or made + 1 < newest
+  local bucket_at = at
+  for _ = 1, outdated and 0 or bucket_count do
+    outdated = outdated or tonumber(ARGV[bucket_at + 1]) >= rules.from
+    bucket_at = bucket_at + 5 + tonumber(ARGV[bucket_at + 3])
+  end
+  if outdated then
+    return { 'RULES', text(newest) }
+  end
+end
+
+-- The buckets and their lives.
 local buckets = {}
 local any_vector = false
 local closing, too_late = { 'CLOSING' }, { 'LATE' }

@@ -27,7 +27,7 @@ else
 end
 local grace, lateness = tonumber(ARGV[2]), tonumber(ARGV[3])
 
-local head = redis.call('HMGET', KEYS[1], 'epoch', 'elapsed', 'clock', 'now', 'generation', 'forgotten', 'vectors')
+local head = redis.call('HMGET', KEYS[1], 'epoch', 'elapsed', 'clock', 'now', 'generation', 'forgotten', 'vectors', 'rules')
 local epoch = head[1] and tonumber(head[1])
 local advance = math.min(math.max(clock - tonumber(head[3] or clock), 0), MAX_ADVANCE)
 local elapsed = tonumber(head[2] or 0) + advance
@@ -37,6 +37,8 @@ local highest = tonumber(head[5] or 0)
 local forgotten = head[6] and tonumber(head[6])
 -- Whether any state was ever one of vectors.
 local vectors = head[7]
+-- The newest version of the rules, nothing if there is none: its number, and from which start on.
+local rules = head[8] and { number = tonumber(string.match(head[8], '^%d+')), from = tonumber(string.match(head[8], '%S+$')) }
 
 -- Writes the clocks, and more fields of the head if given. This comes before all that changes
 -- anything else: a store that is out of memory or read-only refuses here.

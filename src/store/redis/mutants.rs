@@ -13,7 +13,8 @@ struct Change {
 }
 
 /// Scripts that begin with clock.lua.
-const CLOCKED: [&str; 10] = ["head", "found", "apply", "due", "seal", "ack", "close", "drained", "register", "confirm"];
+const CLOCKED: [&str; 11] =
+    ["head", "found", "apply", "due", "seal", "ack", "close", "drained", "register", "confirm", "change"];
 
 const fn change(mutant: &'static str, script: &'static [&'static str], text: &'static str, to: &'static str) -> Change {
     Change { mutant, scripts: script, text, instead: to }

@@ -4,11 +4,12 @@
 //! the contract.
 
 use meanwhile::stats::Millis;
-use meanwhile::stats::calendar::{Bucket, Family};
+use meanwhile::stats::calendar::{Bucket, Family, Period};
 use meanwhile::stats::complete::Complete;
 use meanwhile::stats::moments::Moments;
 use meanwhile::store::kin::Clash;
 use meanwhile::store::nodes::Node;
+use meanwhile::store::rules::{ALL_TIME, Changed, MAX_VERSIONS, MAX_VERSIONS_BYTES, Version};
 use meanwhile::store::{
     Answer, BucketDeltas, Closed, Frame, Late, Life, MAX_ADVANCE, MAX_DIRTY, Policy, StoreError, When, WriterId,
 };
@@ -42,6 +43,8 @@ pub(crate) struct State {
     /// The log of acks, as much of it as is kept, and how many there were.
     pub(super) log: Vec<(Millis, Life)>,
     pub(super) acks: usize,
+    /// Versions of the rules, the oldest first.
+    pub(super) versions: Vec<Version>,
     /// By number, with the `elapsed` at which each was last heard of.
     pub(super) nodes: BTreeMap<u64, (Node, Millis)>,
     pub(super) complete: Complete,
@@ -163,6 +166,11 @@ impl State {
             return Some(Answer::Seen(seen));
         }
         let buckets: Vec<Bucket> = frame.deltas.iter().map(|d| d.bucket).collect();
+        let (newest, from) = self.newest_rules();
+        let just_one_behind = frame.rules + 1 == newest;
+        if frame.rules != newest && buckets.iter().any(|bucket| !just_one_behind || bucket.start >= from) {
+            return Some(Answer::Rules { newest });
+        }
         let closing: Vec<Life> = buckets.iter().filter_map(|b| self.first_closing(&[*b])).collect();
         if !closing.is_empty() {
             return Some(Answer::Closing(closing));
@@ -192,6 +200,41 @@ impl State {
             }
         }
         (!clashes.is_empty()).then_some(Answer::Unlike(clashes))
+    }
+
+    /// Number and beginning of the newest version of the rules.
+    pub(super) fn newest_rules(&self) -> (u64, Millis) {
+        self.versions.last().map_or((0, Millis::MIN), |version| (version.number, version.from))
+    }
+
+    pub(super) fn change_rules(&mut self, periods: &[Period], version: &Version) -> Changed {
+        let (newest, from) = self.newest_rules();
+        if version.number != newest + 1 {
+            return Changed::Other { newest };
+        }
+        let has_had = !self.lives.is_empty() || !self.tombstones.is_empty() || self.forgotten.is_some();
+        if newest == 0 && !has_had && version.from == ALL_TIME {
+            return self.take_rules(std::slice::from_ref(version));
+        }
+        let starts = self.lives.keys().filter(|bucket| periods.contains(&bucket.period)).map(|bucket| bucket.start);
+        let after = starts.chain([self.now, from]).max().expect("there is now");
+        if version.from <= after {
+            return Changed::Early { after };
+        }
+        self.take_rules(std::slice::from_ref(version))
+    }
+
+    pub(super) fn take_rules(&mut self, versions: &[Version]) -> Changed {
+        let (newest, _) = self.newest_rules();
+        self.versions.extend(versions.iter().filter(|version| version.number > newest).cloned());
+        let too_much = |versions: &[Version]| {
+            let bytes: usize = versions.iter().map(|version| version.text.len()).sum();
+            versions.len() > 1 && (versions.len() > MAX_VERSIONS || bytes > MAX_VERSIONS_BYTES)
+        };
+        while too_much(&self.versions) {
+            self.versions.remove(0);
+        }
+        Changed::Done
     }
 
     pub(super) fn apply(&mut self, frame: &Frame, policy: Policy) -> Result<Answer, StoreError> {
