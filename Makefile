@@ -87,7 +87,7 @@ ci: test soak-brief powercut-brief simulate-brief lint
 
 lint:
 	cargo fmt --check
-	cargo clippy --locked --all-targets -- --deny warnings
+	cargo clippy --locked --all-targets --test soak --test simulator -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" cargo doc --locked --no-deps --lib
 	scripts/dependencies
 
