@@ -14,6 +14,7 @@ mod page;
 mod position;
 mod sources;
 mod summary;
+mod summing;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tiles;
@@ -21,9 +22,8 @@ mod window;
 
 pub use fill::{Filled, FilledPage};
 pub use sources::{OpenState, SourcesPage};
-pub use summary::{
-    By, MAX_SUMMARY_BUCKETS, MAX_SUMMARY_ROWS, MAX_SUMMARY_SOURCES, Summary, SummaryQuery, SummaryRow, Tile,
-};
+pub use summary::{By, MAX_SUMMARY_BUCKETS, MAX_SUMMARY_ROWS, MAX_SUMMARY_SOURCES, SummaryQuery};
+pub use summing::{Summary, SummaryRow, Tile};
 
 use crate::sink::{DOUBLES_AT_ONCE, Sink, SinkError};
 use crate::stats::Millis;
