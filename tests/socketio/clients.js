@@ -6,7 +6,7 @@ const { join } = require("path");
 const packages = createRequire(join(process.argv[2], "package.json"));
 
 const PACKAGES = { 4: "socket.io-client", 2: "socket.io-client-2", 1: "socket.io-client-1" };
-const EVENTS = ["welcome", "message", "live", "closed", "recovered", "gap", "refused"];
+const EVENTS = ["welcome", "message", "live", "closed", "silent", "back", "recovered", "gap", "refused"];
 const sockets = new Map();
 
 const told = (value) =>
