@@ -319,11 +319,15 @@ mod tests {
         let expected = (crate::live::outbox::MAX_MESSAGES, "Gap(1244)".to_owned());
         assert_eq!(told(heard(&first).await), expected);
         assert_eq!(told(heard(&watched.listen("silent:*").await.unwrap()).await), expected);
+        // What was taken makes room.
+        watched.world.lock().read("s0007", 10 * MINUTE, 1.0);
+        watched.at(11).await;
+        assert_eq!(heard(&first).await, "back s0007 1 10");
         let none = Watched::new(None);
         assert!(matches!(none.listen("silent:*").await, Err(LiveError::NoSilence)));
         watched.world.lock().looks = 0;
         drop(first);
-        watched.at(11).await;
+        watched.at(12).await;
         assert_eq!(watched.world.lock().looks, 0, "nothing is read for nobody");
     }
 }
