@@ -3,7 +3,7 @@
 //! Called by `main.rs`. `serve` runs the service in this process, `check` and `config` look at what it
 //! would run with, `migrate` prepares its sink, `copy` opens sinks itself, `rules` can look into a file, `token` changes the file of tokens, `dev-cert` makes two files, `completions` and `man` print what a
 //! shell wants, all others are clients of a running service (`client.rs`). Data goes to standard output, everything else to standard error
-//! (`output.rs`). The flags that are also environment variables stand in `config.rs`.
+//! (`output.rs`). The flags that are also environment variables stand in `config/flags.rs`.
 
 pub mod check;
 pub mod client;
