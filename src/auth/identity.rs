@@ -309,7 +309,7 @@ mod tests {
         check(globs(&["a*"]), None, "closed:a*", true);
         check(globs(&["a*"]), None, r"closed:\a*", false);
         // Of several kinds.
-        for pattern in ["*", "?", "u*", "c*", "live*", "closed?*"] {
+        for pattern in ["*", "?", "u*", "c*", "live*", "closed?*", "s*", "silent?*"] {
             check(None, None, pattern, false);
             check(None, globs(&["*", pattern]), pattern, false);
         }
