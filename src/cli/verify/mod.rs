@@ -83,7 +83,7 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<()> {
     let mut totals = Totals::default();
     let mut from = None;
     loop {
-        let Rows { rows, end, .. } = pass(args, &files, &calendar, period, from)?;
+        let Held { rows, end, .. } = pass(args, &files, &calendar, period, from)?;
         compare(&client, period, &rows, &mut totals)?;
         from = end;
         if from.is_none() {
@@ -105,7 +105,7 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<()> {
 }
 
 /// The first rows from a place on, by source and start, that fit into memory.
-struct Rows {
+struct Held {
     most: usize,
     from: Option<Key>,
     rows: BTreeMap<Key, Exact>,
@@ -113,7 +113,7 @@ struct Rows {
     end: Option<Key>,
 }
 
-impl Rows {
+impl Held {
     fn new(most: usize, from: Option<Key>) -> Self {
         Self { most, from, rows: BTreeMap::new(), end: None }
     }
@@ -140,8 +140,8 @@ fn pass(
     calendar: &Calendar,
     period: Period,
     from: Option<Key>,
-) -> anyhow::Result<Rows> {
-    let mut rows = Rows::new(ROWS_AT_ONCE, from);
+) -> anyhow::Result<Held> {
+    let mut rows = Held::new(ROWS_AT_ONCE, from);
     let times = Times {
         zone: args.files.timezone.as_ref().unwrap_or(calendar.zone()),
         now: Clock::System.now(),
@@ -304,7 +304,7 @@ mod tests {
             }
             let (mut got, mut from) = (Vec::new(), None);
             loop {
-                let mut rows = Rows::new(most, from);
+                let mut rows = Held::new(most, from);
                 for (source, start, value) in &readings {
                     rows.add(key(*source, *start), f64::from(*value));
                 }
