@@ -208,7 +208,7 @@ impl Query {
             match (sink.rows(&query).await, &open) {
                 (Ok(rows), _) => rows.iter().for_each(|row| note(row.bucket.start)),
                 (Err(sink), Err(store)) => return Err(QueryError::Unavailable(format!("{store}; {sink}"))),
-                (Err(_), Ok(_)) => *partial = true,
+                (Err(_), Ok(())) => *partial = true,
             }
         }
         *partial |= open.is_err();

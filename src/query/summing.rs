@@ -235,13 +235,14 @@ impl Summary {
             self.partial |= window.partial;
             for row in window.rows {
                 match self.by {
-                    By::Source => match by_source.get_mut(&row.source) {
-                        Some(sum) => sum.add(&row)?,
-                        None => {
+                    By::Source => {
+                        if let Some(sum) = by_source.get_mut(&row.source) {
+                            sum.add(&row)?;
+                        } else {
                             self.doubles += row.moments.doubles();
                             by_source.insert(Arc::clone(&row.source), Sum::of(row));
                         }
-                    },
+                    }
                     By::Period(_) | By::None => self.add(row)?,
                 }
             }
@@ -260,21 +261,19 @@ impl Summary {
             By::Period(period) => self.query.calendar.bucket(period, row.bucket.start).start.max(from),
             By::Source | By::None => from,
         };
-        match self.sums.get_mut(&start) {
-            Some(sum) => sum.add(&row)?,
-            None => {
-                self.doubles += row.moments.doubles();
-                if self.doubles > DOUBLES_AT_ONCE {
-                    let reason = format!(
-                        "rows of vectors of {} numbers are large, and these are too many at once: ask for a coarser period, or \
-                         for less time",
-                        row.moments.length()
-                    );
-                    return Err(QueryError::Refused { parameter: "period", reason });
-                }
-                self.sums.insert(start, Sum::of(row));
-            }
+        if let Some(sum) = self.sums.get_mut(&start) {
+            return sum.add(&row);
         }
+        self.doubles += row.moments.doubles();
+        if self.doubles > DOUBLES_AT_ONCE {
+            let reason = format!(
+                "rows of vectors of {} numbers are large, and these are too many at once: ask for a coarser period, or for \
+                 less time",
+                row.moments.length()
+            );
+            return Err(QueryError::Refused { parameter: "period", reason });
+        }
+        self.sums.insert(start, Sum::of(row));
         Ok(())
     }
 }
