@@ -97,3 +97,54 @@ fn what_cannot_be_verified() {
     check("what.txt", "", 2, "--format csv");
     assert_eq!(outcome(&service, &["verify", "-", "--format", "csv"]).0, Some(2));
 }
+
+fn vectors(on: On, sink: &Sink) {
+    let service = sink.start(on, &["--periods", "1m,1h", "--grace", "200ms", "--lateness", "200ms"]);
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, lines: &[String]| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, lines.concat()).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let line = |source: &str, value: &str, n: i64| {
+        format!(
+            "{{\"source\": \"{source}\", \"value\": {value}, \"timestamp\": {}}}\n",
+            1_780_272_000_000_i64 + 7_000 * n
+        )
+    };
+    let vector = |n: i64| format!("[{}, {}, {}]", 1e9 + n as f64 / 7.0, n * n % 13, 0.1 - n as f64 / 11.0);
+    let lines: Vec<String> =
+        (0..60).flat_map(|n| [line("imu", &vector(n), n), line("room", &format!("{}.1", n % 5), n)]).collect();
+    let readings = file("readings.ndjson", &lines);
+    service.run(&["import", &readings]);
+    for period in ["1m", "1h"] {
+        let (status, said, error) = outcome(&service, &["verify", &readings, "--period", period]);
+        assert_eq!(status, Some(0), "{said}{error}");
+        assert!(said.contains(" from 120 readings") && said.ends_with(": all equal\n"), "{said}");
+    }
+    // One that came in addition, and one that is of another length than the row.
+    let more = format!(r#"{{"source": "imu", "value": [1e9, 5, 0.25], "timestamp": "{}"}}"#, "2026-06-01T00:00:01Z");
+    service.client().post(&more).ok();
+    let (status, said, error) = outcome(&service, &["verify", &readings, "--period", "1m"]);
+    assert_eq!(status, Some(1), "{said}{error}");
+    assert!(said.starts_with("imu  2026-06-01T00:00:00Z  count: stored 10, exact 9\n"), "{said}");
+    assert!(said.contains("  mean[1]: stored ") && said.contains("  covar_pop[0][2]: stored "), "{said}");
+    let numbers = file("numbers.ndjson", &[line("imu", "1", 0)]);
+    let (status, said, _) = outcome(&service, &["verify", &numbers]);
+    assert_eq!(status, Some(1));
+    assert!(said.contains("length: stored are readings of 3 numbers, and these are of 1 number"), "{said}");
+    let mixed = file("mixed.ndjson", &[line("imu", "[1, 2]", 0), line("imu", "1", 1)]);
+    let (status, _, error) = outcome(&service, &["verify", &mixed]);
+    assert_eq!(status, Some(1));
+    assert!(error.contains("mixed.ndjson:2: 1 number of \"imu\", whose bucket has readings of 2 numbers"), "{error}");
+}
+
+#[test]
+fn vectors_in_files_redis() {
+    vectors(On::Redis, &Sink::Files);
+}
+
+#[test]
+fn vectors_in_a_table_embedded() {
+    vectors(On::Embedded, &Sink::table());
+}

@@ -1,7 +1,7 @@
 //! `meanwhile verify`: recomputes rows from the files they came from, exactly, and compares what the service has.
 //!
 //! Reads the files as `import` does (`import/`), sums up in whole numbers of any size (`exact.rs`), and asks
-//! `GET /v1/stats` for the rows. Memory holds `ROWS_AT_ONCE` rows, whatever the size of the files: where they come to
+//! `GET /v1/stats` for the rows. Memory holds `SUMS_AT_ONCE` sums, whatever the size of the files: where they come to
 //! more, the files are read again for the next ones.
 
 mod exact;
@@ -16,6 +16,7 @@ use crate::ingest::decode::ndjson::Ndjson;
 use crate::ingest::decode::time::Times;
 use crate::ingest::decode::{self, Decoded};
 use crate::stats::calendar::{Calendar, Period};
+use crate::stats::moments::numbers;
 use crate::stats::{Millis, timestamp};
 use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
@@ -24,8 +25,9 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Rows that are summed up together: some 300 MB at most, of long numbers.
-const ROWS_AT_ONCE: usize = 500_000;
+/// Sums that are held together, two for a row of numbers and 44 for one of vectors of 8: some 300 MB at most, of long
+/// numbers.
+const SUMS_AT_ONCE: usize = 1_000_000;
 
 pub const EXAMPLES: &str = "EXAMPLES:
   meanwhile verify readings.ndjson
@@ -35,7 +37,7 @@ pub const EXAMPLES: &str = "EXAMPLES:
 
 Count, minimum, maximum, sum and mean have to be equal to the last bit: the
 double nearest to the exact number. The variance may be off by 1e-11 of the exact
-one. Each difference is a line: source, start of the bucket, field, what is
+one, a covariance of vectors by as much of both standard deviations. Each difference is a line: source, start of the bucket, field, what is
 stored, what is exact. The exit status is 1 if there is one.
 
 All readings of a bucket have to be in the files: name all that were imported.
@@ -54,6 +56,9 @@ pub struct VerifyArgs {
     server: ServerArgs,
 }
 
+/// Source, one number or those of a vector, time.
+type Reading = (Arc<str>, Vec<f64>, Millis);
+
 /// A bucket of a source.
 type Key = (Arc<str>, Millis);
 
@@ -67,6 +72,8 @@ struct Totals {
     differences: u64,
     /// The greatest relative error of a variance that is right.
     error: f64,
+    /// Some were of vectors.
+    vectors: bool,
 }
 
 /// Compares all rows, and prints what differs.
@@ -106,7 +113,9 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<()> {
 
 /// The first rows from a place on, by source and start, that fit into memory.
 struct Held {
+    /// Sums that are held at most, and how many are.
     most: usize,
+    size: usize,
     from: Option<Key>,
     rows: BTreeMap<Key, Exact>,
     /// Where the next ones begin, if there are more.
@@ -115,21 +124,33 @@ struct Held {
 
 impl Held {
     fn new(most: usize, from: Option<Key>) -> Self {
-        Self { most, from, rows: BTreeMap::new(), end: None }
+        Self { most, size: 0, from, rows: BTreeMap::new(), end: None }
     }
 
     /// Adds a reading, if it is of these.
-    fn add(&mut self, key: Key, value: f64) {
+    fn add(&mut self, key: Key, values: &[f64]) -> anyhow::Result<()> {
         if self.from.as_ref().is_some_and(|from| key < *from) || self.end.as_ref().is_some_and(|end| key >= *end) {
-            return;
+            return Ok(());
         }
         match self.rows.get_mut(&key) {
-            Some(row) => row.push(value),
-            None => _ = self.rows.insert(key, Exact::of(value)),
+            Some(row) if row.length() != values.len() => {
+                let (here, before) = (numbers(values.len()), numbers(row.length()));
+                bail!("{here} of \"{}\", whose bucket has readings of {before}: both cannot have been counted", key.0);
+            }
+            Some(row) => row.push(values),
+            None => {
+                let row = Exact::of(values);
+                self.size += row.size();
+                self.rows.insert(key, row);
+            }
         }
-        if self.rows.len() > self.most {
-            self.end = self.rows.pop_last().map(|(key, _)| key);
+        while self.size > self.most
+            && let Some((key, row)) = self.rows.pop_last()
+        {
+            self.size -= row.size();
+            self.end = Some(key);
         }
+        Ok(())
     }
 }
 
@@ -141,7 +162,7 @@ fn pass(
     period: Period,
     from: Option<Key>,
 ) -> anyhow::Result<Held> {
-    let mut rows = Held::new(ROWS_AT_ONCE, from);
+    let mut rows = Held::new(SUMS_AT_ONCE, from);
     let times = Times {
         zone: args.files.timezone.as_ref().unwrap_or(calendar.zone()),
         now: Clock::System.now(),
@@ -155,10 +176,10 @@ fn pass(
             }
             for (i, line) in batch.body.split_inclusive(|byte| *byte == b'\n').enumerate() {
                 let place = || format!("{name}:{}", batch.origins.get(i).map_or(0, |origin| origin.line));
-                let Some((source, value, time)) = reading(calendar, &times, line).with_context(place)? else {
+                let Some((source, values, time)) = reading(calendar, &times, line).with_context(place)? else {
                     continue;
                 };
-                rows.add((source, calendar.bucket(period, time).start), value);
+                rows.add((source, calendar.bucket(period, time).start), &values).with_context(place)?;
             }
         }
         bar.finish_and_clear();
@@ -167,7 +188,7 @@ fn pass(
 }
 
 /// The reading of a line, decoded as the service does it; `None` if the line is blank.
-fn reading(calendar: &Calendar, times: &Times<'_>, line: &[u8]) -> anyhow::Result<Option<(Arc<str>, f64, Millis)>> {
+fn reading(calendar: &Calendar, times: &Times<'_>, line: &[u8]) -> anyhow::Result<Option<Reading>> {
     let mut decoder = Ndjson::new(decode::Batch::new(calendar, *times, false));
     decoder.feed(line)?;
     let Decoded { parts, span, errors, .. } = decoder.finish()?.finish();
@@ -180,7 +201,8 @@ fn reading(calendar: &Calendar, times: &Times<'_>, line: &[u8]) -> anyhow::Resul
     }
     let (source, moments) = &parts[0].deltas[0].sources[0];
     // Of a single reading.
-    Ok(Some((Arc::clone(source), moments.min, time)))
+    let values = moments.vector.as_ref().map_or_else(|| vec![moments.min], |vector| vector.min().to_vec());
+    Ok(Some((Arc::clone(source), values, time)))
 }
 
 #[derive(Deserialize)]
@@ -195,12 +217,30 @@ struct Page {
 struct Row {
     start: String,
     count: u64,
-    min: f64,
-    max: f64,
-    sum: f64,
-    mean: f64,
-    var_pop: f64,
+    min: Numbers,
+    max: Numbers,
+    sum: Numbers,
+    mean: Numbers,
+    var_pop: Numbers,
+    covar_pop: Option<Vec<Vec<f64>>>,
     state: String,
+}
+
+/// A number, or of vectors a list of them.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Numbers {
+    One(f64),
+    List(Vec<f64>),
+}
+
+impl From<Numbers> for Vec<f64> {
+    fn from(numbers: Numbers) -> Self {
+        match numbers {
+            Numbers::One(x) => vec![x],
+            Numbers::List(list) => list,
+        }
+    }
 }
 
 /// Asks for the rows of one source after the other and prints what differs.
@@ -226,6 +266,14 @@ fn compare(client: &Client, period: Period, rows: &BTreeMap<Key, Exact>, totals:
                 continue;
             };
             totals.unfinished += u64::from(!closed);
+            totals.vectors |= exact.length() > 1;
+            if row.mean.len() != exact.length() {
+                totals.differences += 1;
+                let (stored, exact) = (numbers(row.mean.len()), numbers(exact.length()));
+                let _ =
+                    writeln!(text, "{source}  {at}  length: stored are readings of {stored}, and these are of {exact}");
+                continue;
+            }
             let (differences, error) = exact.check(&row);
             totals.differences += differences.len() as u64;
             for Difference { field, stored, exact } in &differences {
@@ -262,10 +310,12 @@ fn stored(
             bail!("the service could not ask both its store and its sink: try again when it can");
         }
         for row in page.rows {
-            let Row { count, min, max, sum, mean, var_pop, .. } = row;
+            let Row { count, min, max, sum, mean, var_pop, covar_pop, .. } = row;
+            let covar = covar_pop.unwrap_or_else(|| vec![var_pop.into()]);
+            let [min, max, sum, mean] = [min, max, sum, mean].map(Vec::from);
             let start = timestamp::parse(&row.start, &crate::stats::calendar::Zone::utc());
             let start = start.with_context(|| format!("the service names the time \"{}\"", row.start))?;
-            found.insert(start, (Stored { count, min, max, sum, mean, var_pop }, row.state == "closed"));
+            found.insert(start, (Stored { count, min, max, sum, mean, covar }, row.state == "closed"));
         }
         cursor = page.next;
         if cursor.is_none() {
@@ -280,7 +330,8 @@ impl Totals {
         let mut text = format!("{rows} of {period} from {readings}");
         let _ = write!(
             text,
-            "; count, min, max, sum and mean to the last bit, var_pop within {VARIANCE_ERROR:e} ({})",
+            "; count, min, max, sum and mean to the last bit, {} within {VARIANCE_ERROR:e} ({})",
+            if self.vectors { "var_pop and covar_pop" } else { "var_pop" },
             if self.error > 0.0 { format!("at most {:.1e} off", self.error) } else { "none is off".to_owned() }
         );
         text
@@ -304,9 +355,10 @@ mod tests {
             }
             let (mut got, mut from) = (Vec::new(), None);
             loop {
-                let mut rows = Held::new(most, from);
+                // Each has two sums.
+                let mut rows = Held::new(2 * most, from);
                 for (source, start, value) in &readings {
-                    rows.add(key(*source, *start), f64::from(*value));
+                    rows.add(key(*source, *start), &[f64::from(*value)]).unwrap();
                 }
                 prop_assert!(rows.rows.len() <= most);
                 got.extend(rows.rows);
