@@ -203,6 +203,80 @@ fn a_late_reading_of_another_length_is_set_aside_from_a_table() {
     a_late_reading_of_another_length_is_set_aside(&Sink::table());
 }
 
+/// Summed up over sources and time, with gaps filled, and beside each other.
+fn questions_about_vectors(on: On, sink: &Sink) {
+    let service = sink.start(on, &SHORT);
+    let client = service.client();
+    let time = |minute: usize| format!("2026-03-02T10:{minute:02}:30Z");
+    let reading =
+        |source: usize, n: usize| vec![1e9 + (source * 7 + n * n) as f64 / 3.0, n as f64 - source as f64 / 7.0];
+    // Minutes 0 and 3 of two sources; of a third, which has three numbers, another.
+    let minutes = [0, 0, 0, 3, 3];
+    let mut body = vec![vector("imu.c", &[1.0, 2.0, 3.0], &time(1))];
+    let mut all = Vec::new();
+    for (source, name) in ["imu.a", "imu.b"].into_iter().enumerate() {
+        for (n, minute) in minutes.into_iter().enumerate() {
+            body.push(vector(name, &reading(source, n), &time(minute)));
+            all.push((source, minute, reading(source, n)));
+        }
+    }
+    client.post(&array(body)).ok();
+    let of = |keep: &dyn Fn(usize, usize) -> bool| -> Vec<Vec<f64>> {
+        all.iter().filter(|(source, minute, _)| keep(*source, *minute)).map(|(.., values)| values.clone()).collect()
+    };
+    let range = "from=2026-03-02T10:00:00Z&to=2026-03-02T11:00:00Z";
+    let check = || {
+        let get = |query: &str| client.get(&format!("/v1/summary?{query}&{range}")).ok().json();
+        let both = "source=imu.a&source=imu.b";
+        let rows = get(&format!("{both}&by=none"))["rows"].clone();
+        check_row(&rows[0], &of(&|_, _| true));
+        assert!(rows[0]["regr_slope"].is_number() && rows[0]["corr"][0][1].is_number(), "{rows}");
+        let rows = get("prefix=imu.")["rows"].clone();
+        (0..2).for_each(|source| check_row(&rows[source], &of(&|s, _| s == source)));
+        assert_eq!((numbers(&rows[2]["mean"]), &rows[2]["covar_samp"]), (vec![1.0, 2.0, 3.0], &Value::Null));
+        let rows = get(&format!("{both}&by=period&period=1m"))["rows"].clone();
+        check_row(&rows[0], &of(&|_, minute| minute == 0));
+        check_row(&rows[1], &of(&|_, minute| minute == 3));
+        let mixed = client.get(&format!("/v1/summary?prefix=imu.&by=none&{range}"));
+        assert_eq!((mixed.status, &mixed.json()["parameter"]), (400, &"source".into()), "{}", mixed.json());
+        assert!(
+            mixed.json()["detail"].as_str().unwrap().contains("3 numbers cannot be put together"),
+            "{}",
+            mixed.json()
+        );
+        let text = client.get(&format!("/v1/summary?source=imu.c&format=csv&{range}")).ok().body;
+        assert!(text.contains(",\"[1.0,2.0,3.0]\","), "{text}");
+        let filled = |fill: &str| {
+            client.get(&format!("/v1/stats?source=imu.a&period=1m&fill={fill}")).ok().json()["rows"].clone()
+        };
+        let rows = filled("previous");
+        assert_eq!(rows.as_array().unwrap().len(), 4);
+        for empty in [&rows[1], &rows[2]] {
+            assert_eq!((&empty["count"], &empty["state"], &empty["sum"]), (&0.into(), &"empty".into(), &Value::Null));
+            let same = ["mean", "var_pop", "min", "max"].into_iter().all(|field| empty[field] == rows[0][field]);
+            assert!(same && rows[0]["mean"].is_array(), "{rows}");
+        }
+        assert_eq!(filled("null")[1]["mean"], Value::Null);
+        let compared = client.get("/v1/compare?source=imu.a&against=imu.b");
+        assert_eq!((compared.status, &compared.json()["parameter"]), (400, &"source".into()));
+        let detail = compared.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains("vectors of 2 numbers, which are not compared"), "{detail}");
+    };
+    check();
+    eventually("the day is closed", || (client.rows("imu.a", "1d")[0]["state"] == "closed").then_some(()));
+    check();
+}
+
+#[test]
+fn questions_about_vectors_in_files_redis() {
+    questions_about_vectors(On::Redis, &Sink::Files);
+}
+
+#[test]
+fn questions_about_vectors_in_a_table_embedded() {
+    questions_about_vectors(On::Embedded, &Sink::table());
+}
+
 /// What a person sees of a vector on the command line.
 #[test]
 fn the_commands_show_vectors() {
