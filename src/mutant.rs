@@ -23,9 +23,10 @@ pub const PAGE_NOT_HELD: &str = "page-not-held";
 pub const QUERY_LOOKS_ONCE: &str = "query-looks-once";
 pub const TORN_TAIL_NOT_CUT: &str = "torn-tail-not-cut";
 pub const MOVE_UP_REPEATED: &str = "move-up-repeated";
+pub const LENGTHS_NOT_COMPARED: &str = "lengths-not-compared";
 
 /// All of them, and what is broken.
-pub const ALL: [(&str, &str); 15] = [
+pub const ALL: [(&str, &str); 16] = [
     (NO_SEQUENCE_CHECK, "a frame is applied whatever its place in the sequence of its writer"),
     (NO_KEY_CHECK, "a frame is applied though its keys have been counted"),
     (SAME_KEY_TWICE_IN_A_FRAME, "requests under one key do not wait for each other"),
@@ -41,6 +42,7 @@ pub const ALL: [(&str, &str); 15] = [
     (QUERY_LOOKS_ONCE, "a query does not compare its two looks at the store"),
     (TORN_TAIL_NOT_CUT, "half a line stays at the end of a file"),
     (MOVE_UP_REPEATED, "the first chunk of a close moves up and stays"),
+    (LENGTHS_NOT_COMPARED, "a frame is applied though a source has readings of another length"),
 ];
 
 static ARMED: OnceLock<&str> = OnceLock::new();

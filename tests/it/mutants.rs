@@ -68,6 +68,7 @@ suite! {
     QUERY_LOOKS_ONCE: buckets::buckets_move_during_queries,
     TORN_TAIL_NOT_CUT: buckets::the_service_dies_in_a_line,
     MOVE_UP_REPEATED: buckets::a_bucket_closes,
+    LENGTHS_NOT_COMPARED: buckets::a_source_changes_its_length,
 }
 
 suite! {
@@ -87,6 +88,7 @@ suite! {
     QUERY_LOOKS_ONCE: buckets::buckets_move_during_queries,
     TORN_TAIL_NOT_CUT: buckets::the_service_dies_in_a_line,
     MOVE_UP_REPEATED: buckets::a_bucket_closes,
+    LENGTHS_NOT_COMPARED: buckets::a_source_changes_its_length,
 }
 
 /// Who sees a mutant, as the table says it.

@@ -20,7 +20,7 @@ const fn change(mutant: &'static str, script: &'static [&'static str], text: &'s
     Change { mutant, scripts: script, text, instead: to }
 }
 
-const CHANGES: [Change; 11] = [
+const CHANGES: [Change; 12] = [
     change(mutant::NO_SEQUENCE_CHECK, &["apply"], "if sequence <= last then", "if false then"),
     change(mutant::NO_SEQUENCE_CHECK, &["apply"], "if sequence > last + 1 then", "if false then"),
     change(mutant::NO_KEY_CHECK, &["apply"], "if key_count > 0 then", "if false then"),
@@ -57,6 +57,7 @@ const CHANGES: [Change; 11] = [
         "for first = 1, #remove, CHUNK do",
         "for first = 1, life.closing and #remove or 0, CHUNK do",
     ),
+    change(mutant::LENGTHS_NOT_COMPARED, &["apply"], "if #clashes > 1 then", "if false then"),
 ];
 
 /// The text of a script, broken if a mutant is armed that breaks it.

@@ -32,6 +32,16 @@ pub(super) fn a_bucket_is_drained(run: Run) -> Seen {
     counted(&service, "a", (1, 1.0))
 }
 
+/// The bucket is open, so the store knows what it holds.
+pub(super) fn a_source_changes_its_length(run: Run) -> Seen {
+    let service = run.service(&OPEN);
+    let second = last_second();
+    service.client().post(&reading_at("a", 1.0, &second)).ok();
+    let vector = format!(r#"{{"source": "a", "value": [1, 2], "timestamp": "{second}"}}"#);
+    compare("the answer to a vector", &service.client().post(&vector).status, &422)?;
+    counted(&service, "a", (1, 1.0))
+}
+
 pub(super) fn the_service_dies_before_it_writes(run: Run) -> Seen {
     let mut service = run.service(&SHORT);
     post_over("held:1", &mut service, "key", &reading_at("a", 1.0, OLD));
