@@ -86,10 +86,12 @@ struct Name {
     id: Arc<str>,
     /// Serial number of the deltas, and the index in their `sources`.
     deltas: u32,
-    index: u32,
+    /// A part has fewer readings than this can say. So a name has 32 bytes.
+    index: u16,
     /// Numbers per reading: the same in all of a request.
-    length: u32,
+    length: u16,
 }
+const _: () = assert!(PART_DOUBLES / SCALAR_DOUBLES < u16::MAX as usize);
 
 /// Deltas while they grow.
 #[derive(Debug)]
@@ -100,22 +102,22 @@ struct OpenDeltas {
     sources: Vec<(Arc<str>, Moments)>,
     /// Hash of a source and its index in `sources`. Built when a source comes that was folded
     /// elsewhere since; a batch for one bucket never needs it.
-    index: Option<HashTable<(u64, u32)>>,
+    index: Option<HashTable<(u64, u16)>>,
 }
 
 impl OpenDeltas {
     /// The index of a source that was last seen elsewhere; adds it if it is new here.
-    fn place(&mut self, name: &Name, hasher: &RandomState) -> u32 {
+    fn place(&mut self, name: &Name, hasher: &RandomState) -> u16 {
         let sources = &mut self.sources;
         let index = self.index.get_or_insert_with(|| {
             let mut index = HashTable::with_capacity(sources.len() + 1);
             for (i, (id, _)) in sources.iter().enumerate() {
                 let hash = hasher.hash_one(&**id);
-                index.insert_unique(hash, (hash, i as u32), |entry| entry.0);
+                index.insert_unique(hash, (hash, i as u16), |entry| entry.0);
             }
             index
         });
-        let same = |&(hash, i): &(u64, u32)| hash == name.hash && Arc::ptr_eq(&sources[i as usize].0, &name.id);
+        let same = |&(hash, i): &(u64, u16)| hash == name.hash && Arc::ptr_eq(&sources[usize::from(i)].0, &name.id);
         if let Some(&(_, i)) = index.find(name.hash, same) {
             return i;
         }
@@ -123,8 +125,8 @@ impl OpenDeltas {
     }
 
     /// Adds a source that is not in it.
-    fn add(&mut self, hash: u64, id: Arc<str>) -> u32 {
-        let i = self.sources.len() as u32;
+    fn add(&mut self, hash: u64, id: Arc<str>) -> u16 {
+        let i = self.sources.len() as u16;
         if let Some(index) = &mut self.index {
             index.insert_unique(hash, (hash, i), |entry| entry.0);
         }
@@ -199,23 +201,25 @@ impl<'c> Folder<'c> {
     #[inline]
     pub fn push(&mut self, source: &str, value: f64, timestamp: Millis) -> Result<bool, Unlike> {
         self.advance(SCALAR_DOUBLES);
-        let (target, is_new) = self.place(source, 1, timestamp)?;
-        target.push(value);
-        Ok(is_new)
+        self.place(source, 1, timestamp, |target| target.push(value))
     }
 
     /// Adds a reading that is a vector, of a length and with values as `Moments::push_vector` wants them. Says and
     /// fails like [`Self::push`].
     pub fn push_vector(&mut self, source: &str, values: &[f64], timestamp: Millis) -> Result<bool, Unlike> {
         self.advance(layout::state_doubles(values.len()));
-        let (target, is_new) = self.place(source, values.len() as u32, timestamp)?;
-        target.push_vector(values);
-        Ok(is_new)
+        self.place(source, values.len() as u16, timestamp, |target| target.push_vector(values))
     }
 
-    /// The delta for a reading of so many numbers, which is counted as one of the part, and whether its source is new.
+    /// Gives the delta for a reading of so many numbers, which is counted as one of the part; whether its source is new.
     #[inline]
-    fn place(&mut self, source: &str, length: u32, timestamp: Millis) -> Result<(&mut Moments, bool), Unlike> {
+    fn place(
+        &mut self,
+        source: &str,
+        length: u16,
+        timestamp: Millis,
+        put: impl FnOnce(&mut Moments),
+    ) -> Result<bool, Unlike> {
         if timestamp < self.from || timestamp >= self.to {
             self.aim(timestamp);
         }
@@ -226,7 +230,7 @@ impl<'c> Folder<'c> {
             Entry::Occupied(mut known) => {
                 let name = known.get_mut();
                 if name.length != length {
-                    let unlike = Unlike(name.length as usize, length as usize);
+                    let unlike = Unlike(name.length.into(), length.into());
                     self.take_back();
                     return Err(unlike);
                 }
@@ -247,7 +251,8 @@ impl<'c> Folder<'c> {
             lines.in_deltas[self.parts.len()][self.target].push(lines.of_reading.len());
             lines.of_reading.push(self.line);
         }
-        Ok((&mut self.open[self.target].sources[index as usize].1, is_new))
+        put(&mut self.open[self.target].sources[usize::from(index)].1);
+        Ok(is_new)
     }
 
     /// Removes the deltas that were opened for a reading that is refused: a bucket without sources is none.
