@@ -5,7 +5,7 @@
 
 use super::cell::{self, Cell, Statistics};
 use super::format::{Columns, Format, HEADER, RowsBody, json, line};
-use crate::query::{Filled, FilledPage};
+use crate::query::{Filled, FilledPage, StatsRow};
 use crate::stats::calendar::Bucket;
 use crate::stats::{source, timestamp};
 use serde::Serialize;
@@ -81,9 +81,9 @@ impl<'a> EmptyColumns<'a> {
 }
 
 impl<'a> AnyColumns<'a> {
-    fn of(row: &'a Filled) -> Self {
+    fn of(row: &'a Filled, expected: &dyn Fn(&StatsRow) -> Option<f64>) -> Self {
         match row {
-            Filled::Row(row) => Self::Row(Columns::of(row)),
+            Filled::Row(row) => Self::Row(Columns::of(row).expecting(expected(row))),
             Filled::Empty { source, bucket, previous } => {
                 let shown = previous.as_ref().map(|row| Statistics::of(&row.moments));
                 Self::Empty(EmptyColumns::of(source, bucket, shown.unwrap_or_default()))
@@ -93,8 +93,8 @@ impl<'a> AnyColumns<'a> {
 }
 
 /// A page in a format; the caller puts cursor and `partial` into headers where the body has no place for them.
-pub(super) fn page(format: Format, page: &FilledPage) -> Vec<u8> {
-    let columns = page.rows.iter().map(AnyColumns::of);
+pub(super) fn page(format: Format, page: &FilledPage, expected: &dyn Fn(&StatsRow) -> Option<f64>) -> Vec<u8> {
+    let columns = page.rows.iter().map(|row| AnyColumns::of(row, expected));
     match format {
         Format::Json => json(&RowsBody { rows: columns.collect(), next: page.next.as_deref(), partial: page.partial }),
         Format::Ndjson => columns.flat_map(|row| [json(&row), b"\n".to_vec()].concat()).collect(),

@@ -66,14 +66,19 @@ impl Format {
 
     /// A page in this format. The cursor and `partial` stand in the body of JSON only; the caller
     /// puts them into headers elsewhere.
-    pub(super) fn page(self, rows: &[StatsRow], next: Option<&str>, partial: bool) -> Vec<u8> {
+    pub(super) fn page(
+        self,
+        rows: &[StatsRow],
+        next: Option<&str>,
+        partial: bool,
+        expected: &dyn Fn(&StatsRow) -> Option<f64>,
+    ) -> Vec<u8> {
+        let columns = |row| Columns::of(row).expecting(expected(row));
         match self {
-            Self::Json => json(&RowsBody {
-                rows: rows.iter().map(|row| AnyColumns::Row(Columns::of(row))).collect(),
-                next,
-                partial,
-            }),
-            Self::Ndjson => rows.iter().flat_map(|row| [json(&Columns::of(row)), b"\n".to_vec()].concat()).collect(),
+            Self::Json => {
+                json(&RowsBody { rows: rows.iter().map(|row| AnyColumns::Row(columns(row))).collect(), next, partial })
+            }
+            Self::Ndjson => rows.iter().flat_map(|row| [json(&columns(row)), b"\n".to_vec()].concat()).collect(),
             Self::Csv => csv_rows(rows),
             Self::Text => text(rows).into_bytes(),
         }
@@ -147,6 +152,14 @@ pub(super) struct Columns<'a> {
     state: &'static str,
     generation: i64,
     revision: i64,
+    /// Where a rule says how often readings are expected: how many the whole bucket should have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = 360.0)]
+    expected: Option<f64>,
+    /// How many there are of those: 1 if all, more if more came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = 0.975)]
+    completeness: Option<f64>,
 }
 
 pub(super) const HEADER: [&str; 17] = [
@@ -176,6 +189,12 @@ impl<'a> Columns<'a> {
         'a: 'c,
     {
         Columns { source, ..self }
+    }
+
+    /// With how many readings there should be.
+    pub(super) fn expecting(self, expected: Option<f64>) -> Self {
+        let completeness = expected.map(|expected| self.count as f64 / expected);
+        Self { expected, completeness, ..self }
     }
 
     pub(super) fn of(row: &'a StatsRow) -> Self {
@@ -216,6 +235,8 @@ impl<'a> Columns<'a> {
             state: state_name(*state),
             generation: *generation,
             revision: *revision,
+            expected: None,
+            completeness: None,
         }
     }
 }
@@ -365,7 +386,7 @@ mod tests {
     }
 
     fn check(format: Format, rows: &[StatsRow], next: Option<&str>, expected: &str) {
-        assert_eq!(String::from_utf8(format.page(rows, next, false)).unwrap(), expected);
+        assert_eq!(String::from_utf8(format.page(rows, next, false, &|_| None)).unwrap(), expected);
     }
 
     const KITCHEN: &str = concat!(
@@ -393,16 +414,17 @@ mod tests {
         check(Format::Ndjson, &[], Some("ff"), "");
         check(Format::Csv, &[], Some("ff"), CSV_HEADER);
         check(Format::Text, &[], Some("ff"), "");
-        assert_eq!(Format::Json.page(&[], None, true), br#"{"rows":[],"next":null,"partial":true}"#);
+        assert_eq!(Format::Json.page(&[], None, true, &|_| None), br#"{"rows":[],"next":null,"partial":true}"#);
     }
 
     #[test]
     fn what_is_not_there_and_what_looks_like_a_formula() {
         let rows = [row("=1+2", &[-1.5]), row("a \"b\", c", &[1e139, 1e-139])];
-        let json: serde_json::Value = serde_json::from_slice(&Format::Json.page(&rows[..1], None, false)).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_slice(&Format::Json.page(&rows[..1], None, false, &|_| None)).unwrap();
         assert_eq!(json["rows"][0]["var_samp"], serde_json::Value::Null);
         assert_eq!(json["rows"][0]["source"], "=1+2");
-        let csv = String::from_utf8(Format::Csv.page(&rows, None, false)).unwrap();
+        let csv = String::from_utf8(Format::Csv.page(&rows, None, false, &|_| None)).unwrap();
         let mut lines = csv.lines().skip(1);
         assert!(lines.next().unwrap().starts_with("'=1+2,1h,"), "{csv}");
         assert!(lines.next().unwrap().starts_with("\"a \"\"b\"\", c\",1h,"), "{csv}");
@@ -415,7 +437,7 @@ mod tests {
         moments.push_vector(&[3.0, 6.0]);
         let row = StatsRow { moments, ..row("pair", &[]) };
         let json: serde_json::Value =
-            serde_json::from_slice(&Format::Ndjson.page(std::slice::from_ref(&row), None, false)).unwrap();
+            serde_json::from_slice(&Format::Ndjson.page(std::slice::from_ref(&row), None, false, &|_| None)).unwrap();
         let check = |name: &str, expected: &str| assert_eq!(json[name].to_string(), expected, "{name}");
         check("sum", "[4.0,8.0]");
         check("mean", "[2.0,4.0]");
@@ -439,7 +461,8 @@ mod tests {
         check_text(Format::Csv, &row, &format!("{CSV_HEADER}{cells}"));
         check_text(Format::Text, &row, "pair, [2.0,4.0], [1.0,4.0]\n");
         let one = StatsRow { moments: Moments::of_vector(&[1.0, 2.0, 3.0]), ..row };
-        let json: serde_json::Value = serde_json::from_slice(&Format::Ndjson.page(&[one], None, false)).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_slice(&Format::Ndjson.page(&[one], None, false, &|_| None)).unwrap();
         assert_eq!(json["corr"].to_string(), "[[null,null,null],[null,null,null],[null,null,null]]");
         assert!(json["covar_samp"].is_null() && json.get("regr_slope").is_none(), "{json}");
     }
@@ -452,9 +475,10 @@ mod tests {
     fn numbers_read_back_to_the_same_double() {
         for x in [0.1 + 0.2, 1e139, -2.5e-310, 1.0 / 3.0, 123_456_789.123_456_79, 5e15 + 0.5] {
             let rows = [row("a", &[x])];
-            let json: serde_json::Value = serde_json::from_slice(&Format::Ndjson.page(&rows, None, false)).unwrap();
+            let json: serde_json::Value =
+                serde_json::from_slice(&Format::Ndjson.page(&rows, None, false, &|_| None)).unwrap();
             assert_eq!(json["min"].as_f64(), Some(x));
-            let csv = Format::Csv.page(&rows, None, false);
+            let csv = Format::Csv.page(&rows, None, false, &|_| None);
             let record = csv::Reader::from_reader(&csv[..]).records().next().unwrap().unwrap();
             assert_eq!(record[11].parse(), Ok(x));
             let text = text(&rows);

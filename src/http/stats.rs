@@ -11,7 +11,7 @@ use super::format::{Format, RowsBody};
 use super::nodes::with_the_sink;
 use super::parameters::{Parameters, refuse};
 use super::problem::{Kind, Problem};
-use crate::query::{MAX_SOURCES, PAGE_ROWS, Query, QueryError, StatsQuery};
+use crate::query::{MAX_SOURCES, PAGE_ROWS, Query, QueryError, StatsQuery, StatsRow};
 use crate::stats::calendar::Period;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, header};
@@ -47,10 +47,21 @@ pub(super) async fn stats(
     raw: RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    answer(&service.query, &caller, raw, &headers).await.map_err(|problem| with_the_sink(problem, &service.nodes))
+    let rules = service.committer.rules().current();
+    let expected = |row: &StatsRow| rules.expected(&row.source, &row.bucket);
+    answer(&service.query, &caller, raw, &headers, &expected)
+        .await
+        .map_err(|problem| with_the_sink(problem, &service.nodes))
 }
 
-async fn answer(query: &Query, caller: &Caller, raw: RawQuery, headers: &HeaderMap) -> Result<Response, Problem> {
+/// `expected`: how many readings a row should have, where a rule says so.
+async fn answer(
+    query: &Query,
+    caller: &Caller,
+    raw: RawQuery,
+    headers: &HeaderMap,
+    expected: &(dyn Fn(&StatsRow) -> Option<f64> + Sync),
+) -> Result<Response, Problem> {
     let parameters = Parameters::read(&raw, &PARAMETERS, "source")?;
     let format = format(&parameters, headers)?;
     let asked = asked(&parameters, query)?;
@@ -58,11 +69,11 @@ async fn answer(query: &Query, caller: &Caller, raw: RawQuery, headers: &HeaderM
     let (body, next, partial) = match fill(&parameters)? {
         None => {
             let page = query.stats(&asked).await.map_err(|error| failed_for(caller, error))?;
-            (format.page(&page.rows, page.next.as_deref(), page.partial), page.next, page.partial)
+            (format.page(&page.rows, page.next.as_deref(), page.partial, expected), page.next, page.partial)
         }
         Some(previous) => {
             let page = query.filled(&asked, previous).await.map_err(|error| failed_for(caller, error))?;
-            (filled::page(format, &page), page.next, page.partial)
+            (filled::page(format, &page, expected), page.next, page.partial)
         }
     };
     let mut response = ([(header::CONTENT_TYPE, format.content_type())], body).into_response();
@@ -192,7 +203,8 @@ mod tests {
     async fn get(world: &Arc<World>, raw: &str, accept: Option<&str>) -> (u16, HeaderMap, String) {
         let mut headers = HeaderMap::new();
         accept.map(|accept| headers.insert(header::ACCEPT, accept.parse().unwrap()));
-        let answer = answer(&query(world), &Caller::Everybody, RawQuery(Some(raw.to_owned())), &headers).await;
+        let answer =
+            answer(&query(world), &Caller::Everybody, RawQuery(Some(raw.to_owned())), &headers, &|_| None).await;
         let response = answer.unwrap_or_else(IntoResponse::into_response);
         let (parts, body) = response.into_parts();
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();

@@ -7,8 +7,9 @@
 use super::{Shard, Store, StoreError};
 use crate::config::{RulesError, WrittenRules};
 use crate::stats::Millis;
-use crate::stats::calendar::Calendar;
+use crate::stats::calendar::{Bucket, Calendar};
 use crate::stats::rules::Rules;
+use crate::stats::source::RESERVED_PREFIX;
 use std::sync::{Arc, Mutex};
 
 /// Versions that are kept, and bytes of them together; the newest always is. The oldest is then for all time before it.
@@ -95,6 +96,15 @@ impl History {
         Some((version, rules))
     }
 
+    /// How many readings of a source a bucket should have, by the version of its start. A group is expected to have
+    /// none in particular.
+    #[must_use]
+    pub fn expected(&self, source: &str, bucket: &Bucket) -> Option<f64> {
+        let (_, rules) = self.at(bucket.start)?;
+        let (_, rule) = rules.rule(source).filter(|_| !source.starts_with(RESERVED_PREFIX))?;
+        Some((bucket.end - bucket.start) as f64 / rule.expect? as f64)
+    }
+
     /// The oldest first.
     pub fn versions(&self) -> impl Iterator<Item = (&Version, &Rules)> {
         self.versions.iter().map(|(version, rules)| (version, rules))
@@ -156,7 +166,10 @@ impl Book {
     /// has lost.
     pub async fn follow(&self, newest: u64) -> Result<(), StoreError> {
         let known = self.current();
-        if known.number() > newest {
+        // What was heard of the store may be older than what is known here.
+        let has_less = known.number() > newest
+            && self.store.rules(self.shard).await?.last().is_none_or(|version| version.number < known.number());
+        if has_less {
             let versions: Vec<Version> = known.versions().map(|(version, _)| version.clone()).collect();
             tracing::warn!(
                 known = known.number(),
@@ -165,9 +178,9 @@ impl Book {
             );
             self.store.restore_rules(self.shard, &versions).await?;
         }
-        if known.number() != newest {
+        if known.number() < newest || has_less {
             let history = self.load().await?;
-            tracing::info!(version = history.number(), "the rules have changed");
+            tracing::info!(version = history.number(), "the rules are others now");
         }
         Ok(())
     }

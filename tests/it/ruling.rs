@@ -203,6 +203,28 @@ fn rules_over_http() {
 }
 
 #[test]
+fn rows_say_how_complete_they_are() {
+    let service = Service::start(On::Embedded, &[]);
+    let client = service.client();
+    let rules = json!({"rules": "[[rule]]\nmatch = \"k*\"\nexpect = \"10s\"\ngroups = [\"g\"]"});
+    client.ask("POST", "/v1/rules", &[("Content-Type", "application/json")], &rules.to_string()).ok();
+    let times = ["10:17:00Z", "10:17:20Z", "10:17:30Z", "10:18:00Z"].map(|time| format!("2026-03-02T{time}"));
+    client.post(&array(times.iter().flat_map(|t| [reading_at("kitchen", 1.0, t), reading_at("cellar", 1.0, t)]))).ok();
+    let rows = client.rows("kitchen", "1m");
+    let said: Vec<_> = rows.iter().map(|row| (row["expected"].as_f64(), row["completeness"].as_f64())).collect();
+    assert_eq!(said, [(Some(6.0), Some(0.5)), (Some(6.0), Some(1.0 / 6.0))]);
+    assert_eq!(client.rows("kitchen", "1h")[0]["expected"], json!(360.0));
+    for other in ["cellar", "group:g"] {
+        assert!(client.rows(other, "1m")[0].get("expected").is_none(), "{other}");
+    }
+    let filled = client.get("/v1/stats?source=kitchen&period=1m&fill=null").ok().json();
+    assert_eq!(filled["rows"][0]["completeness"], json!(0.5));
+    let table = service.run(&["query", "kitchen", "--period", "1m"]);
+    assert!(table.contains("complete") && table.contains("50.0%") && table.contains("16.7%"), "{table}");
+    assert!(!service.run(&["query", "cellar", "--period", "1m"]).contains("complete"));
+}
+
+#[test]
 fn a_file_is_looked_at_without_a_service() {
     let dir = temporary();
     let file = write(dir.path(), RULES, TABLE);

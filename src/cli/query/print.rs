@@ -25,6 +25,11 @@ pub(super) struct Row {
     state: String,
     generation: Option<Number>,
     revision: Option<Number>,
+    /// How many readings it should have, and how many of them it has, where a rule says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expected: Option<Number>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    completeness: Option<f64>,
     /// The place of a row that is not there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     filled: bool,
@@ -160,10 +165,15 @@ impl Printer {
 
     fn table(&self, rows: &[Row]) -> String {
         const NUMBERS: [&str; 5] = ["count", "mean", "stddev", "min", "max"];
+        const COMPLETE: &str = "complete";
         let zone = &self.look.zone;
         let start = format!("start ({zone})");
         let mut header = vec![start.as_str()];
         header.extend(NUMBERS);
+        let any_expected = rows.iter().any(|row| row.completeness.is_some());
+        if any_expected {
+            header.push(COMPLETE);
+        }
         header.push("state");
         if self.several {
             header.insert(0, "source");
@@ -172,13 +182,16 @@ impl Printer {
             let numbers = [row.of.mean.as_ref(), row.of.stddev_samp.as_ref(), row.of.min.as_ref(), row.of.max.as_ref()];
             let mut cells = vec![output::local_start(&row.start, &row.period, zone), row.count.to_string()];
             cells.extend(numbers.map(number));
+            if any_expected {
+                cells.push(row.completeness.map(|part| format!("{:.1}%", 100.0 * part)).unwrap_or_default());
+            }
             cells.push(row.state.clone());
             if self.several {
                 cells.insert(0, row.source.clone());
             }
             cells
         };
-        output::table(&header, &NUMBERS, rows.iter().map(row).collect())
+        output::table(&header, &[&NUMBERS[..], &[COMPLETE]].concat(), rows.iter().map(row).collect())
     }
 }
 
