@@ -72,7 +72,7 @@ enum Command {
 }
 
 #[derive(Deserialize)]
-struct Changed {
+struct Applied {
     version: u64,
     from: Option<String>,
     changed: bool,
@@ -125,7 +125,7 @@ pub fn run(args: &RulesArgs) -> anyhow::Result<()> {
             let (written, _) = WrittenRules::read(file)?;
             let body = serde_json::to_vec(&written)?;
             let headers = [("Content-Type", "application/json")];
-            let Changed { version, from, changed } = Client::new(server)?.post("/v1/rules", &headers, &body)?;
+            let Applied { version, from, changed } = Client::new(server)?.post("/v1/rules", &headers, &body)?;
             let since = since(from.as_deref());
             let said = if changed { "version" } else { "nothing has changed: these are version" };
             output::print(format!("{said} {version} of the rules, {since}\n").as_bytes())?;

@@ -263,13 +263,12 @@ fn parse_table(text: &str) -> Result<HashMap<Box<str>, Vec<Arc<str>>>, Wrong> {
                 format!("group: write \"{group}\" without \"{}\", which is put before it", source::RESERVED_PREFIX),
             ));
         }
-        let id = match ids.get(group) {
-            Some(id) => Arc::clone(id),
-            None => {
-                let id = group_id(group).map_err(|error| (at, format!("group: {error}")))?;
-                ids.insert(group.to_owned(), Arc::clone(&id));
-                id
-            }
+        let id = if let Some(id) = ids.get(group) {
+            Arc::clone(id)
+        } else {
+            let id = group_id(group).map_err(|error| (at, format!("group: {error}")))?;
+            ids.insert(group.to_owned(), Arc::clone(&id));
+            id
         };
         let groups = table.entry(source.into()).or_default();
         if !groups.contains(&id) {
@@ -334,9 +333,9 @@ mod tests {
         check(with_table, Some("source,group\nkitchen,group:x\n"), "g.csv:2: group: write \"group:x\" without");
         check(with_table, Some("source,group\nkitchen,x\n,x\n"), "g.csv:3: source is empty");
         check(with_table, Some("source,group\nkitchen\n"), "g.csv:2: this is not CSV");
-        let many: String = (0..9).map(|i| format!("kitchen,{i}\n")).collect();
+        let many: String = (0..9).fold(String::new(), |text, i| text + &format!("kitchen,{i}\n"));
         check(with_table, Some(&format!("source,group\n{many}")), "g.csv:10: kitchen is in more than 8");
-        let rows = |n: usize| (0..n).map(|i| format!("k,{i}\n")).collect::<String>();
+        let rows = |n: usize| (0..n).fold(String::new(), |text, i| text + &format!("k,{i}\n"));
         let most = format!("{with_table}\n[[rule]]\nmatch = \"k\"\ngroups = [\"a\"]");
         check(&most, Some(&format!("source,group\n{}", rows(8))), "rules: a source could be in 9 groups");
         assert!(written(&most, Some(&format!("source,group\n{}", rows(7)))).parse().is_ok());

@@ -10,7 +10,7 @@ use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Calendar};
 use crate::stats::rules::Rules;
 use crate::stats::source::RESERVED_PREFIX;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Versions that are kept, and bytes of them together; the newest always is. The oldest is then for all time before it.
 pub const MAX_VERSIONS: usize = 100;
@@ -117,6 +117,10 @@ impl History {
     }
 }
 
+fn text_of(written: &WrittenRules) -> String {
+    serde_json::to_string(written).expect("rules are JSON")
+}
+
 fn read(text: &str) -> Result<Rules, String> {
     let written: WrittenRules = serde_json::from_str(text).map_err(|error| error.to_string())?;
     written.parse().map_err(|error| error.to_string())
@@ -152,13 +156,17 @@ impl Book {
     /// What was last read.
     #[must_use]
     pub fn current(&self) -> Arc<History> {
-        Arc::clone(&self.current.lock().expect("no panic while it is held"))
+        Arc::clone(&self.held())
+    }
+
+    fn held(&self) -> MutexGuard<'_, Arc<History>> {
+        self.current.lock().expect("no panic while it is held")
     }
 
     /// Reads the versions of the store.
     pub async fn load(&self) -> Result<Arc<History>, StoreError> {
         let history = Arc::new(History::of(self.store.rules(self.shard).await?));
-        *self.current.lock().expect("no panic while it is held") = Arc::clone(&history);
+        *self.held() = Arc::clone(&history);
         Ok(history)
     }
 
@@ -189,7 +197,7 @@ impl Book {
     /// Rules that are the newest already stay as they are. Whether they are new.
     pub async fn change(&self, written: &WrittenRules) -> Result<(Version, bool), ApplyError> {
         written.parse()?;
-        let text = serde_json::to_string(written).expect("rules are JSON");
+        let text = text_of(written);
         let mut from = ALL_TIME;
         let mut unknown = None;
         for _ in 0..TRIES {

@@ -255,7 +255,9 @@ impl Pending {
         self.grouped.clear();
         let mut deltas = std::mem::take(&mut self.deltas);
         if self.groups.any() {
-            deltas.iter_mut().for_each(|deltas| self.groups.add_to(deltas));
+            for deltas in &mut deltas {
+                self.groups.add_to(deltas);
+            }
         }
         let frame = Frame::new(writer, sequence, received, keys, deltas);
         Frame { rules: self.history().number(), ..frame }

@@ -528,10 +528,13 @@ fn answer_late(pending: &mut Pending, frame: &Frame, buckets: &[usize]) {
     }
 }
 
+/// What is told of a clash: the source or the group, the length held, and the one given.
+type Named = (Arc<str>, usize, usize);
+
 /// Refuses the works that hold readings of another length than the store has of their source, or of a group of it.
 fn answer_unlike(pending: &mut Pending, frame: &Frame, clashes: &[Clash]) {
     // By the bucket and what a work has brought to it: that itself, or a member of the group.
-    let mut brought: HashMap<(Bucket, Arc<str>), (Arc<str>, usize, usize)> = HashMap::new();
+    let mut brought: HashMap<(Bucket, Arc<str>), Named> = HashMap::new();
     for &Clash { delta, source, held } in clashes {
         let BucketDeltas { bucket, sources } = &frame.deltas[delta];
         let (id, moments) = &sources[source];
