@@ -31,7 +31,7 @@ const CASES: u64 = 200;
 
 struct Nodes {
     store: Arc<Unreliable>,
-    nodes: [Committer; 2],
+    committers: [Committer; 2],
     calendar: Arc<Calendar>,
     clock: Clock,
 }
@@ -50,8 +50,8 @@ impl Nodes {
             let shared: Arc<dyn Store> = Arc::clone(&store) as _;
             Committer::start(shared, Arc::clone(&calendar), Arc::default(), clock.clone()).await.unwrap().0
         };
-        let nodes = [node().await, node().await];
-        Self { store, nodes, calendar, clock }
+        let committers = [node().await, node().await];
+        Self { store, committers, calendar, clock }
     }
 
     fn minute(&self, t: Millis) -> Bucket {
@@ -74,11 +74,11 @@ impl Nodes {
         key: Option<RequestKey>,
     ) -> Result<Committed, CommitError> {
         let sources: Vec<_> = sources.iter().map(|source| (*source, 1)).collect();
-        self.nodes[node].commit(Request { parts: vec![self.part(t, &sources)], key }).await
+        self.committers[node].commit(Request { parts: vec![self.part(t, &sources)], key }).await
     }
 
     async fn apply(&self, node: usize, groups: &str) -> Millis {
-        self.nodes[node].rules().change(&rules(groups)).await.unwrap().0.from
+        self.committers[node].rules().change(&rules(groups)).await.unwrap().0.from
     }
 
     /// Readings of a source in the minute of `t`.
@@ -91,18 +91,18 @@ impl Nodes {
     }
 }
 
-fn key(id: u128) -> Option<RequestKey> {
-    Some(RequestKey { id, fingerprint: 1 << 64, ttl: POLICY.idempotency_ttl })
+fn key(id: u128) -> RequestKey {
+    RequestKey { id, fingerprint: 1 << 64, ttl: POLICY.idempotency_ttl }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_group_has_what_its_members_have() {
     let nodes = Nodes::start().await;
     assert_eq!(nodes.apply(0, "\"{1}\", \"of {2}\"").await, ALL_TIME);
-    assert_eq!(nodes.post(0, T0, &["west.a", "west.b", "east.a", "cellar"], key(1)).await, COUNTED);
+    assert_eq!(nodes.post(0, T0, &["west.a", "west.b", "east.a", "cellar"], Some(key(1))).await, COUNTED);
     // The other node has not heard of the rules, and counts by them.
-    assert_eq!(nodes.post(1, T0, &["west.a", "west.b", "east.a", "cellar"], key(1)).await, DUPLICATE);
-    assert_eq!(nodes.post(1, T0, &["west.a"], key(2)).await, COUNTED);
+    assert_eq!(nodes.post(1, T0, &["west.a", "west.b", "east.a", "cellar"], Some(key(1))).await, DUPLICATE);
+    assert_eq!(nodes.post(1, T0, &["west.a"], Some(key(2))).await, COUNTED);
     for (group, count) in [("west", 3.0), ("east", 1.0), ("of a", 3.0), ("of b", 1.0), ("cellar", 0.0)] {
         nodes.check(T0, &format!("group:{group}"), count).await;
     }
@@ -165,7 +165,7 @@ async fn members_of_two_lengths_are_refused_by_the_name_of_the_group() {
     let nodes = Nodes::start().await;
     nodes.apply(0, "\"{1}\"").await;
     let post = async |sources: &[(&str, usize)]| {
-        nodes.nodes[0].commit(Request { parts: vec![nodes.part(T0, sources)], key: None }).await
+        nodes.committers[0].commit(Request { parts: vec![nodes.part(T0, sources)], key: None }).await
     };
     let unlike = |answer: &Result<Committed, CommitError>| match answer {
         Err(error @ CommitError::Unlike { source_id, .. }) => {
@@ -181,7 +181,7 @@ async fn members_of_two_lengths_are_refused_by_the_name_of_the_group() {
     let (parts, key) = (vec![nodes.part(T0, &[("east.c", 3)])], None);
     let (good, bad, other) = tokio::join!(
         nodes.post(0, T0, &["west.c"], None),
-        nodes.nodes[0].commit(Request { parts, key }),
+        nodes.committers[0].commit(Request { parts, key }),
         post(&[("east.c", 2)])
     );
     assert_eq!((good, other), (COUNTED, COUNTED));
@@ -201,7 +201,7 @@ async fn what_is_too_late_is_in_no_group() {
         readings: 2,
     }];
     for duplicate in [false, true] {
-        let answer = nodes.nodes[0].commit(Request { parts: parts.clone(), key: key(1) }).await;
+        let answer = nodes.committers[0].commit(Request { parts: parts.clone(), key: Some(key(1)) }).await;
         assert_eq!(answer, Ok(Committed { duplicate, too_late: vec![(0, 0)] }));
     }
     nodes.check(T0, "group:one", 0.0).await;
@@ -211,10 +211,10 @@ async fn what_is_too_late_is_in_no_group() {
 /// Random posts on both nodes between random changes of the rules: in each minute a group has what the members have
 /// that it has by the version of that minute.
 async fn check_random(seed: u64) {
-    let mut random = Seeded::new(seed);
-    let nodes = Nodes::start().await;
     const GROUPS: [&str; 4] = ["\"one\"", "\"{1}\"", "\"{2}\", \"one\"", ""];
     const SOURCES: [&str; 4] = ["a.x", "a.y", "b.x", "c"];
+    let mut random = Seeded::new(seed);
+    let nodes = Nodes::start().await;
     // Of each minute: what was counted.
     let mut counted = std::collections::BTreeMap::<(Millis, &str), f64>::new();
     let mut now = T0;
@@ -223,11 +223,11 @@ async fn check_random(seed: u64) {
         match random.below(10) {
             0 => drop(nodes.apply(node, GROUPS[random.below(4) as usize]).await),
             1..3 => {
-                now += random.below(90_000) as Millis;
+                now += random.below(90_000).cast_signed();
                 nodes.clock.set(now);
             }
             _ => {
-                let t = now - random.below(2) as Millis * MINUTE;
+                let t = now - random.below(2).cast_signed() * MINUTE;
                 let source = SOURCES[random.below(4) as usize];
                 if random.below(4) == 0 {
                     nodes.store.fail([Fault::LostAnswer]);
@@ -238,7 +238,7 @@ async fn check_random(seed: u64) {
             }
         }
     }
-    let history = nodes.nodes[0].rules().load().await.unwrap();
+    let history = nodes.committers[0].rules().load().await.unwrap();
     let mut expected = std::collections::BTreeMap::<(Millis, String), f64>::new();
     for ((start, source), count) in &counted {
         let groups = history.at(*start).map(|(_, rules)| rules.explain(source).groups).unwrap_or_default();

@@ -112,10 +112,10 @@ pub(super) async fn lost_versions_come_back(mut world: World) {
 }
 
 pub(super) async fn the_oldest_versions_go(world: World) {
-    let versions: Vec<Version> = (1..=MAX_VERSIONS as u64 + 2).map(|n| version(n, n as Millis)).collect();
+    let versions: Vec<Version> = (1..=MAX_VERSIONS as u64 + 2).map(|n| version(n, n.cast_signed())).collect();
     world.store.restore_rules(0, &versions).await.unwrap();
     assert_eq!(world.store.rules(0).await.unwrap(), versions[2..]);
     let large = Version { text: "x".repeat(MAX_VERSIONS_BYTES), ..version(200, 200) };
-    world.store.restore_rules(0, &[large.clone()]).await.unwrap();
+    world.store.restore_rules(0, std::slice::from_ref(&large)).await.unwrap();
     assert_eq!(world.store.rules(0).await.unwrap(), [large]);
 }
