@@ -3,7 +3,7 @@
 //! The promise it tries to break: however readings are spread over instances of one Redis, in whatever order they
 //! come and however often an instance is killed, the rows are those of one instance that was sent them in
 //! order. Each batch has a key; everything is drained at the end; the rows are read from the sinks without the
-//! service. Count, minimum, maximum and mean must be the same in every bit, variances and covariances those of the
+//! service, those of groups too. Count, minimum, maximum and mean must be the same in every bit, variances and covariances those of the
 //! readings in whole numbers, within 1e-11.
 
 mod exact;
@@ -167,8 +167,10 @@ fn run_pair(
 }
 
 fn node(dir: &Path, log: &str, flags: &[&str]) -> Result<Node> {
-    let flags = flags.iter().chain(&["--periods", "1m,1h,1d"]).map(|&flag| flag.to_owned());
-    Node::new(flags.collect(), Vec::new(), dir.join(log))
+    let rules = dir.join("rules.toml");
+    fs::write(&rules, readings::RULES)?;
+    let own = ["--periods".to_owned(), "1m,1h,1d".to_owned(), "--rules".to_owned(), rules.display().to_string()];
+    Node::new(flags.iter().map(|&flag| flag.to_owned()).chain(own).collect(), Vec::new(), dir.join(log))
 }
 
 fn sink(dir: &Path) -> PathBuf {

@@ -36,7 +36,10 @@ impl Exact {
             let start = reading.time - reading.time % LENGTHS[0];
             let values: Vec<BigInt> = reading.values.iter().map(|x| scaled(*x)).collect();
             let products = values.iter().flat_map(|x| values.iter().map(move |y| x * y)).collect();
-            minutes.entry((reading.source, start)).or_default().add(&Sums { count: 1, sums: values, products });
+            let sums = Sums { count: 1, sums: values, products };
+            for source in reading.counted_in() {
+                minutes.entry((source, start)).or_default().add(&sums);
+            }
         }
         let mut all: BTreeMap<(&'static str, String, Millis), Sums> = BTreeMap::new();
         for ((source, start), sums) in minutes {

@@ -1,7 +1,7 @@
 //! The readings that both sides of the comparison are sent: made up from the seed, the same for each.
 //!
 //! Used by `senders.rs`, `rows.rs` and `exact.rs`. Real doubles of scales at which sums in doubles fail, of many sources, across
-//! a midnight; one source in five sends vectors. A batch is made when it is asked for, so that a million readings take no memory.
+//! a midnight; one source in five sends vectors, and all are in groups. A batch is made when it is asked for, so that a million readings take no memory.
 
 use crate::seeded::Seeded;
 use meanwhile::stats::Millis;
@@ -19,6 +19,21 @@ const STEP: Millis = 100;
 const SCATTER: u64 = 90_000;
 const DAY: Millis = 86_400_000;
 
+/// Of 'source-017': 'group:numbers' and 'group:tens:1'.
+pub(crate) const RULES: &str = r#"
+[[rule]]
+match = "source-??0"
+groups = ["vectors"]
+
+[[rule]]
+match = "source-??5"
+groups = ["vectors"]
+
+[[rule]]
+match = "source-???"
+groups = ["numbers", "tens:{2}"]
+"#;
+
 /// See the module.
 pub(crate) struct Readings {
     seed: u64,
@@ -31,6 +46,19 @@ pub(crate) struct Reading {
     /// One number, or a vector.
     pub(crate) values: Vec<f64>,
     pub(crate) time: Millis,
+}
+
+impl Reading {
+    /// The sources that have it: its own, and by [`RULES`] its groups.
+    pub(crate) fn counted_in(&self) -> Vec<String> {
+        let tens = self.source.chars().nth_back(1).expect("three digits");
+        let groups = if self.values.len() > 1 {
+            vec!["group:vectors".to_owned()]
+        } else {
+            vec!["group:numbers".to_owned(), format!("group:tens:{tens}")]
+        };
+        [vec![self.source.clone()], groups].concat()
+    }
 }
 
 impl Readings {
