@@ -36,7 +36,7 @@ pub enum By {
 /// What is to be summed up.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SummaryQuery {
-    /// At most [`MAX_SOURCES`]; repetitions count once.
+    /// At most [`super::MAX_SOURCES`]; repetitions count once.
     pub sources: Vec<Arc<str>>,
     /// And all sources whose ids begin with it.
     pub prefix: Option<String>,
