@@ -143,7 +143,13 @@ async function showChart() {
       const fits = (p) => (last - first) / lengthOf(p) < BUCKETS;
       period = wanted ?? division.periods.find(fits) ?? division.periods.at(-1);
       const from = Math.floor(last - BUCKETS * lengthOf(period));
-      ({ rows, partial } = await ask("v1/stats", { source, period, from }));
+      rows = [];
+      let page = {};
+      do {
+        page = await ask("v1/stats", { source, period, from, ...(page.next && { cursor: page.next }) });
+        rows.push(...page.rows);
+        partial ||= page.partial;
+      } while (page.next);
     }
   } catch (error) {
     if (!outdated()) $("chart-note").textContent = `the chart is not up to date: ${error.message}`;

@@ -83,14 +83,32 @@ impl Query {
 
     /// The rows that begin at an instant.
     async fn at(&self, sources: &[Arc<str>], period: Period, start: Millis) -> Result<Vec<StatsRow>, QueryError> {
-        let (from, to) = (Some(start), Some(start + 1));
-        let query =
-            StatsQuery { sources: sources.to_vec(), period: Some(period), from, to, limit: PAGE_ROWS, cursor: None };
-        let page = self.rows(&query).await?;
-        if page.partial {
-            return Err(QueryError::Unavailable("the store or the sink is away".to_owned()));
+        match self.all_at(sources, period, start).await? {
+            (_, true) => Err(QueryError::Unavailable("the store or the sink is away".to_owned())),
+            (rows, false) => Ok(rows),
         }
-        Ok(page.rows)
+    }
+
+    /// All rows that begin at an instant, of large states in several pages; and whether a side was away.
+    pub(super) async fn all_at(
+        &self,
+        sources: &[Arc<str>],
+        period: Period,
+        start: Millis,
+    ) -> Result<(Vec<StatsRow>, bool), QueryError> {
+        let (from, to) = (Some(start), Some(start + 1));
+        let mut query =
+            StatsQuery { sources: sources.to_vec(), period: Some(period), from, to, limit: PAGE_ROWS, cursor: None };
+        let (mut rows, mut partial) = (Vec::new(), false);
+        loop {
+            let page = self.rows(&query).await?;
+            rows.extend(page.rows);
+            partial |= page.partial;
+            if page.next.is_none() {
+                return Ok((rows, partial));
+            }
+            query.cursor = page.next;
+        }
     }
 
     /// Whether rows can be answered here.

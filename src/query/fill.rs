@@ -128,10 +128,7 @@ impl Query {
         for start in times {
             let of = |i: &usize| starts[*i] == start;
             let ids: Vec<Arc<str>> = (0..sources.len()).filter(of).map(|i| Arc::clone(&sources[i])).collect();
-            let (from, to) = (Some(start), Some(start + 1));
-            let query =
-                StatsQuery { sources: ids, period: Some(period), from, to, limit: super::PAGE_ROWS, cursor: None };
-            for row in self.rows(&query).await?.rows {
+            for row in self.all_at(&ids, period, start).await?.0 {
                 if let Ok(i) = sources.binary_search(&row.source) {
                     last.insert(i, Arc::new(row));
                 }

@@ -106,6 +106,32 @@ fn every_reading_counts_once_in_a_table_from_redis() {
     every_reading_counts_once(On::Redis, &Sink::table());
 }
 
+/// So large that a page ends before each of the sources has had its turn.
+#[test]
+fn many_large_sources_have_a_row_before() {
+    const SOURCES: usize = 60;
+    let service = Service::start(On::Embedded, &["--periods", "1m,1h", "--lateness", "366d"]);
+    let client = service.client();
+    let values: Vec<f64> = (0..64).map(f64::from).collect();
+    for minute in ["10:00", "10:03"] {
+        let time = format!("2026-03-02T{minute}:30Z");
+        client.post(&array((0..SOURCES).map(|i| vector(&format!("s{i:02}"), &values, &time)))).ok();
+    }
+    let sources: String = (0..SOURCES).map(|i| format!("source=s{i:02}&")).collect::<Vec<_>>().concat();
+    let asked = format!("/v1/stats?{sources}period=1m&fill=previous&from=2026-03-02T10:00:00Z&to=2026-03-02T10:04:00Z");
+    let (mut rows, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = client.get(&format!("{asked}{cursor}")).ok().json();
+        rows.extend(page["rows"].as_array().unwrap().clone());
+        let Some(next) = page["next"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(rows.len(), 4 * SOURCES);
+    for row in rows {
+        assert_eq!(numbers(&row["mean"]), values, "{} at {}", row["source"], row["start"]);
+    }
+}
+
 fn a_length_stays_for_the_day(on: On) {
     // A long lateness, so that the buckets stay open.
     let service = Service::start(on, &["--periods", "1m,1h,1d", "--lateness", "366d"]);

@@ -57,12 +57,14 @@ struct Data {
     missed: Option<u64>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Page {
     rows: Vec<Row>,
     /// Either the store or the sink could not be asked.
     #[serde(default)]
     partial: bool,
+    #[serde(default)]
+    next: Option<String>,
 }
 
 /// Why a connection is over.
@@ -198,15 +200,24 @@ impl Follower {
         };
         let from = timestamp::format(query::newest(calendar, *period, last, KEPT));
         let period = period.to_string();
-        let asked = [("source", source), ("period", period.as_str()), ("from", from.as_str())];
-        let page: Page = match self.client.get("/v1/stats", &asked) {
-            Err(ClientError::Problem(problem)) if problem.status == 404 => Page { rows: Vec::new(), partial: false },
-            answer => answer.map_err(broken)?,
-        };
-        if page.partial {
-            return Err(End::Broken("the service cannot reach both its store and its sink".to_owned()));
+        let (mut rows, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let mut asked = vec![("source", source), ("period", period.as_str()), ("from", from.as_str())];
+            if !cursor.is_empty() {
+                asked.push(("cursor", &cursor));
+            }
+            let page: Page = match self.client.get("/v1/stats", &asked) {
+                Err(ClientError::Problem(problem)) if problem.status == 404 => Page::default(),
+                answer => answer.map_err(broken)?,
+            };
+            if page.partial {
+                return Err(End::Broken("the service cannot reach both its store and its sink".to_owned()));
+            }
+            rows.extend(page.rows);
+            let Some(next) = page.next else { break };
+            cursor = next;
         }
-        updates.send(Update::History { source: source.to_owned(), rows: page.rows })?;
+        updates.send(Update::History { source: source.to_owned(), rows })?;
         Ok(())
     }
 }
