@@ -166,7 +166,9 @@ impl Silent {
                 self.since.remove(source);
                 event(since, true)
             }
-            (_, Some(since)) => {
+            (told, Some(since)) => {
+                // Where finer rows are no longer kept a source seems to have been silent for longer.
+                let since = told.map_or(since, |told| told.max(since));
                 self.since.insert(Arc::clone(source), Since { since, round: round.number });
                 if told == Some(since) { None } else { event(since, false) }
             }
