@@ -180,7 +180,7 @@ pub(super) async fn explain(
 }
 
 async fn history(service: &Service) -> Result<Arc<History>, Problem> {
-    service.committer.rules().load().await.map_err(|error| unavailable(&error))
+    service.committer.rules().present().await.map_err(|error| unavailable(&error))
 }
 
 fn unavailable(error: &StoreError) -> Problem {

@@ -156,6 +156,12 @@ impl Rules {
         self.table.is_empty() && self.rules.iter().all(|rule| rule.groups.is_empty())
     }
 
+    /// Whether any rule says how often readings are expected.
+    #[must_use]
+    pub fn expect_readings(&self) -> bool {
+        self.rules.iter().any(|rule| rule.expect.is_some())
+    }
+
     /// The most groups that a source may be in.
     #[must_use]
     pub fn most_groups(&self) -> usize {

@@ -4,7 +4,7 @@
 //! asks it which groups a bucket's sources are in, `http/rules.rs` changes and explains. Guarantee: which version is
 //! for a bucket depends on its start and the history alone, so that a late reading is counted alike on every node.
 
-use super::{Shard, Store, StoreError};
+use super::{Shard, Store, StoreError, WriterId};
 use crate::config::{RulesError, WrittenRules};
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Calendar};
@@ -100,7 +100,7 @@ impl History {
     /// none in particular.
     #[must_use]
     pub fn expected(&self, source: &str, bucket: &Bucket) -> Option<f64> {
-        let (_, rules) = self.at(bucket.start)?;
+        let (_, rules) = self.at(bucket.start).filter(|(_, rules)| rules.expect_readings())?;
         let (_, rule) = rules.rule(source).filter(|_| !source.starts_with(RESERVED_PREFIX))?;
         Some((bucket.end - bucket.start) as f64 / rule.expect? as f64)
     }
@@ -143,12 +143,13 @@ pub struct Book {
     calendar: Arc<Calendar>,
     shard: Shard,
     current: Mutex<Arc<History>>,
+    loading: tokio::sync::Mutex<()>,
 }
 
 impl Book {
     /// Reads what the store has.
     pub async fn open(store: Arc<dyn Store>, calendar: Arc<Calendar>, shard: Shard) -> Result<Self, StoreError> {
-        let book = Self { store, calendar, shard, current: Mutex::default() };
+        let book = Self { store, calendar, shard, current: Mutex::default(), loading: tokio::sync::Mutex::default() };
         book.load().await?;
         Ok(book)
     }
@@ -163,27 +164,35 @@ impl Book {
         self.current.lock().expect("no panic while it is held")
     }
 
-    /// Reads the versions of the store.
+    /// Reads the versions of the store. What is known here stays known if the store has less: it may have lost them,
+    /// and get them back from here.
     pub async fn load(&self) -> Result<Arc<History>, StoreError> {
         let history = Arc::new(History::of(self.store.rules(self.shard).await?));
-        *self.held() = Arc::clone(&history);
+        let mut held = self.held();
+        if history.number() >= held.number() {
+            *held = Arc::clone(&history);
+        }
         Ok(history)
+    }
+
+    /// What is in force, read only if it is not known already: reading takes memory and time of as many versions as there
+    /// are.
+    pub async fn present(&self) -> Result<Arc<History>, StoreError> {
+        let _one_at_a_time = self.loading.lock().await;
+        let known = self.current();
+        let newest = self.store.head(self.shard, WriterId([0; 8])).await?.rules;
+        if newest == known.number() { Ok(known) } else { self.load().await }
     }
 
     /// Follows a store whose newest version has another number than ours: reads what is new, or gives it back what it
     /// has lost.
     pub async fn follow(&self, newest: u64) -> Result<(), StoreError> {
         let known = self.current();
-        // What was heard of the store may be older than what is known here.
-        let has_less = known.number() > newest
-            && self.store.rules(self.shard).await?.last().is_none_or(|version| version.number < known.number());
+        // What was heard of the store may be older than what is known here: the store takes only what it has not.
+        let has_less = known.number() > newest;
         if has_less {
             let versions: Vec<Version> = known.versions().map(|(version, _)| version.clone()).collect();
-            tracing::warn!(
-                known = known.number(),
-                newest,
-                "the store has lost versions of the rules, it gets them back"
-            );
+            tracing::warn!(known = known.number(), newest, "the store lacks versions of the rules, it gets them back");
             self.store.restore_rules(self.shard, &versions).await?;
         }
         if known.number() < newest || has_less {
@@ -201,6 +210,7 @@ impl Book {
         let mut from = ALL_TIME;
         let mut unknown = None;
         for _ in 0..TRIES {
+            self.follow(self.store.head(self.shard, WriterId([0; 8])).await?.rules).await?;
             let history = self.load().await?;
             if let Some((version, _)) = history.versions().last().filter(|(version, _)| version.text == text) {
                 return Ok((version.clone(), unknown.is_some()));

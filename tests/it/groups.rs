@@ -152,6 +152,8 @@ async fn a_store_that_lost_the_rules_gets_them_back() {
     nodes.apply(0, "\"one\"").await;
     assert_eq!(nodes.post(1, T0, &["a.b"], None).await, COUNTED);
     nodes.store.inner.restore(empty);
+    // Whoever looks at them meanwhile makes nobody forget them.
+    assert_eq!(nodes.committers[1].rules().present().await.unwrap().number(), 0);
     assert_eq!(nodes.post(1, T0, &["a.b"], None).await, COUNTED);
     nodes.check(T0, "group:one", 1.0).await;
     nodes.store.inner.restore(crate::oracle::State::default());

@@ -41,6 +41,9 @@ const RETRY_MAX: Duration = Duration::from_millis(500);
 /// How often an idle task asks the store for its clock, so that a request is not taken for an old one.
 const REFRESH: Duration = Duration::from_secs(2);
 
+/// How often a frame is made anew for the rules; a change of them asks for it once.
+const MAX_RULES_ASKED: usize = 5;
+
 /// How often a store that is away is tried.
 const PROBE: Duration = Duration::from_millis(200);
 
@@ -203,6 +206,7 @@ impl Task {
         // A frame without answer may still be on its way when another answer asks for a new one.
         let mut unknown = false;
         let mut seen_before = SeenBefore::default();
+        let mut asked_for_rules = 0;
         // The checksum of a frame that is refused for its lengths, and may yet be counted when it arrives once more: what
         // it clashed with may have closed by then. An empty frame takes its place before anybody is told.
         let mut refused: Option<u32> = None;
@@ -266,7 +270,13 @@ impl Task {
                     answer_seen(pending, &frame, &seen);
                 }
                 Answer::Seen(seen) => seen_before = SeenBefore::these(&frame, &seen),
+                // It would go on for ever where a store says that it has rules and does not have them.
+                Answer::Rules { newest } if asked_for_rules >= MAX_RULES_ASKED => {
+                    let reason = format!("version {newest} of its rules cannot be had");
+                    return Err(self.given_up(unknown, &StoreError::Unavailable(reason)));
+                }
                 Answer::Rules { newest } => {
+                    asked_for_rules += 1;
                     self.rules.follow(newest).await.map_err(|e| self.given_up(unknown, &e))?;
                     self.follow_rules(pending);
                 }
