@@ -64,9 +64,17 @@ fn lines_go_on_over_a_restart() {
     assert_eq!(unknown, [["live", "cellar", "no readings"], ["live", "kitchen", "no readings"]]);
     lines.wait_for("connected to ");
     service.client().post(&array([reading("kitchen", 1.5), reading("other", 2.0)])).ok();
-    let live = lines.until(&["live", "kitchen", "1m"]);
+    // A reading at the end of its second may be told of as closed before live values are looked at.
+    let (mut live, mut closed) = (Vec::new(), Vec::new());
+    while live.is_empty() || closed.is_empty() {
+        let line = lines.next();
+        match line.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            ["live", "kitchen", "1m", ..] => live = line,
+            ["closed", "kitchen", "1s", ..] => closed = line,
+            _ => {}
+        }
+    }
     assert_eq!(live[4..], ["1", "1.5", "", "1.5", "1.5"], "{live:?}");
-    let closed = lines.until(&["closed", "kitchen", "1s"]);
     assert_eq!(closed[4..], live[4..]);
     let start = service.client().rows("kitchen", "1s")[0]["start"].as_str().unwrap().to_owned();
     assert_eq!(closed[3], start.replace('T', " ").trim_end_matches('Z'));
