@@ -3,7 +3,7 @@
 //! Called by `live/`. The present rows are the same consistent look as for a page (`page.rs`), without its questions;
 //! what was written is told as it was written, so that one is read from the sink alone.
 
-use super::{PAGE_ROWS, Query, QueryError, State, StatsQuery, StatsRow};
+use super::{PAGE_ROWS, Query, QueryError, State, StatsRow};
 use crate::sink::RowQuery;
 use crate::stats::Millis;
 use crate::stats::calendar::{Bucket, Period};
@@ -86,28 +86,6 @@ impl Query {
         match self.all_at(sources, period, start).await? {
             (_, true) => Err(QueryError::Unavailable("the store or the sink is away".to_owned())),
             (rows, false) => Ok(rows),
-        }
-    }
-
-    /// All rows that begin at an instant, of large states in several pages; and whether a side was away.
-    pub(super) async fn all_at(
-        &self,
-        sources: &[Arc<str>],
-        period: Period,
-        start: Millis,
-    ) -> Result<(Vec<StatsRow>, bool), QueryError> {
-        let (from, to) = (Some(start), Some(start + 1));
-        let mut query =
-            StatsQuery { sources: sources.to_vec(), period: Some(period), from, to, limit: PAGE_ROWS, cursor: None };
-        let (mut rows, mut partial) = (Vec::new(), false);
-        loop {
-            let page = self.rows(&query).await?;
-            rows.extend(page.rows);
-            partial |= page.partial;
-            if page.next.is_none() {
-                return Ok((rows, partial));
-            }
-            query.cursor = page.next;
         }
     }
 

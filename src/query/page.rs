@@ -124,6 +124,28 @@ impl Query {
         Ok(StatsPage { rows, next: next.map(|position| position.encode()), partial })
     }
 
+    /// All rows that begin at an instant, of large states in several pages; and whether a side was away.
+    pub(super) async fn all_at(
+        &self,
+        sources: &[Arc<str>],
+        period: Period,
+        start: Millis,
+    ) -> Result<(Vec<StatsRow>, bool), QueryError> {
+        let (from, to) = (Some(start), Some(start + 1));
+        let mut query =
+            StatsQuery { sources: sources.to_vec(), period: Some(period), from, to, limit: PAGE_ROWS, cursor: None };
+        let (mut rows, mut partial) = (Vec::new(), false);
+        loop {
+            let page = self.rows(&query).await?;
+            rows.extend(page.rows);
+            partial |= page.partial;
+            if page.next.is_none() {
+                return Ok((rows, partial));
+            }
+            query.cursor = page.next;
+        }
+    }
+
     /// Adds a row of a stored period to the row of the period asked for.
     fn add(&self, ask: &Ask, found: &mut BTreeMap<Position, StatsRow>, mut row: StatsRow) -> Result<(), QueryError> {
         if !ask.stored {

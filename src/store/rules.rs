@@ -180,8 +180,13 @@ impl Book {
     pub async fn present(&self) -> Result<Arc<History>, StoreError> {
         let _one_at_a_time = self.loading.lock().await;
         let known = self.current();
-        let newest = self.store.head(self.shard, WriterId([0; 8])).await?.rules;
+        let newest = self.newest().await?;
         if newest == known.number() { Ok(known) } else { self.load().await }
+    }
+
+    /// The number of the store's newest version. No writer is asked about.
+    async fn newest(&self) -> Result<u64, StoreError> {
+        Ok(self.store.head(self.shard, WriterId([0; 8])).await?.rules)
     }
 
     /// Follows a store whose newest version has another number than ours: reads what is new, or gives it back what it
@@ -210,7 +215,7 @@ impl Book {
         let mut from = ALL_TIME;
         let mut unknown = None;
         for _ in 0..TRIES {
-            self.follow(self.store.head(self.shard, WriterId([0; 8])).await?.rules).await?;
+            self.follow(self.newest().await?).await?;
             let history = self.load().await?;
             if let Some((version, _)) = history.versions().last().filter(|(version, _)| version.text == text) {
                 return Ok((version.clone(), unknown.is_some()));
